@@ -1,0 +1,1 @@
+"""MusePose: animate the person in one picture with the movements of a dance video."""

@@ -1,0 +1,21 @@
+"""The one exception that a user is meant to read, and how a script reports it."""
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """Something that the user can mend. The message is `what is wrong: what to do`, on one line."""
+
+
+def run_script(main: Callable[[], int | None]) -> None:
+    """Run a script's `main` and exit: 2 with one `error: …` line for a UserError, 130 for Ctrl-C."""
+    try:
+        status = main()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing half-written was kept", file=sys.stderr)
+        status = 130
+    sys.exit(status)

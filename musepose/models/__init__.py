@@ -1,0 +1,1 @@
+"""The networks: reference and denoising UNet, pose guider, and the loading of their weights."""

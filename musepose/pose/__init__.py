@@ -1,0 +1,1 @@
+"""From pictures of people to aligned skeleton pictures."""
