@@ -1,0 +1,72 @@
+"""Checkpoint files (.pth, .bin, .safetensors) → tensors, without ever running code that a file brings along."""
+
+import pickle
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from musepose.errors import UserError
+
+DOWNLOAD_HINT = "run `python download_weights.py`"
+
+
+def require_file(path: Path, hint: str = DOWNLOAD_HINT) -> Path:
+    """Return `path` if it is a file with something in it. Raises UserError otherwise."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing: {hint}")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty: delete it and {hint}")
+    return path
+
+
+def read_checkpoint(path: Path, extra_globals: Sequence = ()) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint, memory-mapped where the format allows it, on the CPU.
+
+    A file that wraps its tensors in `state_dict` is unwrapped; entries that are no tensors are left out.
+    Pickles are read with `weights_only=True`: tensors and plain containers, plus `extra_globals` (classes and
+    functions, or (object, "module.name") pairs, as `torch.serialization.safe_globals` takes them).
+
+    Raises UserError: the file is missing, empty, truncated, no checkpoint, or a pickle that wants to run code.
+    """
+    path = require_file(Path(path))
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path, extra_globals)
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
+    if not tensors:
+        raise UserError(f"{path} holds no tensors: delete it and {DOWNLOAD_HINT}")
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is truncated or no safetensors file ({error}): {_replace_hint()}") from error
+
+
+def _read_pickle(path: Path, extra_globals: Sequence) -> object:
+    is_zip = path.open("rb").read(4) == b"PK\x03\x04"  # torch >= 1.6; the older format cannot be mapped
+    try:
+        with torch.serialization.safe_globals(list(extra_globals)):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"(?:GLOBAL|global) `?([\w.]+)", str(error))
+        if refused and "unsupported" in str(error).lower():
+            raise UserError(
+                f"{path} is a pickle that brings code along ({refused[1]}), which is never run: "
+                "use a file from a source that you trust, saved as plain tensors"
+            ) from error
+        raise UserError(f"{path} is no checkpoint: {_replace_hint()}") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, UnicodeDecodeError) as error:
+        reason = re.split(r"[.\n]", str(error))[0] or type(error).__name__
+        raise UserError(f"{path} is truncated or no checkpoint ({reason}): {_replace_hint()}") from error
+
+
+def _replace_hint() -> str:
+    return f"delete it and {DOWNLOAD_HINT}"

@@ -1,0 +1,186 @@
+"""Spatial and temporal transformers: the two places where the UNet's positions see one another.
+
+Frames live in the batch, `(b f) n c`; only the motion module unfolds `f`. Two savings are part of the arithmetic
+rather than a mode. CLIP gives one token, and a softmax over one key is 1: cross-attention is the same vector at every
+position, whatever the query. And the reference's keys and values depend on no frame, window or step. `BlockContext`
+holds both, computed once a sampling.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention import FeedForward
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+TRANSFORMER_NORM_EPS = 1e-6  # of the GroupNorm in front of a transformer; the resnets have 1e-5
+
+
+@dataclass(frozen=True)
+class BlockContext:
+    """What one spatial transformer block needs besides its input, constant over a sampling."""
+
+    text: Tensor  # (b, c) output of the cross-attention with the CLIP token
+    reference: tuple[Tensor, Tensor] | None = None  # keys, values: (r, n, c), for the last r of the b rows
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017), the projections named as in diffusers' checkpoints."""
+
+    def __init__(self, dim: int, heads: int, context_dim: int | None = None):
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(dim, dim, bias=False)
+        self.to_k = nn.Linear(context_dim or dim, dim, bias=False)
+        self.to_v = nn.Linear(context_dim or dim, dim, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Projected query (b, n, c), key and value (b, m, c) → (b, n, c), before the output projection."""
+        query, key, value = (rearrange(x, "b n (h d) -> b h n d", h=self.heads) for x in (query, key, value))
+        return rearrange(F.scaled_dot_product_attention(query, key, value), "b h n d -> b n (h d)")
+
+
+class SpatialBlock(nn.Module):
+    """Self-attention within a frame (and to the reference), the CLIP token, feed-forward."""
+
+    def __init__(self, dim: int, heads: int, context_dim: int):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn1 = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim)  # with attn2.to_q and attn2.to_k: in the checkpoints, without effect for one token
+        self.attn2 = Attention(dim, heads, context_dim)
+        self.norm3 = nn.LayerNorm(dim)
+        self.ff = FeedForward(dim, activation_fn="geglu")
+
+    def context(self, token: Tensor, reference: Tensor | None = None) -> BlockContext:
+        """Token (b, 1, d) and the reference's self-attention input (r, n, c) → the block's constants."""
+        text = self.attn2.to_out[0](self.attn2.to_v(token))[:, 0]
+        if reference is None:
+            return BlockContext(text)
+        return BlockContext(text, (self.attn1.to_k(reference), self.attn1.to_v(reference)))
+
+    def forward(
+        self,
+        x: Tensor,  # (b f) n c
+        context: BlockContext,
+        frames: int,
+        features: list[Tensor] | None = None,  # if given, the self-attention's input is appended
+    ) -> Tensor:
+        normed = self.norm1(x)
+        if features is not None:
+            features.append(normed)
+        x = x + self._self_attention(normed, context, frames)
+        x = x + context.text.repeat_interleave(frames, dim=0)[:, None]
+        return x + self.ff(self.norm3(x))
+
+    def _self_attention(self, x: Tensor, context: BlockContext, frames: int) -> Tensor:
+        attn = self.attn1
+        query, key, value = attn.to_q(x), attn.to_k(x), attn.to_v(x)
+        if context.reference is None:
+            return attn.to_out[0](attn.attend(query, key, value))
+        ref_key, ref_value = (repeat(t, "r n c -> (r f) n c", f=frames) for t in context.reference)
+        alone = len(x) - len(ref_key)  # unconditional rows come first and never meet the reference
+        parts = [attn.attend(query[:alone], key[:alone], value[:alone])] if alone else []
+        parts.append(
+            attn.attend(
+                query[alone:], torch.cat([key[alone:], ref_key], dim=1), torch.cat([value[alone:], ref_value], dim=1)
+            )
+        )
+        return attn.to_out[0](torch.cat(parts))
+
+
+class SpatialTransformer(nn.Module):
+    """Stable Diffusion 1.5's transformer over the pixels of each frame, (b f) c h w → the same."""
+
+    def __init__(self, dim: int, heads: int, context_dim: int, norm_groups: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(norm_groups, dim, eps=TRANSFORMER_NORM_EPS)
+        self.proj_in = nn.Conv2d(dim, dim, 1)
+        self.transformer_blocks = nn.ModuleList([SpatialBlock(dim, heads, context_dim)])
+        self.proj_out = nn.Conv2d(dim, dim, 1)
+
+    def forward(self, x: Tensor, context: BlockContext, frames: int, features: list[Tensor] | None = None) -> Tensor:
+        height, width = x.shape[-2:]
+        hidden = rearrange(self.proj_in(self.norm(x)), "b c h w -> b (h w) c")
+        hidden = self.transformer_blocks[0](hidden, context, frames, features)
+        return x + self.proj_out(rearrange(hidden, "b (h w) c -> b c h w", h=height, w=width))
+
+
+class PositionalEncoding(nn.Module):
+    """Adds sine and cosine of the frame's number (Vaswani et al. 2017, section 3.5) to (b, f, c)."""
+
+    def __init__(self, dim: int, max_len: int):
+        super().__init__()
+        position = torch.arange(max_len)[:, None]
+        frequency = torch.exp(torch.arange(0, dim, 2) * (-math.log(10000.0) / dim))
+        table = torch.zeros(1, max_len, dim)
+        table[0, :, 0::2] = torch.sin(position * frequency)
+        table[0, :, 1::2] = torch.cos(position * frequency)
+        self.register_buffer("pe", table)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.pe[:, : x.shape[1]]
+
+
+class TemporalAttention(Attention):
+    """Self-attention of each pixel along its frames."""
+
+    def __init__(self, dim: int, heads: int, max_frames: int):
+        super().__init__(dim, heads)
+        self.pos_encoder = PositionalEncoding(dim, max_frames)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:  # (b f) n c → the same
+        pixels = x.shape[1]
+        x = self.pos_encoder(rearrange(x, "(b f) n c -> (b n) f c", f=frames))
+        x = self.to_out[0](self.attend(self.to_q(x), self.to_k(x), self.to_v(x)))
+        return rearrange(x, "(b n) f c -> (b f) n c", n=pixels)
+
+
+class TemporalBlock(nn.Module):
+    """A row of temporal self-attentions and a feed-forward, each with its norm and residual."""
+
+    def __init__(self, dim: int, heads: int, max_frames: int, attentions: int):
+        super().__init__()
+        self.attention_blocks = nn.ModuleList([TemporalAttention(dim, heads, max_frames) for _ in range(attentions)])
+        self.norms = nn.ModuleList([nn.LayerNorm(dim) for _ in range(attentions)])
+        self.ff = FeedForward(dim, activation_fn="geglu")
+        self.ff_norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        for attention, norm in zip(self.attention_blocks, self.norms, strict=True):
+            x = x + attention(norm(x), frames)
+        return x + self.ff(self.ff_norm(x))
+
+
+class TemporalTransformer(nn.Module):
+    """Normalised per frame, then attention along the frames, (b f) c h w → the same."""
+
+    def __init__(self, dim: int, heads: int, max_frames: int, blocks: int, attentions: int, norm_groups: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(norm_groups, dim, eps=TRANSFORMER_NORM_EPS)
+        self.proj_in = nn.Linear(dim, dim)
+        self.transformer_blocks = nn.ModuleList(
+            [TemporalBlock(dim, heads, max_frames, attentions) for _ in range(blocks)]
+        )
+        self.proj_out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        height, width = x.shape[-2:]
+        hidden = self.proj_in(rearrange(self.norm(x), "b c h w -> b (h w) c"))
+        for block in self.transformer_blocks:
+            hidden = block(hidden, frames)
+        return x + rearrange(self.proj_out(hidden), "b (h w) c -> b c h w", h=height, w=width)
+
+
+class MotionModule(nn.Module):
+    """AnimateDiff's motion module (Guo et al. 2023): the name under which checkpoints keep a temporal transformer."""
+
+    def __init__(self, dim: int, heads: int, max_frames: int, blocks: int, attentions: int, norm_groups: int):
+        super().__init__()
+        self.temporal_transformer = TemporalTransformer(dim, heads, max_frames, blocks, attentions, norm_groups)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        return self.temporal_transformer(x, frames)

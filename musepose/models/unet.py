@@ -1,0 +1,194 @@
+"""The UNet, once for both of its jobs: reading the reference picture, and denoising the video's latents.
+
+Stable Diffusion 1.5's UNet (Rombach et al. 2022) from diffusers' leaf blocks, with AnimateDiff's motion modules behind
+every attention (Guo et al. 2023) and reference attention (Hu et al. 2023, "Animate Anyone"). Parameter names are those
+of the published checkpoints. Frames live in the batch: `(b f) c h w`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
+from torch import Tensor, nn
+
+from musepose.models.attention import BlockContext, MotionModule, SpatialBlock, SpatialTransformer
+
+
+@dataclass
+class Pass:
+    """What travels with the hidden states through one forward pass."""
+
+    temb: Tensor  # (b f, c) or (1, c)
+    contexts: Iterator[BlockContext]  # one per spatial transformer, in the order in which they are met
+    frames: int
+    features: list[Tensor] | None  # collects the self-attention inputs where they are wanted
+
+
+class Level(nn.Module):
+    """One resolution: resnets, each followed by a spatial transformer and a motion module where the level has them."""
+
+    def __init__(self, resnets: Sequence[nn.Module], attentions: Sequence[nn.Module], motions: Sequence[nn.Module]):
+        super().__init__()
+        self.resnets = nn.ModuleList(resnets)
+        self.attentions = nn.ModuleList(attentions)
+        self.motion_modules = nn.ModuleList(motions)
+
+    def layer(self, index: int, x: Tensor, run: Pass) -> Tensor:
+        x = self.resnets[index](x, run.temb)
+        if index < len(self.attentions):
+            x = self.attentions[index](x, next(run.contexts), run.frames, run.features)
+        if index < len(self.motion_modules):
+            x = self.motion_modules[index](x, run.frames)
+        return x
+
+
+class UNet(ModelMixin, ConfigMixin):
+    """Reference UNet (`has_output=False`: 682 tensors in full size) or denoising UNet (with `motion_module`: 1274).
+
+    The arguments are those of an SD-1.5 UNet's config.json, and the two that tell the jobs apart.
+    """
+
+    _supports_gradient_checkpointing = False
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 4,
+        out_channels: int = 4,
+        block_out_channels: Sequence[int] = (320, 640, 1280, 1280),
+        layers_per_block: int = 2,
+        down_block_types: Sequence[str] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types: Sequence[str] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        attention_head_dim: int = 8,  # the number of heads, in spite of its name
+        cross_attention_dim: int = 768,
+        norm_num_groups: int = 32,
+        norm_eps: float = 1e-5,
+        has_output: bool = True,  # the reference UNet has no conv_out: its forward returns features
+        motion_module: dict | None = None,  # heads, max_frames, blocks, attentions (see MotionModule); None: none
+    ):
+        super().__init__()
+        widths = list(block_out_channels)
+        temb_width = widths[0] * 4
+        self.time_proj = Timesteps(widths[0], flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding = TimestepEmbedding(widths[0], temb_width)
+
+        def level(channels: list[tuple[int, int]], attentions: int) -> Level:
+            width = channels[0][1]
+            resnets = [
+                ResnetBlock2D(
+                    in_channels=i, out_channels=o, temb_channels=temb_width, groups=norm_num_groups, eps=norm_eps
+                )
+                for i, o in channels
+            ]
+            # The middle block has one transformer for two resnets; a motion module goes with every other layer.
+            motions = 1 if len(channels) > attentions > 0 else len(channels)
+            return Level(
+                resnets,
+                [
+                    SpatialTransformer(width, attention_head_dim, cross_attention_dim, norm_num_groups)
+                    for _ in range(attentions)
+                ],
+                [MotionModule(width, norm_groups=norm_num_groups, **motion_module) for _ in range(motions)]
+                if motion_module
+                else [],
+            )
+
+        self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
+        skips = [widths[0]]  # channels of every skip connection, in the order in which they arise
+        self.down_blocks = nn.ModuleList()
+        for i, (kind, width) in enumerate(zip(down_block_types, widths, strict=True)):
+            channels = [(skips[-1], width)] + [(width, width)] * (layers_per_block - 1)
+            block = level(channels, layers_per_block if kind.startswith("CrossAttn") else 0)
+            skips += [width] * layers_per_block
+            if i < len(widths) - 1:
+                block.downsamplers = nn.ModuleList([Downsample2D(width, use_conv=True, name="op")])
+                skips.append(width)
+            self.down_blocks.append(block)
+
+        self.mid_block = level([(widths[-1], widths[-1])] * 2, 1)
+
+        self.up_blocks = nn.ModuleList()
+        before = widths[-1]
+        for i, (kind, width) in enumerate(zip(up_block_types, reversed(widths), strict=True)):
+            channels = []
+            for _ in range(layers_per_block + 1):
+                channels.append((before + skips.pop(), width))
+                before = width
+            block = level(channels, layers_per_block + 1 if kind.startswith("CrossAttn") else 0)
+            if i < len(widths) - 1:
+                block.upsamplers = nn.ModuleList([Upsample2D(width, use_conv=True)])
+            self.up_blocks.append(block)
+
+        if has_output:
+            self.conv_norm_out = nn.GroupNorm(norm_num_groups, widths[0], eps=norm_eps)
+            self.conv_act = nn.SiLU()
+            self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
+
+    def spatial_blocks(self) -> dict[str, SpatialBlock]:
+        """Name → spatial transformer block, in the order in which a forward pass meets them."""
+        in_order = [*self.down_blocks, self.mid_block, *self.up_blocks]
+        met = [attention.transformer_blocks[0] for level in in_order for attention in level.attentions]
+        names = {module: name for name, module in self.named_modules()}
+        return {names[block]: block for block in met}
+
+    def prepare(self, token: Tensor, reference: Sequence[Tensor] | None = None) -> list[BlockContext]:
+        """What stays the same over a sampling, for `forward`.
+
+        token: (b, 1, d), the CLIP embedding of each row, zero for unconditional rows.
+        reference: the reference UNet's features, each (r, n, c). The last r of the b rows attend to them.
+        """
+        if token.ndim != 3 or token.shape[1] != 1:
+            raise ValueError(f"token must be (b, 1, d), as cross-attention is a constant then; got {tuple(token.shape)}")
+        blocks = self.spatial_blocks().values()
+        if reference is None:
+            return [block.context(token) for block in blocks]
+        return [block.context(token, features) for block, features in zip(blocks, reference, strict=True)]
+
+    def forward(
+        self,
+        sample: Tensor,  # (b f) c h w
+        timestep: Tensor | float,  # one for all, or (b,)
+        context: Sequence[BlockContext],  # from `prepare`
+        pose_features: Tensor | None = None,  # (b f) c h w or f c h w, added behind conv_in
+        frames: int = 1,
+    ) -> Tensor | list[Tensor]:
+        """→ the prediction (b f) c h w; without an output layer, the self-attention inputs of every spatial block."""
+        if len(sample) % frames:
+            raise ValueError(f"{len(sample)} pictures are no whole number of clips of {frames} frames")
+        features = None if self.config.has_output else []
+        run = Pass(self._embed(timestep, sample, frames), iter(context), frames, features)
+
+        x = self.conv_in(sample)
+        if pose_features is not None:
+            x = (x.unflatten(0, (-1, len(pose_features))) + pose_features).flatten(0, 1)
+        skips = [x]
+        for level in self.down_blocks:
+            for index in range(len(level.resnets)):
+                x = level.layer(index, x, run)
+                skips.append(x)
+            if hasattr(level, "downsamplers"):
+                x = level.downsamplers[0](x)
+                skips.append(x)
+
+        for index in range(len(self.mid_block.resnets)):
+            x = self.mid_block.layer(index, x, run)
+
+        for level in self.up_blocks:
+            for index in range(len(level.resnets)):
+                x = level.layer(index, torch.cat([x, skips.pop()], dim=1), run)
+            if hasattr(level, "upsamplers"):
+                # Sides that halve to odd numbers come back right only with the next skip's size.
+                x = level.upsamplers[0](x, output_size=skips[-1].shape[-2:])
+
+        if features is not None:
+            return features
+        return self.conv_out(self.conv_act(self.conv_norm_out(x)))
+
+    def _embed(self, timestep: Tensor | float, sample: Tensor, frames: int) -> Tensor:
+        timesteps = torch.as_tensor(timestep, device=sample.device).reshape(-1)
+        temb = self.time_embedding(self.time_proj(timesteps).to(sample.dtype))
+        return temb if len(temb) == 1 else temb.repeat_interleave(frames, dim=0)

@@ -1,0 +1,241 @@
+"""The published weight files → models, strictly: every tensor of a model is covered, or an error says which is not.
+
+The models take their sizes from the config files that lie beside the weights, so smaller files give smaller models.
+They are built without memory (meta device) and the files' tensors are assigned to them, so that loading needs little
+more than one copy of the weights.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from musepose.checkpoints import DOWNLOAD_HINT, read_checkpoint, require_file
+from musepose.errors import UserError
+from musepose.models.pose_guider import PoseGuider
+from musepose.models.unet import UNet
+
+logger = logging.getLogger(__name__)
+
+# What an SD-1.5-type UNet's config.json may say and this UNet does: anything else is another architecture.
+FIXED_UNET_CONFIG = {
+    "act_fn": "silu",
+    "center_input_sample": False,
+    "class_embed_type": None,
+    "conv_in_kernel": 3,
+    "downsample_padding": 1,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "mid_block_scale_factor": 1,
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "resnet_time_scale_shift": "default",
+    "transformer_layers_per_block": 1,
+    "use_linear_projection": False,
+}
+UNET_SIZES = (
+    *("in_channels", "out_channels", "block_out_channels", "layers_per_block", "down_block_types", "up_block_types"),
+    *("attention_head_dim", "cross_attention_dim", "norm_num_groups", "norm_eps"),
+)
+# Likewise for `unet_additional_kwargs` of the inference config.
+FIXED_MOTION_CONFIG = {
+    "use_inflated_groupnorm": True,
+    "unet_use_cross_frame_attention": False,
+    "unet_use_temporal_attention": False,
+    "use_motion_module": True,
+    "motion_module_resolutions": [1, 2, 4, 8],
+    "motion_module_mid_block": True,
+    "motion_module_decoder_only": False,
+    "motion_module_type": "Vanilla",
+}
+# Autoencoders saved before diffusers 0.15 name their attention weights so.
+OLD_VAE_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+@dataclass(frozen=True)
+class WeightPaths:
+    """Where everything lies: three folders with a config.json each, four MusePose files, the inference config."""
+
+    base_model: Path  # with unet/config.json; unet's own weights only fill what the MusePose files lack
+    vae: Path
+    image_encoder: Path
+    denoising_unet: Path
+    reference_unet: Path
+    pose_guider: Path
+    motion_module: Path
+    inference_config: Path
+
+
+def check_weights(paths: WeightPaths) -> None:
+    """Look at every file's table of contents without loading a model.
+
+    Raises UserError: something is missing, truncated, no checkpoint, or of another architecture.
+    """
+    for name, model in _empty_models(paths):
+        _gather(model, _sources(name, paths))
+
+
+def load_models(paths: WeightPaths, device: torch.device | str, dtype: torch.dtype) -> dict[str, nn.Module]:
+    """→ vae, image_encoder, reference_unet, denoising_unet, pose_guider: in eval mode, without gradients.
+
+    Raises UserError as `check_weights` does.
+    """
+    models = {}
+    for name, model in _empty_models(paths):
+        tensors = _gather(model, _sources(name, paths))
+        for key in list(tensors):
+            tensors[key] = tensors[key].to(device, dtype)
+        model.load_state_dict(tensors, strict=False, assign=True)  # strictly: _gather has seen to it
+        models[name] = model.to(device, dtype).eval().requires_grad_(False)
+    return models
+
+
+def scheduler_config(paths: WeightPaths) -> dict:
+    """`noise_scheduler_kwargs` of the inference config, for DDIMScheduler."""
+    return _inference_section(paths.inference_config, "noise_scheduler_kwargs")
+
+
+def _empty_models(paths: WeightPaths) -> Iterator[tuple[str, nn.Module]]:
+    """Models whose parameters are on the meta device; their computed buffers are real."""
+    unet = _unet_config(paths.base_model / "unet" / "config.json")
+    motion = _motion_config(paths.inference_config)
+    vae, clip = _read_json(paths.vae / "config.json"), _read_json(paths.image_encoder / "config.json")
+    builders = {
+        "vae": lambda: AutoencoderKL.from_config(vae),
+        "image_encoder": lambda: CLIPVisionModelWithProjection(CLIPVisionConfig.from_dict(clip)),
+        "reference_unet": lambda: UNet(**unet, has_output=False),
+        "denoising_unet": lambda: UNet(**unet, motion_module=motion),
+        "pose_guider": lambda: PoseGuider(unet["block_out_channels"][0]),
+    }
+    for name, build in builders.items():
+        try:
+            with init_empty_weights(include_buffers=False):
+                model = build()
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(
+                f"the config of the {name} makes no model ({error}): use the published config files"
+            ) from error
+        yield name, model
+
+
+def _sources(name: str, paths: WeightPaths) -> list[Path]:
+    """The files that may hold a model's tensors, the first to hold one wins; the last is opened only if needed."""
+    base_unet = paths.base_model / "unet"
+    return {
+        "vae": [_weight_file(paths.vae, "diffusion_pytorch_model")],
+        "image_encoder": [_weight_file(paths.image_encoder, "pytorch_model", "model")],
+        "reference_unet": [paths.reference_unet, _weight_file(base_unet, "diffusion_pytorch_model")],
+        "denoising_unet": [
+            paths.denoising_unet,
+            paths.motion_module,
+            _weight_file(base_unet, "diffusion_pytorch_model"),
+        ],
+        "pose_guider": [paths.pose_guider],
+    }[name]
+
+
+def _weight_file(folder: Path, *stems: str) -> Path:
+    """The weight file of a diffusers or transformers folder; if there is none, where the published one would be."""
+    candidates = [folder / f"{stem}{suffix}" for stem in stems for suffix in (".safetensors", ".bin")]
+    return next((path for path in candidates if path.is_file()), folder / f"{stems[0]}.bin")
+
+
+def _gather(model: nn.Module, sources: list[Path]) -> dict[str, Tensor]:
+    """Every tensor of the model, from the first of the files that holds it, not yet cast.
+
+    Raises UserError: one is missing or of another shape.
+    """
+    wanted = {key: tensor.shape for key, tensor in model.state_dict().items() if not key.endswith(".pe")}
+    found: dict[str, Tensor] = {}
+    is_unet = isinstance(model, UNet)
+    for place, path in enumerate(sources):
+        spare = is_unet and place == len(sources) - 1  # the base UNet: not needed where the others are complete
+        if spare and (len(found) == len(wanted) or not path.is_file()):
+            continue
+        tensors = {_current_name(key, model): tensor for key, tensor in read_checkpoint(path).items()}
+        for key in wanted.keys() & tensors.keys() - found.keys():
+            if tensors[key].shape != wanted[key]:
+                raise UserError(
+                    f"{path}: tensor {key} is {list(tensors[key].shape)} where {list(wanted[key])} is expected: "
+                    f"the file is of another architecture than the config files say; {DOWNLOAD_HINT}"
+                )
+            found[key] = tensors[key]
+        surplus = [k for k in tensors if k not in wanted and not k.endswith((".pe", "position_ids"))]
+        if surplus and not spare:
+            logger.warning("%s: %d tensors are of no use here, the first is %s", path, len(surplus), surplus[0])
+    missing = [key for key in wanted if key not in found]
+    if missing:
+        in_motion_file = is_unet and "motion_modules" in missing[0]
+        raise UserError(
+            f"{sources[1] if in_motion_file else sources[0]}: {len(missing)} of {len(wanted)} tensors are missing, "
+            f"the first is {missing[0]} {list(wanted[missing[0]])}: {DOWNLOAD_HINT}"
+        )
+    return found
+
+
+def _current_name(key: str, model: nn.Module) -> str:
+    if isinstance(model, AutoencoderKL) and ".attentions." in key:
+        stem, _, kind = key.rpartition(".")
+        stem, _, layer = stem.rpartition(".")
+        return f"{stem}.{OLD_VAE_NAMES.get(layer, layer)}.{kind}"
+    return key
+
+
+def _unet_config(path: Path) -> dict:
+    config = _read_json(path)
+    _require_values(path, config, FIXED_UNET_CONFIG)
+    lacking = [key for key in ("block_out_channels", "cross_attention_dim") if key not in config]
+    if lacking:
+        raise UserError(f"{path}: {lacking[0]} is missing: use the config.json of an SD-1.5-type UNet")
+    return {key: config[key] for key in UNET_SIZES if key in config}
+
+
+def _motion_config(path: Path) -> dict:
+    config = _inference_section(path, "unet_additional_kwargs")
+    _require_values(path, config, FIXED_MOTION_CONFIG)
+    kwargs = config.get("motion_module_kwargs") or {}
+    types = kwargs.get("attention_block_types", ["Temporal_Self", "Temporal_Self"])
+    _require_values(path, kwargs, {"temporal_position_encoding": True, "temporal_attention_dim_div": 1})
+    if set(types) != {"Temporal_Self"}:
+        raise UserError(f"{path}: attention_block_types is {list(types)}: only Temporal_Self is supported")
+    return {
+        "heads": kwargs.get("num_attention_heads", 8),
+        "max_frames": kwargs.get("temporal_position_encoding_max_len", 128),
+        "blocks": kwargs.get("num_transformer_block", 1),
+        "attentions": len(types),
+    }
+
+
+def _require_values(path: Path, config: dict, fixed: dict) -> None:
+    for key, value in fixed.items():
+        given = config.get(key)
+        if given is not None and given != value:
+            raise UserError(f"{path}: {key} is {given}, only {value} is supported: use the published config file")
+
+
+def _inference_section(path: Path, section: str) -> dict:
+    require_file(path, "restore it from the repository (configs/inference_v2.yaml)")
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except Exception as error:  # OmegaConf passes on whatever its YAML reader raises
+        raise UserError(f"{path} is no YAML ({str(error).splitlines()[0]}): mend it") from error
+    if not isinstance(config, dict) or not isinstance(config.get(section), dict):
+        raise UserError(f"{path} has no section {section}: restore it from the repository")
+    return config[section]
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        config = json.loads(require_file(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON ({error}): delete it and {DOWNLOAD_HINT}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is no model config: delete it and {DOWNLOAD_HINT}")
+    return config
