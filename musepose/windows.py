@@ -1,0 +1,50 @@
+"""Which frames are denoised together, and how their predictions are blended.
+
+The motion modules see a window of `context_frames` (S) at a time. Windows overlap by `context_overlap` (O) frames, and
+where they do, their predictions are averaged.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+def check_windows(context_frames: int, context_overlap: int) -> None:
+    """Raises ValueError unless 0 ≤ O < S."""
+    if not 0 <= context_overlap < context_frames:
+        raise ValueError(
+            f"context_overlap is {context_overlap}, context_frames {context_frames}: 0 <= overlap < frames is needed"
+        )
+
+
+def padded_length(frames: int, context_frames: int, context_overlap: int) -> int:
+    """The smallest length ≥ frames that is ≡ S modulo (S - O), so that windows S - O apart end at the last frame."""
+    check_windows(context_frames, context_overlap)
+    return frames + (context_frames - frames) % (context_frames - context_overlap)
+
+
+def windows(frames: int, context_frames: int, context_overlap: int) -> Iterator[range]:
+    """[0, S), [S-O, 2S-O), … A video shorter than S is one window; of any other length, the last window ends with it."""
+    check_windows(context_frames, context_overlap)
+    start = 0
+    while start + context_frames < frames:
+        yield range(start, start + context_frames)
+        start += context_frames - context_overlap
+    yield range(max(0, min(start, frames - context_frames)), frames)
+
+
+class WindowAverage:
+    """Running mean of predictions over overlapping windows, frames in the batch: f c h w."""
+
+    def __init__(self, like: Tensor):
+        self.total = torch.zeros_like(like)
+        self.count = torch.zeros(len(like), 1, 1, 1, dtype=like.dtype, device=like.device)
+
+    def add(self, window: range, prediction: Tensor) -> None:
+        frames = slice(window.start, window.stop)
+        self.total[frames] += prediction
+        self.count[frames] += 1
+
+    def mean(self) -> Tensor:
+        return self.total / self.count

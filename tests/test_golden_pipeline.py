@@ -1,0 +1,136 @@
+"""The published pipeline's figures, stage by stage, on tiny models (see tests/golden/README.md)."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from einops import rearrange
+from PIL import Image
+from safetensors.torch import load_file
+from tiny_weights import tensor_by_rule, tiny_models
+
+from musepose.pipeline import Pose2VideoPipeline
+
+GOLDEN = Path(__file__).parent / "golden"
+SCHEDULER = dict(
+    beta_start=0.00085,
+    beta_end=0.012,
+    beta_schedule="scaled_linear",
+    clip_sample=False,
+    steps_offset=1,
+    prediction_type="v_prediction",
+    rescale_betas_zero_snr=True,
+    timestep_spacing="trailing",
+)
+CASES = pytest.mark.parametrize("name", ["pipeline_cfg", "pipeline_nocfg"])
+
+
+@cache
+def pipeline() -> Pose2VideoPipeline:
+    return Pose2VideoPipeline(**tiny_models(), scheduler=DDIMScheduler(**SCHEDULER))
+
+
+@cache
+def load(name: str) -> tuple[dict, dict, np.ndarray, Image.Image]:
+    case = json.loads((GOLDEN / name / "case.json").read_text())
+    poses = np.load(GOLDEN / name / "poses.npz")["frames"]
+    return case, load_file(GOLDEN / name / "expected.safetensors"), poses, Image.open(GOLDEN / name / "ref.png")
+
+
+def error(ours: torch.Tensor, expected: torch.Tensor) -> float:
+    assert ours.shape == expected.shape
+    return (ours - expected).abs().max().item()
+
+
+def rows(x: torch.Tensor) -> torch.Tensor:
+    return rearrange(x, "b c f h w -> (b f) c h w")
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "shape", "first"),
+    [
+        ("denoising_unet", "conv_in.weight", (32, 4, 3, 3), [0.290257, -0.434283, 0.093014]),
+        ("pose_guider", "conv_in.weight", (16, 3, 3, 3), [-0.258528, -0.090299, -0.159095]),
+        (
+            "reference_unet",
+            "down_blocks.0.attentions.0.transformer_blocks.0.norm1.weight",
+            (32,),
+            [1.11832, 1.29847, 0.929123],
+        ),
+        ("vae", "decoder.conv_out.bias", (3,), [0.171545, -0.102806, 0.199091]),
+        ("image_encoder", "vision_model.embeddings.class_embedding", (32,), [0.140844, -0.085625, -0.131458]),
+    ],
+)
+def test_the_weights_follow_the_rule(model, key, shape, first):
+    assert tensor_by_rule(model, key, shape).flatten()[:3].tolist() == pytest.approx(first, abs=1e-5)
+
+
+@CASES
+@torch.no_grad()
+def test_clip_embedding(name):
+    _, expected, _, reference = load(name)
+    pixels = pipeline().clip_processor(reference.convert("RGB").resize((224, 224)), return_tensors="pt").pixel_values
+    assert error(pixels, expected["clip.pixels"]) < 1e-5
+    assert error(pipeline().embed_reference(reference)[:, 0], expected["clip.embeds"]) < 1e-5
+
+
+@CASES
+@torch.no_grad()
+def test_reference_latents(name):
+    case, expected, _, reference = load(name)
+    size = dict(height=case["height"], width=case["width"])
+    assert error(pipeline().reference_processor.preprocess(reference, **size), expected["ref.pixels"]) < 1e-6
+    assert error(pipeline().encode_reference(reference, **size), expected["ref.latents"]) < 1e-5
+
+
+@CASES
+@torch.no_grad()
+def test_reference_features(name):
+    _, expected, _, _ = load(name)
+    features = pipeline().reference_features(expected["ref.latents"], expected["clip.embeds"][:, None])
+    blocks = list(pipeline().reference_unet.spatial_blocks())
+    assert {f"bank.{block}" for block in blocks} == {key for key in expected if key.startswith("bank.")}
+    for block, feature in zip(blocks, features, strict=True):
+        assert error(feature, expected[f"bank.{block}"]) < 2e-5, block
+
+
+@CASES
+@torch.no_grad()
+def test_pose_features(name):
+    case, expected, poses, _ = load(name)
+    window = expected["unet0.sample"].shape[2]
+    pixels = torch.from_numpy(poses[:window]).permute(0, 3, 1, 2).float() / 255
+    if pixels.shape[-2:] == (case["height"], case["width"]):
+        assert error(pipeline().pose_guider(pixels), rows(expected["unet0.pose_features"][:1])) < 1e-5
+    else:
+        pytest.fail("the golden pose frames are of another size than the sample")
+
+
+@CASES
+@torch.no_grad()
+def test_first_denoising_call(name):
+    _, expected, _, _ = load(name)
+    blocks = pipeline().denoising_unet.spatial_blocks()
+    context = pipeline().denoising_unet.prepare(
+        expected["unet0.encoder_hidden_states"], [expected[f"bank.{block}"] for block in blocks]
+    )
+    sample, pose_features = expected["unet0.sample"], expected["unet0.pose_features"]
+    out = pipeline().denoising_unet(
+        rows(sample), expected["unet0.timestep"], context, rows(pose_features), frames=sample.shape[2]
+    )
+    assert error(out, rows(expected["unet0.out"])) < 5e-5
+
+
+@CASES
+def test_the_whole_sampling(name):
+    case, expected, poses, reference = load(name)
+    keys = ("width", "height", "context_frames", "context_overlap", "guidance_scale", "seed")
+    arguments = {key: case[key] for key in keys} | {"num_inference_steps": case["steps"]}
+    latents = pipeline()(reference, poses, output_type="latent", **arguments).videos
+    assert error(latents, expected["latents.final"]) < 2e-4
+    decoded = torch.cat([pipeline().decode(frame[None]) for frame in rows(latents)])
+    assert error(decoded, rows(expected["video"])) < 2e-4
