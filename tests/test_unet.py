@@ -1,0 +1,126 @@
+"""The UNet against the published tensor lists and against a naive implementation of the same mathematics."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import init_empty_weights
+from naive_unet import NaiveUNet, attention
+from tiny_weights import MOTION_CONFIG, UNET_CONFIG, tiny_models
+
+from musepose.models.attention import SpatialBlock
+from musepose.models.pose_guider import PoseGuider
+from musepose.models.unet import UNet
+
+KEYS = Path(__file__).parent / "golden" / "keys"
+
+
+@cache
+def models():
+    return tiny_models()
+
+
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("reference_unet", lambda: UNet(has_output=False)),
+        ("denoising_unet", lambda: UNet(motion_module=MOTION_CONFIG)),
+        ("pose_guider", PoseGuider),
+    ],
+)
+def test_full_size_tensors_are_the_published_ones(name, build):
+    with init_empty_weights():
+        state = build().state_dict()
+    assert {key: list(tensor.shape) for key, tensor in state.items()} == json.loads((KEYS / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("seed", range(4))
+@torch.no_grad()
+def test_equals_the_naive_unet(seed):
+    """Random sizes: sides that halve to odd numbers, one to seven frames, rows with and without a reference."""
+    generator = torch.Generator().manual_seed(seed)
+    height, width, frames = (int(torch.randint(low, 12, (), generator=generator)) for low in (1, 3, 1))
+    frames = frames % 7 + 1
+    reference_unet, unet = models()["reference_unet"], models()["denoising_unet"]
+
+    token = torch.randn(1, 1, 32, generator=generator)
+    features = reference_unet(
+        torch.randn(1, 4, height, width, generator=generator), 0, reference_unet.prepare(token)
+    )
+    sample = torch.randn(2 * frames, 4, height, width, generator=generator)
+    pose = torch.randn(frames, 32, height, width, generator=generator)
+    timestep = 37.0 + 200 * seed
+    context = unet.prepare(torch.cat([torch.zeros_like(token), token]), features)
+    ours = unet(sample, timestep, context, pose, frames=frames)
+
+    naive = NaiveUNet(unet.state_dict(), UNET_CONFIG["block_out_channels"], layers=2, groups=32)
+    bank = {name: feature[0] for name, feature in zip(unet.spatial_blocks(), features, strict=True)}
+    expected = torch.cat(
+        [
+            naive.row(sample[:frames], timestep, torch.zeros(1, 32), None, pose),
+            naive.row(sample[frames:], timestep, token[0], bank, pose),
+        ]
+    )
+    assert (ours - expected).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize(("rows", "referenced"), [(1, 0), (1, 1), (3, 1), (4, 4)])
+@torch.no_grad()
+def test_only_the_last_rows_attend_to_their_reference(rows, referenced):
+    torch.manual_seed(rows)
+    frames, dim = 3, 32
+    block = SpatialBlock(dim, heads=8, context_dim=16)
+    x = torch.randn(rows * frames, 10, dim)
+    reference = torch.randn(referenced, 6, dim) if referenced else None
+    ours = block._self_attention(x, block.context(torch.randn(rows, 1, 16), reference), frames)
+    for index, picture in enumerate(x):
+        row = index // frames - (rows - referenced)
+        seen = picture if row < 0 else torch.cat([picture, reference[row]])
+        attn = block.attn1
+        expected = attn.to_out[0](attention(attn.to_q(picture), attn.to_k(seen), attn.to_v(seen)))
+        assert torch.allclose(ours[index], expected, atol=1e-6)
+
+
+@torch.no_grad()
+def test_timesteps_may_differ_by_row():
+    unet = models()["denoising_unet"]
+    sample, token = torch.randn(2 * 2, 4, 4, 4), torch.randn(2, 1, 32)
+    both = unet(sample, torch.tensor([10, 900]), unet.prepare(token), frames=2)
+    for row, timestep in enumerate((10, 900)):
+        alone = unet(sample[2 * row : 2 * row + 2], timestep, unet.prepare(token[row : row + 1]), frames=2)
+        assert torch.allclose(both[2 * row : 2 * row + 2], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@torch.no_grad()
+def test_half_precision_stays_near_single(dtype):
+    unet = models()["denoising_unet"]
+    sample, token = torch.randn(4, 4, 8, 8), torch.randn(1, 1, 32)
+    expected = unet(sample, 500, unet.prepare(token), frames=4)
+    half = UNet.from_config(unet.config)
+    half.load_state_dict(unet.state_dict())
+    half.to(dtype)
+    ours = half(sample.to(dtype), 500, half.prepare(token.to(dtype)), frames=4)
+    assert ours.dtype == dtype
+    assert (ours.float() - expected).norm() / expected.norm() < (0.005 if dtype == torch.float16 else 0.05)
+
+
+@torch.no_grad()
+def test_saves_and_loads_like_any_diffusers_model(tmp_path):
+    for name in ("reference_unet", "denoising_unet", "pose_guider"):
+        model = models()[name]
+        model.save_pretrained(tmp_path / name)
+        again = type(model).from_pretrained(tmp_path / name)
+        state = again.state_dict()
+        assert state.keys() == model.state_dict().keys()
+        assert all(torch.equal(tensor, state[key]) for key, tensor in model.state_dict().items())
+
+
+def test_refuses_what_it_would_compute_wrongly():
+    unet = models()["denoising_unet"]
+    with pytest.raises(ValueError, match="token"):
+        unet.prepare(torch.zeros(1, 77, 32))
+    with pytest.raises(ValueError, match="clips of 2"):
+        unet(torch.zeros(3, 4, 8, 8), 1, unet.prepare(torch.zeros(1, 1, 32)), frames=2)
