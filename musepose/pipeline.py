@@ -225,7 +225,9 @@ class Pose2VideoPipeline(DiffusionPipeline):
 
     def _check(self, width: int, height: int, steps: int, context_frames: int, context_overlap: int) -> None:
         if min(width, height) <= 0 or width % self.vae_scale_factor or height % self.vae_scale_factor:
-            raise ValueError(f"the size {width} x {height} is not made of positive multiples of {self.vae_scale_factor}")
+            raise ValueError(
+                f"the size {width} x {height} is not made of positive multiples of {self.vae_scale_factor}"
+            )
         if not 1 <= steps <= self.scheduler.config.num_train_timesteps:
             raise ValueError(f"{steps} steps: 1 to {self.scheduler.config.num_train_timesteps} are possible")
         check_windows(context_frames, context_overlap)

@@ -85,10 +85,7 @@ class NaiveUNet:
     @staticmethod
     def positions(length: int, dim: int) -> Tensor:
         return torch.tensor(
-            [
-                [(math.sin, math.cos)[c % 2](p / 10000 ** ((c - c % 2) / dim)) for c in range(dim)]
-                for p in range(length)
-            ]
+            [[(math.sin, math.cos)[c % 2](p / 10000 ** ((c - c % 2) / dim)) for c in range(dim)] for p in range(length)]
         )
 
     def layer(self, frames: list[Tensor], temb, token, reference, block: str, index: int) -> list[Tensor]:

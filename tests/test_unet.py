@@ -46,9 +46,7 @@ def test_equals_the_naive_unet(seed):
     reference_unet, unet = models()["reference_unet"], models()["denoising_unet"]
 
     token = torch.randn(1, 1, 32, generator=generator)
-    features = reference_unet(
-        torch.randn(1, 4, height, width, generator=generator), 0, reference_unet.prepare(token)
-    )
+    features = reference_unet(torch.randn(1, 4, height, width, generator=generator), 0, reference_unet.prepare(token))
     sample = torch.randn(2 * frames, 4, height, width, generator=generator)
     pose = torch.randn(frames, 32, height, width, generator=generator)
     timestep = 37.0 + 200 * seed

@@ -1,0 +1,120 @@
+"""The pipeline as a whole: streaming, padding, sizes, seeds, saving."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from PIL import Image
+from tiny_weights import tiny_models, write_published_layout
+
+from musepose.pipeline import Pose2VideoPipeline, PoseFrames
+
+SHORT = dict(width=32, height=40, num_inference_steps=2, context_frames=4, context_overlap=1)
+
+
+@cache
+def pipeline() -> Pose2VideoPipeline:
+    scheduler = DDIMScheduler(
+        prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False
+    )
+    return Pose2VideoPipeline(**tiny_models(), scheduler=scheduler)
+
+
+def reference() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 44, 3), np.uint8))
+
+
+def poses(count: int) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 255, (count, 50, 30, 3), np.uint8)
+
+
+def test_stream_is_the_padded_call_cut_to_length():
+    """Five frames, windows of 4 with an overlap of 1: two more frames are sampled, with the last pose, and dropped."""
+    frames = np.stack(list(pipeline().stream(reference(), poses(5), num_frames=5, **SHORT)))
+    assert frames.shape == (5, 40, 32, 3)
+    assert frames.dtype == np.uint8
+    padded = np.concatenate([poses(5), np.repeat(poses(5)[-1:], 2, axis=0)])
+    whole = pipeline()(reference(), padded, **SHORT).videos[0]
+    assert np.abs(frames - 255 * whole[:, :5].permute(1, 2, 3, 0).numpy()).max() <= 0.5 + 1e-3
+
+
+def test_progress_is_told():
+    told = []
+    list(pipeline().stream(reference(), poses(3), num_frames=3, progress=lambda *step: told.append(step), **SHORT))
+    assert told == [("denoising", 1, 2), ("denoising", 2, 2), *(("decoding", i, 3) for i in (1, 2, 3))]
+
+
+@pytest.mark.parametrize(("width", "height"), [(8, 8), (24, 56), (72, 40)])
+def test_any_multiple_of_eight(width, height):
+    video = pipeline()(reference(), poses(2), **{**SHORT, "width": width, "height": height}).videos
+    assert video.shape == (1, 3, 2, height, width)
+    assert video.isfinite().all()
+
+
+def test_the_seed_decides_and_nothing_else_does():
+    first, other, again = (pipeline()(reference(), poses(3), seed=s, **SHORT).videos for s in (1, 2, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_guidance_of_one_is_no_guidance():
+    """Guidance just above 1 computes both rows; its limit is the conditional row alone."""
+    alone = pipeline()(reference(), poses(3), guidance_scale=1.0, output_type="latent", **SHORT).videos
+    both = pipeline()(reference(), poses(3), guidance_scale=1 + 1e-6, output_type="latent", **SHORT).videos
+    assert torch.allclose(alone, both, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 30}, "30 x 40"),
+        ({"height": 0}, "32 x 0"),
+        ({"num_inference_steps": 0}, "0 steps"),
+        ({"context_overlap": 4}, "overlap"),
+        ({"context_frames": 129}, "128 positions"),
+    ],
+)
+def test_arguments_that_do_not_fit(change, message):
+    with pytest.raises(ValueError, match=message):
+        pipeline()(reference(), poses(2), **{**SHORT, **change})
+
+
+def test_no_pose_frame():
+    with pytest.raises(ValueError, match="no pose frame"):
+        PoseFrames([], 8, 8)
+
+
+def test_pose_frames_are_read_back_and_repeat_the_last():
+    pictures = np.random.default_rng(2).integers(0, 255, (3, 16, 8, 3), np.uint8)
+    read = PoseFrames(pictures, width=8, height=16).read(range(1, 5))
+    expected = torch.from_numpy(pictures[[1, 2, 2, 2]]).permute(0, 3, 1, 2) / 255
+    assert torch.equal(read, expected)
+
+
+def test_save_pretrained_and_back(tmp_path):
+    pipeline().save_pretrained(tmp_path)
+    again = Pose2VideoPipeline.from_pretrained(tmp_path)
+    expected = pipeline()(reference(), poses(3), **SHORT).videos
+    assert torch.equal(again(reference(), poses(3), **SHORT).videos, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_from_the_published_layout(tmp_path, dtype):
+    paths = write_published_layout(tmp_path)
+    whole = Pose2VideoPipeline.from_published(paths)
+    half = Pose2VideoPipeline.from_published(paths, dtype=dtype)
+    latents = [p(reference(), poses(3), output_type="latent", **SHORT).videos for p in (whole, half)]
+    assert latents[1].dtype == dtype
+    noise = [p.initial_noise(3, 32, 40, 99) for p in (whole, half)]
+    assert noise[1].dtype == dtype  # drawn in half precision, which is another draw than single precision's
+    assert latents[1].isfinite().all()
+
+
+@pytest.mark.requires_cuda
+def test_a_gpu_gives_what_the_cpu_gives():
+    expected = pipeline()(reference(), poses(5), output_type="latent", **SHORT).videos
+    gpu = Pose2VideoPipeline(**tiny_models(), scheduler=pipeline().scheduler).to("cuda")
+    ours = gpu(reference(), poses(5), output_type="latent", **SHORT).videos.cpu()
+    assert (ours - expected).abs().max() < 2e-3
