@@ -42,7 +42,7 @@ class PoseFrames:
     def __init__(self, pictures: Iterable[np.ndarray], width: int, height: int):
         self.shape = (height, width, 3)
         self.length = 0
-        self._file = tempfile.TemporaryFile(prefix="musepose-")  # noqa: SIM115: it lives as long as this object
+        self._file = tempfile.TemporaryFile(prefix="musepose-")  # noqa: SIM115 (it lives as long as this object)
         resizer = VaeImageProcessor()  # the published way to resize, Lanczos on bytes
         for picture in pictures:
             resized = resizer.resize(Image.fromarray(picture), height, width)
@@ -225,9 +225,7 @@ class Pose2VideoPipeline(DiffusionPipeline):
 
     def _check(self, width: int, height: int, steps: int, context_frames: int, context_overlap: int) -> None:
         if min(width, height) <= 0 or width % self.vae_scale_factor or height % self.vae_scale_factor:
-            raise ValueError(
-                f"the size {width} x {height} is not made of positive multiples of {self.vae_scale_factor}"
-            )
+            raise ValueError(f"the size {width} x {height} is not of positive multiples of {self.vae_scale_factor}")
         if not 1 <= steps <= self.scheduler.config.num_train_timesteps:
             raise ValueError(f"{steps} steps: 1 to {self.scheduler.config.num_train_timesteps} are possible")
         check_windows(context_frames, context_overlap)

@@ -25,7 +25,7 @@ def padded_length(frames: int, context_frames: int, context_overlap: int) -> int
 
 
 def windows(frames: int, context_frames: int, context_overlap: int) -> Iterator[range]:
-    """[0, S), [S-O, 2S-O), … A video shorter than S is one window; of any other length, the last window ends with it."""
+    """[0, S), [S-O, 2S-O), … A video shorter than S is one window; the last window always ends with the video."""
     check_windows(context_frames, context_overlap)
     start = 0
     while start + context_frames < frames:

@@ -1,8 +1,8 @@
 """The denoising UNet written a second time, deliberately naive: the yardstick for the real one's savings.
 
-Every row and frame goes through alone, attention is a plain softmax, cross-attention is really computed, the reference's
-keys and values are projected anew in every block, and the unconditional row is handled by an `if`. Only the parameters
-are the real model's.
+Every row and frame goes through alone, attention is a plain softmax, cross-attention is really computed, the
+reference's keys and values are projected anew in every block, and the unconditional row is handled by an `if`. Only
+the parameters are the real model's.
 """
 
 import math

@@ -1,5 +1,7 @@
 """Windows cover every frame, pad as published, and blend by averaging."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import assume, given
@@ -16,7 +18,7 @@ def test_windows_cover_every_frame(frames, context, overlap):
     found = list(windows(frames, context, overlap))
     assert {index for window in found for index in window} == set(range(frames))
     assert all(len(window) == min(context, frames) for window in found)
-    assert all(later.start - earlier.start <= context - overlap for earlier, later in zip(found, found[1:]))
+    assert all(later.start - earlier.start <= context - overlap for earlier, later in pairwise(found))
     assert len({window.start for window in found}) == len(found)
 
 

@@ -50,9 +50,7 @@ class SpatialBlock(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
         self.attn1 = Attention(dim, heads)
-        self.norm2 = nn.LayerNorm(
-            dim
-        )  # with attn2.to_q and attn2.to_k: in the checkpoints, without effect for one token
+        self.norm2 = nn.LayerNorm(dim)  # as attn2.to_q and attn2.to_k: in the checkpoints, idle with one token
         self.attn2 = Attention(dim, heads, context_dim)
         self.norm3 = nn.LayerNorm(dim)
         self.ff = FeedForward(dim, activation_fn="geglu")

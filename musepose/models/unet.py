@@ -142,9 +142,7 @@ class UNet(ModelMixin, ConfigMixin):
         reference: the reference UNet's features, each (r, n, c). The last r of the b rows attend to them.
         """
         if token.ndim != 3 or token.shape[1] != 1:
-            raise ValueError(
-                f"token must be (b, 1, d), as cross-attention is a constant then; got {tuple(token.shape)}"
-            )
+            raise ValueError(f"token is {tuple(token.shape)}: one token a row, (b, 1, d), is what this UNet knows")
         blocks = self.spatial_blocks().values()
         if reference is None:
             return [block.context(token) for block in blocks]
