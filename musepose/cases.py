@@ -1,0 +1,304 @@
+"""Test cases and settings of test_stage_2.py: flags and YAML → a checked list of jobs. Needs no torch."""
+
+import difflib
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from musepose.errors import UserError
+from musepose.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoInfo, list_media, probe, read_image
+
+DTYPES = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
+DOWNLOAD = "run `python download_weights.py`"
+# Key in the YAML → field of models.weights.WeightPaths, and the file under it whose absence can be told at once.
+WEIGHT_KEYS = {
+    "pretrained_base_model_path": ("base_model", "unet/config.json"),
+    "pretrained_vae_path": ("vae", "config.json"),
+    "image_encoder_path": ("image_encoder", "config.json"),
+    "denoising_unet_path": ("denoising_unet", ""),
+    "reference_unet_path": ("reference_unet", ""),
+    "pose_guider_path": ("pose_guider", ""),
+    "motion_module_path": ("motion_module", ""),
+    "inference_config": ("inference_config", ""),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting, given by a flag, else by the YAML key of the flag's long name, else by its default."""
+
+    flags: tuple[str, ...]  # the long one first
+    kind: Callable[[str], Any]  # int, float, Fraction, str or bool
+    default: Any
+    help: str
+    low: float = -math.inf
+    high: float = math.inf
+    multiple: int = 0  # of which it must be one
+    choices: tuple[str, ...] = ()
+    key: str = ""  # in the YAML, where it is not the flag's name
+
+    @property
+    def name(self) -> str:
+        return self.flags[0].lstrip("-")
+
+
+SETTINGS = (
+    Setting(("--width", "-W"), int, 768, "sampling width, a multiple of 8", low=8, high=8192, multiple=8),
+    Setting(("--height", "-H"), int, 768, "sampling height, a multiple of 8", low=8, high=8192, multiple=8),
+    Setting(("--length", "-L"), int, 300, "use at most this many frames of the pose video", low=1),
+    Setting(("--context_frames", "-S"), int, 48, "frames denoised together", low=1, high=128),
+    Setting(("--context_overlap", "-O"), int, 4, "frames that two neighbouring windows share, less than -S", low=0),
+    Setting(("--cfg",), float, 3.5, "guidance scale; no guidance up to 1", low=0),
+    Setting(("--seed",), int, 99, "where the noise starts, for each case anew", low=-(2**63), high=2**63 - 1),
+    Setting(("--steps",), int, 20, "denoising steps", low=1, high=1000),
+    Setting(
+        ("--fps",), Fraction, None, "rate of the result, such as 15 or 30000/1001; default: keeps the tempo", high=1000
+    ),
+    Setting(("--skip",), int, 1, "leave out this many frames after each one taken, as the weights were trained", low=0),
+    Setting(("--device",), str, None, "cpu, cuda, cuda:1, mps, ...; default: cuda or mps if there is one, else cpu"),
+    Setting(
+        ("--dtype",), str, "fp16", "of weights and sampling", choices=(*DTYPES, *DTYPES.values()), key="weight_dtype"
+    ),
+    Setting(
+        ("--output",), str, None, "folder of the results, for runs to be resumed; default: a new one under ./output"
+    ),
+    Setting(("--overwrite",), bool, False, "with --output: render finished cases again"),
+    Setting(("--no_audio",), bool, False, "leave out the sound of the pose video"),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The checked values of `SETTINGS`."""
+
+    width: int
+    height: int
+    length: int
+    context_frames: int
+    context_overlap: int
+    cfg: float
+    seed: int
+    steps: int
+    fps: Fraction | None
+    skip: int
+    device: str | None
+    dtype: str  # float16, float32, bfloat16
+    output: str | None
+    overwrite: bool
+    no_audio: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture and one pose video, and what becomes of them."""
+
+    reference: Path
+    pose: VideoInfo
+    frames: int  # of the result
+    rate: Fraction  # of the result, frames a second
+    audio: Path | None  # where the sound comes from
+    result: Path
+
+    @property
+    def comparison(self) -> Path:
+        """Reference | pose | result, side by side."""
+        return self.result.with_name(f"{self.result.stem}_cmp.mp4")
+
+    @property
+    def finished(self) -> bool:
+        return self.result.is_file() and self.comparison.is_file()
+
+    @property
+    def title(self) -> str:
+        return f"{self.reference.name} + {self.pose.path.name}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run needs to know."""
+
+    settings: Settings
+    weights: dict[str, Path]  # by the fields of models.weights.WeightPaths
+    jobs: tuple[Job, ...]
+
+
+def make_plan(config_path: Path, flags: Mapping[str, Any], now: datetime) -> Plan:
+    """Read and check everything that can be checked without torch; create nothing.
+
+    `flags` holds the settings given on the command line by name, None where one was not given.
+    Raises UserError: a setting, the YAML, a picture, a video, the output folder or a weight file is not as it must be.
+    """
+    config = read_config(config_path)
+    settings = merge_settings(flags, config, config_path)
+    weights = {field: Path(config[key]) for key, (field, _) in WEIGHT_KEYS.items()}
+    jobs = make_jobs(config["test_cases"], settings, result_folder(settings, weights, now))
+    check_writable(jobs[0].result.parent)
+    check_present(weights)
+    return Plan(settings, weights, tuple(jobs))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read the YAML. Raises UserError: unreadable, unknown or missing keys, values of the wrong kind."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing: give the test cases with --config FILE.yaml")
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except Exception as error:  # OmegaConf passes on whatever its YAML reader raises
+        raise UserError(f"{path} cannot be read as YAML ({error}): mend it") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds no `key: value` pairs: compare it with configs/test_stage_2.yaml")
+    known = [*WEIGHT_KEYS, "test_cases", *(setting.key or setting.name for setting in SETTINGS)]
+    for key in config:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, 1)
+            raise UserError(f"{path}: unknown key {key}: " + (f"is it {close[0]}?" if close else "remove it"))
+    for key in (*WEIGHT_KEYS, "test_cases"):
+        if key not in config:
+            raise UserError(f"{path}: the key {key} is missing: compare it with configs/test_stage_2.yaml")
+    for key in WEIGHT_KEYS:
+        if not isinstance(config[key], str) or not config[key]:
+            raise UserError(f"{path}: {key} is {config[key]!r}: give a path")
+    _check_cases(config["test_cases"], path)
+    return config
+
+
+def _check_cases(cases: Any, path: Path) -> None:
+    example = "write `test_cases: {image.png: [pose.mp4]}`"
+    if not isinstance(cases, dict):
+        raise UserError(f"{path}: test_cases is {cases!r}, not pictures with their pose videos: {example}")
+    if not cases:
+        raise UserError(f"{path}: test_cases is empty: {example}")
+    for image, poses in cases.items():
+        if not isinstance(image, str):
+            raise UserError(f"{path}: test_cases has the picture {image!r}, which is no path: put it in quotes")
+        if not isinstance(poses, list) or not poses or not all(isinstance(pose, str) and pose for pose in poses):
+            raise UserError(f"{path}: test_cases has {poses!r} for {image}, not a list of pose videos: {example}")
+
+
+def merge_settings(flags: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> Settings:
+    """A flag wins over the YAML, the YAML over the default. Raises UserError: a value that cannot be."""
+    values = {}
+    for setting in SETTINGS:
+        key = setting.key or setting.name
+        if flags.get(setting.name) is not None:
+            values[setting.name] = parse_setting(setting, flags[setting.name], setting.flags[0])
+        elif config.get(key) is not None:
+            values[setting.name] = parse_setting(setting, config[key], f"{path}: {key}")
+        else:
+            values[setting.name] = setting.default
+    values["dtype"] = DTYPES.get(values["dtype"], values["dtype"])
+    overlap, frames = values["context_overlap"], values["context_frames"]
+    if overlap >= frames:
+        raise UserError(f"--context_overlap (-O) {overlap} is not below --context_frames (-S) {frames}: lower -O")
+    return Settings(**values)
+
+
+def parse_setting(setting: Setting, value: Any, origin: str) -> Any:
+    """One value, a flag's text or of any YAML kind, as its setting wants it. Raises UserError naming its `origin`."""
+    if setting.kind in (str, bool):
+        if not isinstance(value, setting.kind) or value == "":
+            raise UserError(f"{origin} is {value!r}: give {'a text' if setting.kind is str else 'true or false'}")
+        if setting.choices and value not in setting.choices:
+            raise UserError(f"{origin} is {value}: choose from {', '.join(setting.choices)}")
+        return value
+    try:
+        number = setting.kind(str(value))  # by way of the text, so that true or 8.5 make no whole number
+        if not math.isfinite(number):
+            raise ValueError
+    except (ValueError, ZeroDivisionError, OverflowError):
+        wanted = {int: "a whole number", float: "a number", Fraction: "a number or a fraction such as 30000/1001"}
+        raise UserError(f"{origin} is {value!r}: give {wanted[setting.kind]}") from None
+    if setting.kind is Fraction:
+        number = number.limit_denominator(100_000)  # what a video file can hold
+        if number <= 0:
+            raise UserError(f"{origin} is {value}: give a number above 0")
+    if number < setting.low:
+        raise UserError(f"{origin} is {value}: give at least {setting.low}")
+    if number > setting.high:
+        raise UserError(f"{origin} is {value}: give at most {setting.high}")
+    if setting.multiple and number % setting.multiple:
+        below, above = number - number % setting.multiple, number + -number % setting.multiple
+        raise UserError(f"{origin} is {value}, no multiple of {setting.multiple}: take {below} or {above}")
+    return number
+
+
+def result_folder(settings: Settings, weights: Mapping[str, Path], now: datetime) -> Path:
+    """--output, else the published ./output/video-<date>/<time>-<cfg>-<pose guider>-<motion module>."""
+    if settings.output is not None:
+        return Path(settings.output)
+    name = f"{now:%H%M%S}-{settings.cfg}-{weights['pose_guider'].stem}-{weights['motion_module'].stem}"
+    return Path("output", f"video-{now:%Y%m%d}", name)
+
+
+def make_jobs(cases: Mapping[str, list[str]], settings: Settings, folder: Path) -> list[Job]:
+    """Unfold folders, look into every picture and video. Raises UserError: one is no good, or two jobs share a file."""
+    pairs = [
+        (image, pose)
+        for images, poses in cases.items()
+        for image in list_media(images, IMAGE_SUFFIXES)
+        for entry in poses
+        for pose in list_media(entry, VIDEO_SUFFIXES)
+    ]
+    for image in dict.fromkeys(image for image, _ in pairs):
+        read_image(image)
+    infos = {pose: probe(pose) for pose in dict.fromkeys(pose for _, pose in pairs)}
+    jobs: dict[str, Job] = {}
+    for image, pose in pairs:
+        job = make_job(image, infos[pose], settings, folder)
+        other = jobs.setdefault(os.path.normcase(job.result), job)
+        if other is not job:
+            raise UserError(
+                f"{other.reference} + {other.pose.path} and {image} + {pose} would both write {job.result}: "
+                "rename one, or remove it from test_cases"
+            )
+    return list(jobs.values())
+
+
+def make_job(reference: Path, pose: VideoInfo, settings: Settings, folder: Path) -> Job:
+    """The published arithmetic: of the first L frames every (skip+1)-th, ⌊L / (skip+1)⌋ of them; rate / (skip+1).
+
+    A video too short for even one is used by its first frame. The sound goes along where it keeps in step with the
+    frames: not with an --fps that changes the tempo by more than a percent.
+    """
+    stride = settings.skip + 1
+    natural = pose.rate / stride
+    rate = settings.fps or natural
+    in_step = abs(rate / natural - 1) <= Fraction(1, 100)
+    name = f"{reference.stem}_{pose.path.stem}_{settings.cfg}_{settings.steps}_{settings.skip}.mp4"
+    return Job(
+        reference=reference,
+        pose=pose,
+        frames=max(1, min(settings.length, pose.frames) // stride),
+        rate=rate,
+        audio=pose.path if pose.has_audio and in_step and not settings.no_audio else None,
+        result=folder / name,
+    )
+
+
+def check_writable(folder: Path) -> None:
+    """Raises UserError unless files can be created in the folder, or in the nearest one above it that exists."""
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write into {folder} ({error.strerror}): give another folder with --output") from error
+
+
+def check_present(weights: Mapping[str, Path]) -> None:
+    """Raises UserError: a weight file or model config is not there, or empty."""
+    for field, file in WEIGHT_KEYS.values():
+        path = weights[field] / file
+        hint = "restore it from the repository" if field == "inference_config" else DOWNLOAD
+        if not path.is_file():
+            raise UserError(f"{path} is missing: {hint}")
+        if not path.stat().st_size:
+            raise UserError(f"{path} is empty: delete it and {hint}")

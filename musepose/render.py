@@ -1,0 +1,143 @@
+"""Runs the jobs of test_stage_2.py: streams each into its two files, reports, goes on after failures."""
+
+import gc
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from musepose.cases import Job, Plan, Settings
+from musepose.errors import UserError
+from musepose.video import VideoWriter, even_size, read_frames, read_image
+
+STAGES = {"denoising": "step", "decoding": "frame"}  # stage of the pipeline → what its bar counts
+
+
+@dataclass
+class Summary:
+    """What became of the jobs."""
+
+    done: list[Job] = field(default_factory=list)
+    skipped: list[Job] = field(default_factory=list)
+    failed: list[Job] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{len(self.done)} done, {len(self.skipped)} skipped, {len(self.failed)} failed"
+
+
+def run_plan(plan: Plan, load_pipeline: Callable[[Plan], Any]) -> int:
+    """Render what is not finished yet; the pipeline is loaded only for that. → exit status, 1 where a job failed.
+
+    `load_pipeline` returns an object with the `stream` of Pose2VideoPipeline. What it raises goes up: without it no job
+    can be done. What a job raises is reported in one line, and the next job starts.
+    """
+    summary = Summary()
+    resumes = plan.settings.output is not None and not plan.settings.overwrite
+    pipeline = None
+    for number, job in enumerate(plan.jobs, 1):
+        counter = f"[{number}/{len(plan.jobs)}]"
+        if resumes and job.finished:
+            print(f"{counter} {job.title}: finished before, skipped ({job.result})", flush=True)
+            summary.skipped.append(job)
+            continue
+        pipeline = pipeline or load_pipeline(plan)
+        print(f"{counter} {job.title}: {job.frames} frames, {float(job.rate):g} a second", flush=True)
+        try:
+            render(job, plan.settings, pipeline)
+        except Exception as error:  # whatever one case meets, the others may be fine
+            print(f"{counter} {job.title}: failed: {explain(error)}", file=sys.stderr, flush=True)
+            summary.failed.append(job)
+        else:
+            print(f"{counter} {job.title}: {job.result}", flush=True)
+            summary.done.append(job)
+        release_memory()
+    print(summary)
+    return 1 if summary.failed else 0
+
+
+def render(job: Job, settings: Settings, pipeline: Any) -> None:
+    """Write a job's result and comparison, frame by frame, at the pose video's size (the next even one below)."""
+    width, height = even_size(job.pose.width, job.pose.height)
+    picture = read_image(job.reference)
+    reference = reference_column(picture, height)
+    stride = settings.skip + 1
+    with_sound = {"rate": job.rate, "audio_from": job.audio}
+    with Bars() as bars:
+        frames = pipeline.stream(
+            picture,
+            read_frames(job.pose.path, stride, job.frames),
+            width=settings.width,
+            height=settings.height,
+            num_frames=job.frames,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.cfg,
+            seed=settings.seed,
+            context_frames=settings.context_frames,
+            context_overlap=settings.context_overlap,
+            progress=bars.update,
+        )
+        # Entered first, the result appears last: where it is, its comparison is.
+        with (
+            VideoWriter(job.result, width, height, **with_sound) as result,
+            VideoWriter(job.comparison, reference.shape[1] + 2 * width, height, **with_sound) as comparison,
+        ):
+            for pose, frame in zip(read_frames(job.pose.path, stride, job.frames), frames, strict=True):
+                frame = resize(frame, width, height)
+                result.write(frame)
+                comparison.write(np.hstack([reference, resize(pose, width, height), frame]))
+            job.result.unlink(missing_ok=True)  # an earlier one: it does not belong to the new comparison
+
+
+def reference_column(picture: Image.Image, height: int) -> np.ndarray:
+    """The picture at a given height, of even width: RGB uint8 (height, width, 3)."""
+    size = even_size(round(picture.width * height / picture.height), height)
+    return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
+
+
+def resize(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Bilinear without antialiasing, as the published script resizes its videos (torch's `interpolate`)."""
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+class Bars:
+    """A progress bar for each stage that the pipeline reports."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+        self._stage = ""
+
+    def __enter__(self) -> "Bars":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        if stage != self._stage:
+            self.__exit__()
+            self._stage, self._bar = stage, tqdm(total=total, desc=stage, unit=STAGES.get(stage, "it"))
+        self._bar.update(done - self._bar.n)
+
+
+def explain(error: Exception) -> str:
+    """One line for what went wrong with a case, with a remedy where one is known."""
+    text = " ".join(str(error).split()) or "no reason given"
+    if isinstance(error, UserError):
+        return text
+    if isinstance(error, MemoryError) or "out of memory" in text.lower():
+        return f"out of memory ({text}): lower -W and -H, or -S"
+    return f"{type(error).__name__}: {text}"
+
+
+def release_memory() -> None:
+    """Give back what a case held, so that one too large for the device does not take the next ones down with it."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

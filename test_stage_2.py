@@ -1,0 +1,55 @@
+"""Renders the test cases of a YAML file: reference pictures in the poses of aligned pose videos.
+
+    python test_stage_2.py --config ./configs/test_stage_2.yaml
+    python test_stage_2.py --config my.yaml -W 512 -H 512 --skip 0 --output ./output/mine
+
+Every setting may also stand in the YAML under the flag's long name (the type as `weight_dtype`); a flag wins.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from musepose.cases import SETTINGS, Plan, make_plan
+from musepose.errors import UserError, run_script
+from musepose.render import run_plan
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}: see python test_stage_2.py --help")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("--config", type=Path, default=Path("configs/test_stage_2.yaml"), help="the YAML file")
+    for setting in SETTINGS:
+        default = "" if setting.kind is bool or setting.default is None else f" (default {setting.default})"
+        how = {"action": "store_true", "default": None} if setting.kind is bool else {"metavar": "X"}
+        parser.add_argument(*setting.flags, help=setting.help + default, **how)
+    return parser.parse_args(arguments)
+
+
+def load_pipeline(plan: Plan) -> Any:
+    """Only here torch is imported: everything else was checked before."""
+    print("loading the models", flush=True)
+    from musepose.device import choose_device, choose_dtype
+    from musepose.models.weights import WeightPaths, check_weights
+    from musepose.pipeline import Pose2VideoPipeline
+
+    device = choose_device(plan.settings.device)
+    dtype = choose_dtype(plan.settings.dtype, device)
+    paths = WeightPaths(**plan.weights)
+    check_weights(paths)
+    return Pose2VideoPipeline.from_published(paths, device, dtype)
+
+
+def main(arguments: Sequence[str] | None = None, load: Callable[[Plan], Any] = load_pipeline) -> int:
+    flags = vars(parse(arguments))
+    return run_plan(make_plan(flags.pop("config"), flags, datetime.now()), load)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,50 @@
+"""The `requires_cuda` marker, and the files of a test_stage_2.py run."""
+
+import json
+from pathlib import Path
+
+import pytest
+from media import write_picture, write_video
+
+from musepose.cases import WEIGHT_KEYS
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "requires_cuda: skipped where there is no CUDA device")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("requires_cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("there is no CUDA device")
+
+
+class Stage2Folder:
+    """A folder to start test_stage_2.py in: a picture, a video of 10 numbered frames, files that stand for weights."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.reference = write_picture(path / "ref.png", "rgb")
+        self.pose = write_video(path / "dance.mp4", 10, sound=0.5)
+        self.config = {key: f"weights/{key}" for key in WEIGHT_KEYS}
+        for key, (_, file) in WEIGHT_KEYS.items():
+            target = path / self.config[key] / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text("stands for weights")
+        self.config["test_cases"] = {"ref.png": ["dance.mp4"]}
+
+    def write_config(self, **changes) -> Path:
+        """Write config.yaml with some keys changed, or left out where None."""
+        config = {key: value for key, value in {**self.config, **changes}.items() if value is not None}
+        target = self.path / "config.yaml"
+        target.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
+        return target
+
+
+@pytest.fixture
+def stage_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage2Folder:
+    """A Stage2Folder, which is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return Stage2Folder(tmp_path)
