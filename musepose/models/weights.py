@@ -93,7 +93,8 @@ def load_models(paths: WeightPaths, device: torch.device | str, dtype: torch.dty
         for key in list(tensors):
             tensors[key] = tensors[key].to(device, dtype)
         model.load_state_dict(tensors, strict=False, assign=True)  # strictly: _gather has seen to it
-        models[name] = model.to(device, dtype).eval().requires_grad_(False)
+        # For the buffers; not diffusers' own `to`, which warns of a cast that has just been done tensor by tensor.
+        models[name] = nn.Module.to(model, device, dtype).eval().requires_grad_(False)
     return models
 
 
