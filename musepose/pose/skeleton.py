@@ -1,5 +1,6 @@
 """Joints, limbs and colours as tables, and the Pose type that the pose stage passes around."""
 
+import colorsys
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,11 @@ import numpy as np
 BODY_JOINTS = 18
 HAND_POINTS = 21
 FACE_POINTS = 68
+
+NOSE, NECK = 0, 1
+LEFT_HAND, RIGHT_HAND = 0, 1  # rows of Pose.hands
+HAND_WRISTS = {LEFT_HAND: 7, RIGHT_HAND: 4}  # the body joint that carries each hand
+FINGER_ROOTS = (1, 5, 9, 13, 17)  # thumb to little finger; point 0 is the wrist
 
 
 @dataclass(frozen=True)
@@ -17,9 +23,38 @@ class Pose:
     visible keep whatever coordinates they have; the masks say which ones to trust.
     """
 
-    body: np.ndarray  # (18, 2) OpenPose joints: nose, neck, right arm 2-4, left arm 5-7, right leg 8-10, left leg 11-13, eyes, ears
+    body: np.ndarray  # (18, 2) nose, neck, right arm 2-4, left 5-7, right leg 8-10, left 11-13, eyes r l, ears r l
     body_visible: np.ndarray  # (18,) bool, score > 0.3
     hands: np.ndarray  # (2, 21, 2) left hand, right hand
     hands_visible: np.ndarray  # (2, 21) bool
     face: np.ndarray  # (68, 2)
     face_visible: np.ndarray  # (68,) bool
+
+
+# What is drawn, in this order: OpenPose's 17 limbs. Limb i has the colour of joint i.
+DRAWN_LIMBS = (
+    *((1, 2), (1, 5)),  # shoulders
+    *((2, 3), (3, 4)),  # right arm
+    *((5, 6), (6, 7)),  # left arm
+    *((1, 8), (8, 9), (9, 10)),  # right leg
+    *((1, 11), (11, 12), (12, 13)),  # left leg
+    *((1, 0), (0, 14), (14, 16), (0, 15), (15, 17)),  # head
+)
+
+# Each finger is a chain of four edges from the wrist point.
+HAND_EDGES = tuple(
+    (0 if knuckle == 0 else root + knuckle - 1, root + knuckle) for root in FINGER_ROOTS for knuckle in range(4)
+)
+
+
+def hue_wheel(colours: int) -> tuple[tuple[float, float, float], ...]:
+    """`colours` full colours at equal steps around the hue circle, red first, 0 to 255, left for OpenCV to round."""
+    wheel = (colorsys.hsv_to_rgb(step / colours, 1.0, 1.0) for step in range(colours))
+    return tuple(tuple(255 * channel for channel in colour) for colour in wheel)
+
+
+# OpenPose's palette is this wheel as (r, g, b). The released weights learned it with red and blue exchanged, so what
+# these tables and every drawing here hold in their red channel is what OpenPose holds in its blue one.
+JOINT_COLOURS = tuple(colour[::-1] for colour in hue_wheel(BODY_JOINTS))
+HAND_EDGE_COLOURS = tuple(colour[::-1] for colour in hue_wheel(len(HAND_EDGES)))
+HAND_POINT_COLOUR = (255, 0, 0)

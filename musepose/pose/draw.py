@@ -1,0 +1,121 @@
+"""Pose to picture: the drawing that the pose guider was trained on."""
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from musepose.pose.skeleton import (
+    DRAWN_LIMBS,
+    HAND_EDGE_COLOURS,
+    HAND_EDGES,
+    HAND_POINT_COLOUR,
+    JOINT_COLOURS,
+    Pose,
+)
+
+JOINT_RADIUS = 4  # pixels
+HAND_POINT_RADIUS = 3
+LIMB_BRIGHTNESS = 0.6  # limbs are darkened, so that the joints on top of them stand out
+WIDEST_STROKE = 8
+
+GRID = 64  # pixels
+CANVAS_WIDTH = 1024  # aligned poses are drawn at this width, in the dance video's shape
+VIDEO_HEIGHT = 768  # and leave at this height, in the reference image's shape
+
+
+def draw_poses(poses: Sequence[Pose], height: int, width: int) -> np.ndarray:
+    """Draw body joints, limbs and hands of every pose on black; no pose, a black picture. Faces are not drawn.
+
+    Returns uint8 RGB (height, width, 3), in OpenPose's palette with red and blue exchanged. Strokes are measured in
+    pixels of this picture, so the size it is drawn at matters.
+    """
+    canvas = np.zeros((height, width, 3), dtype=np.uint8)
+    for draw in (_draw_limbs, _draw_joints, _draw_hands):
+        for pose in poses:
+            draw(canvas, pose)
+    return canvas
+
+
+def canvas_size(frame_width: int, frame_height: int) -> tuple[int, int]:
+    """(width, height) at which aligned poses are drawn, for a dance video of this size."""
+    return CANVAS_WIDTH, max(1, int(CANVAS_WIDTH * frame_height / frame_width))
+
+
+def video_size(image_width: int, image_height: int) -> tuple[int, int]:
+    """(width, height) of the aligned pose video, for a reference image of this size; width rounded down to even."""
+    return max(2, int(VIDEO_HEIGHT * image_width / image_height) // 2 * 2), VIDEO_HEIGHT
+
+
+def draw_video_frame(pose: Pose | None, frame_size: tuple[int, int], image_size: tuple[int, int]) -> np.ndarray:
+    """One frame of the aligned pose video, uint8 RGB, `video_size(*image_size)`; None gives a black one.
+
+    `frame_size` and `image_size` are (width, height) of the dance video and of the reference image, to which the
+    coordinates of `pose` are normalised. Drawing in the former's shape and squeezing into the latter's gives the
+    strokes the slant that the released weights know.
+    """
+    width, height = canvas_size(*frame_size)
+    canvas = draw_poses([] if pose is None else [pose], height, width)
+    return cv2.resize(canvas, video_size(*image_size), interpolation=cv2.INTER_LINEAR)
+
+
+def draw_pose_map(
+    pose: Pose | None,
+    picture_size: tuple[int, int],  # width, height
+    detect_resolution: int,  # pixels, short side of what the networks saw
+    image_resolution: int,  # pixels, short side of the drawing
+) -> np.ndarray:
+    """A picture's own pose, not aligned, uint8 RGB, with sides that are multiples of 64; None gives a black one."""
+    width, height = grid_size(*picture_size, detect_resolution)
+    drawing = draw_poses([] if pose is None else [pose], height, width)
+    return cv2.resize(drawing, grid_size(width, height, image_resolution), interpolation=cv2.INTER_LINEAR)
+
+
+def grid_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """(width, height) with the short side brought to `short_side`, then both to the nearest multiple of 64."""
+    factor = short_side / min(width, height)
+    return tuple(max(round(side * factor / GRID), 1) * GRID for side in (width, height))
+
+
+def stroke_width(length: float) -> int:
+    """Half-width of a limb, and thickness of a finger edge, in pixels: one more each time the length doubles."""
+    return min(WIDEST_STROKE, max(1, math.floor(3 + math.log2(max(length, 1.0) / 10))))
+
+
+def _pixels(points: np.ndarray, canvas: np.ndarray) -> np.ndarray:
+    height, width = canvas.shape[:2]
+    return points * (width, height)
+
+
+def _draw_limbs(canvas: np.ndarray, pose: Pose) -> None:
+    body = _pixels(pose.body, canvas)
+    for (start, end), colour in zip(DRAWN_LIMBS, JOINT_COLOURS[: len(DRAWN_LIMBS)], strict=True):
+        if not (pose.body_visible[start] and pose.body_visible[end]):
+            continue
+        dx, dy = body[start] - body[end]
+        length = math.hypot(dx, dy)
+        centre = tuple(int(value) for value in (body[start] + body[end]) / 2)
+        axes = (int(length / 2), stroke_width(length))
+        outline = cv2.ellipse2Poly(centre, axes, int(math.degrees(math.atan2(dy, dx))), 0, 360, 1)
+        cv2.fillConvexPoly(canvas, outline, colour)
+    np.copyto(canvas, (canvas * LIMB_BRIGHTNESS).astype(np.uint8))
+
+
+def _draw_joints(canvas: np.ndarray, pose: Pose) -> None:
+    for point, visible, colour in zip(_pixels(pose.body, canvas), pose.body_visible, JOINT_COLOURS, strict=True):
+        if visible:
+            cv2.circle(canvas, (int(point[0]), int(point[1])), JOINT_RADIUS, colour, thickness=-1)
+
+
+def _draw_hands(canvas: np.ndarray, pose: Pose) -> None:
+    hands = _pixels(pose.hands, canvas).astype(int)
+    # As in training, hand points on or beyond the left or upper border count as not found.
+    shown = pose.hands_visible & (hands > 0).all(axis=-1)
+    for hand, found in zip(hands, shown, strict=True):
+        for (start, end), colour in zip(HAND_EDGES, HAND_EDGE_COLOURS, strict=True):
+            if found[start] and found[end]:
+                thickness = stroke_width(math.dist(hand[start], hand[end]))
+                cv2.line(canvas, hand[start].tolist(), hand[end].tolist(), colour, thickness)
+        for point in hand[found]:
+            cv2.circle(canvas, point.tolist(), HAND_POINT_RADIUS, HAND_POINT_COLOUR, thickness=-1)
