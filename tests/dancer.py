@@ -50,14 +50,7 @@ def dancer(
         elbow = shoulder + arms * np.array([sign * np.cos(0.6 * np.sin(swing)), np.sin(0.6 * np.sin(swing))])
         wrist = elbow + arms * np.array([sign * np.cos(np.sin(swing)), -np.sin(0.3 + np.sin(swing))])
         knee, ankle = hip + (sign * 0.04, 0.22), hip + (sign * 0.04, 0.44)
-        points[[5 + side, 7 + side, 9 + side, 11 + side, 13 + side, 15 + side]] = (
-            shoulder,
-            elbow,
-            wrist,
-            hip,
-            knee,
-            ankle,
-        )
+        points[5 + side : 17 : 2] = shoulder, elbow, wrist, hip, knee, ankle
         points[91 + 21 * side : 112 + 21 * side] = wrist + hand_shape
     angles = np.linspace(0, 2 * np.pi, 68)
     points[23:91] = points[0] + 0.05 * np.stack([np.cos(angles), np.sin(angles)], axis=1)

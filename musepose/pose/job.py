@@ -1,0 +1,149 @@
+"""Settings of pose_align.py, and all the checks that can be made before a model loads."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from musepose.errors import UserError
+from musepose.files import check_writable
+from musepose.image import read_image
+from musepose.pose.keypoint_file import KeypointFile, Source, load_keypoints
+from musepose.video import VideoInfo, probe
+from musepose.video_writer import CONTAINERS
+
+SCALE_FROM = ("frame", "video")
+# setting -> smallest and largest value
+RANGES = {
+    "detect_resolution": (64, 4096),
+    "image_resolution": (64, 4096),
+    "align_frame": (0, None),
+    "max_frame": (0, None),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run of pose_align.py was asked for; the flags of the same names say what each one means."""
+
+    imgfn_refer: Path
+    vidfn: Path
+    yolox_config: Path
+    dwpose_config: Path
+    yolox_ckpt: Path
+    dwpose_ckpt: Path
+    detect_resolution: int = 512
+    image_resolution: int = 720
+    align_frame: int = 0
+    max_frame: int = 300
+    outfn_align_pose_video: Path | None = None
+    outfn: Path | None = None
+    scale_from: str = "frame"
+    device: str | None = None
+    save_keypoints: Path | None = None
+    keypoints: Path | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked run."""
+
+    settings: Settings
+    reference: Image.Image
+    dance: VideoInfo
+    frames: int  # of the dance, from its first, in which the person is looked for
+    aligned_path: Path
+    demo_path: Path
+    image_source: Source
+    video_source: Source
+    known: KeypointFile | None  # that fits the dance and covers `frames`
+
+    @property
+    def detect_image(self) -> bool:
+        return self.known is None or self.known.image.sha256 != self.image_source.sha256
+
+    @property
+    def detect_video(self) -> bool:
+        return self.known is None
+
+
+def prepare(settings: Settings) -> Job:
+    """Check settings and files, and make the output folders. Raises UserError. Imports neither torch nor mm."""
+    _check_ranges(settings)
+    reference = read_image(settings.imgfn_refer)
+    dance = probe(settings.vidfn)
+    frames = min(settings.max_frame or dance.frames, dance.frames)
+    if settings.align_frame >= frames:
+        used = f"{dance.path} has {dance.frames} frames" if frames == dance.frames else f"--max_frame is {frames}"
+        raise UserError(f"--align_frame is {settings.align_frame}, but {used}: give at most {frames - 1}")
+    image_source, video_source = Source.of(settings.imgfn_refer), Source.of(settings.vidfn)
+    known = None if settings.keypoints is None else _known_keypoints(settings, video_source, frames)
+    aligned, demo = _output_paths(settings)
+    _check_outputs(settings, aligned, demo)
+    job = Job(settings, reference, dance, frames, aligned, demo, image_source, video_source, known)
+    if job.detect_image or job.detect_video:
+        _check_detector_files(settings)
+    return job
+
+
+def _check_ranges(settings: Settings) -> None:
+    for name, (low, high) in RANGES.items():
+        value = getattr(settings, name)
+        if value < low or (high is not None and value > high):
+            wanted = f"at least {low}" if high is None else f"{low} to {high}"
+            raise UserError(f"--{name} is {value}: give {wanted}")
+    if settings.scale_from not in SCALE_FROM:
+        raise UserError(f"--scale_from is {settings.scale_from}: give {' or '.join(SCALE_FROM)}")
+
+
+def _known_keypoints(settings: Settings, video: Source, frames: int) -> KeypointFile:
+    path, known = settings.keypoints, load_keypoints(settings.keypoints)
+    if known.video.sha256 != video.sha256:
+        raise UserError(
+            f"{path} was made for another video ({known.video.name}), not for {settings.vidfn}: "
+            "leave --keypoints out to detect anew"
+        )
+    if known.detect_resolution != settings.detect_resolution:
+        raise UserError(
+            f"{path} was made with --detect_resolution {known.detect_resolution}, not {settings.detect_resolution}: "
+            "give the same, or leave --keypoints out to detect anew"
+        )
+    have = len(known.video_keypoints.points)
+    if have < frames:
+        raise UserError(
+            f"{path} holds {have} frames, but {frames} are wanted: give --max_frame {have}, "
+            "or leave --keypoints out to detect anew"
+        )
+    return known
+
+
+def _output_paths(settings: Settings) -> tuple[Path, Path]:
+    name = f"img_{settings.imgfn_refer.stem}_video_{settings.vidfn.stem}.mp4"
+    aligned = settings.outfn_align_pose_video or Path("assets/poses/align") / name
+    return aligned, settings.outfn or Path("assets/poses/align_demo") / name
+
+
+def _check_outputs(settings: Settings, aligned: Path, demo: Path) -> None:
+    """Every output can be written, and none is another one or an input."""
+    taken = {os.path.realpath(path): path for path in (settings.imgfn_refer, settings.vidfn)}
+    for path in (aligned, demo):
+        if path.suffix.lower() not in CONTAINERS:
+            raise UserError(f"cannot write a video called {path.name}: end its name in {', '.join(CONTAINERS)}")
+    for path in filter(None, (aligned, demo, settings.save_keypoints)):
+        real = os.path.realpath(path)
+        if real in taken:
+            raise UserError(f"{path} is to be written, but it is also {taken[real]}: choose another output path")
+        taken[real] = path
+        check_writable(path)
+
+
+def _check_detector_files(settings: Settings) -> None:
+    """Configs and weights are there; here and not in the detector's module, which imports torch."""
+    for flag in ("yolox_config", "dwpose_config", "yolox_ckpt", "dwpose_ckpt"):
+        path = getattr(settings, flag)
+        remedy = "run `python download_weights.py`, or" if flag.endswith("ckpt") else "check the path, or"
+        if not path.is_file():
+            raise UserError(f"{path} is missing: {remedy} give another with --{flag}")
+        if path.stat().st_size == 0:
+            raise UserError(f"{path} is empty: delete it and {remedy} give another with --{flag}")

@@ -1,0 +1,96 @@
+"""One person's raw whole-body keypoints in a picture and in a video, as a file: detect once, align many times."""
+
+import hashlib
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from musepose.errors import UserError
+from musepose.files import complete_file
+from musepose.image import check_file
+from musepose.pose.keypoints import KEYPOINTS
+
+FORMAT = "musepose keypoints 1"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The picture or video that keypoints were found in. The digest tells it apart, the name tells the user."""
+
+    name: str
+    sha256: str  # of the file's bytes
+
+    @classmethod
+    def of(cls, path: Path) -> "Source":
+        digest = hashlib.sha256()
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return cls(path.name, digest.hexdigest())
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """One person's points in n pictures; rows of zeros where the person was not found."""
+
+    points: np.ndarray  # (n, 133, 2) float32, x and y as fractions of the picture's width and height
+    scores: np.ndarray  # (n, 133) float32
+
+
+@dataclass(frozen=True)
+class KeypointFile:
+    """What a keypoint file holds."""
+
+    image: Source
+    image_keypoints: Keypoints  # n = 1
+    video: Source
+    video_keypoints: Keypoints  # one row a frame, from the first on
+    detect_resolution: int  # pixels, short side of what the networks saw
+
+
+def save_keypoints(path: str | os.PathLike, content: KeypointFile) -> None:
+    """Write `content` to `path`, which appears when it is complete. Raises UserError where it cannot be written."""
+    arrays = {"format": FORMAT, "detect_resolution": content.detect_resolution}
+    for part in ("image", "video"):
+        source, keypoints = getattr(content, part), getattr(content, f"{part}_keypoints")
+        arrays |= {f"{part}_name": source.name, f"{part}_sha256": source.sha256}
+        arrays |= {f"{part}_keypoints": keypoints.points, f"{part}_scores": keypoints.scores}
+    with complete_file(path) as partial, open(partial, "wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def load_keypoints(path: str | os.PathLike) -> KeypointFile:
+    """Read what `save_keypoints` wrote. Raises UserError where the file is missing, damaged, or something else."""
+    path = Path(path)
+    check_file(path, "keypoint")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if str(arrays["format"]) != FORMAT:
+                raise ValueError(f"its format is {str(arrays['format'])!r}, expected {FORMAT!r}")
+            content = KeypointFile(
+                Source(str(arrays["image_name"]), str(arrays["image_sha256"])),
+                _keypoints(arrays, "image"),
+                Source(str(arrays["video_name"]), str(arrays["video_sha256"])),
+                _keypoints(arrays, "video"),
+                int(arrays["detect_resolution"]),
+            )
+        if len(content.image_keypoints.points) != 1:
+            raise ValueError("it holds several pictures")
+        return content
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} is no whole keypoint file ({reason}): make it anew with --save_keypoints") from None
+
+
+def _keypoints(arrays: np.lib.npyio.NpzFile, part: str) -> Keypoints:
+    points, scores = arrays[f"{part}_keypoints"], arrays[f"{part}_scores"]
+    if points.shape != (len(scores), KEYPOINTS, 2) or scores.shape != (len(points), KEYPOINTS):
+        raise ValueError(f"{part} keypoints of the shapes {points.shape} and {scores.shape}")
+    if not (np.issubdtype(points.dtype, np.floating) and np.issubdtype(scores.dtype, np.floating)):
+        raise ValueError(f"{part} keypoints of the types {points.dtype} and {scores.dtype}")
+    if not (np.isfinite(points).all() and np.isfinite(scores).all()):
+        raise ValueError(f"{part} keypoints that are not finite")
+    return Keypoints(points, scores)

@@ -1,0 +1,205 @@
+"""A checked job of pose_align.py to its files: detect, align, draw, write."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import numpy as np
+from tqdm import tqdm
+
+from musepose.errors import UserError
+from musepose.pose.align import Alignment, fit_alignment, segment_lengths, typical_lengths
+from musepose.pose.draw import draw_pose_map, draw_video_frame, video_size
+from musepose.pose.job import Job
+from musepose.pose.keypoint_file import KeypointFile, Keypoints, save_keypoints
+from musepose.pose.keypoints import KEYPOINTS, Follower, People, choose_person, to_pose
+from musepose.pose.sheet import draw_strip, strip_layout
+from musepose.pose.skeleton import Pose
+from musepose.video import VideoWriter, read_frames
+
+Detector = Callable[[np.ndarray], People]  # RGB uint8 (h, w, 3) -> everybody in it
+NAMED_RANGES = 8  # at most so many runs of empty frames are listed by number
+
+
+def load_detector(job: Job) -> Detector:
+    """YOLOX and DWPose as the settings have them. Only here torch and the mm packages are imported."""
+    print("loading the detector", flush=True)
+    from musepose.device import choose_device
+    from musepose.pose.detector import PoseDetector
+
+    settings = job.settings
+    return PoseDetector(
+        settings.yolox_config,
+        settings.yolox_ckpt,
+        settings.dwpose_config,
+        settings.dwpose_ckpt,
+        device=str(choose_device(settings.device)),
+        detect_resolution=settings.detect_resolution,
+    )
+
+
+def run_job(job: Job, load: Callable[[Job], Detector] = load_detector) -> int:
+    """Do `job` and return the exit status. `load` is called only where something is to be detected.
+
+    Raises UserError: nobody in the picture or in the align frame, nothing to compare, a file cannot be written.
+    """
+    first = job.settings.align_frame
+    if job.frames < job.dance.frames:
+        print(f"using {job.frames} of {job.dance.frames} frames (--max_frame 0 uses all)", flush=True)
+    if first:
+        print(f"starting at frame {first}, the align frame", flush=True)
+    found = find_keypoints(job, load)
+    if job.settings.save_keypoints is not None:
+        save_keypoints(job.settings.save_keypoints, found)
+        print(f"wrote {job.settings.save_keypoints}", flush=True)
+    image_pose = _pose(found.image_keypoints, 0)
+    dance_poses = Poses(found.video_keypoints, job.frames)
+    alignment = align_job(job, image_pose, dance_poses)
+    _report_empty(dance_poses, first)
+    write_videos(job, alignment, image_pose, dance_poses)
+    print(f"wrote {job.aligned_path}\nwrote {job.demo_path}", flush=True)
+    return 0
+
+
+class Poses:
+    """The person's pose in each frame of a video, made from the keypoints when asked for; None where he is missing."""
+
+    def __init__(self, keypoints: Keypoints, frames: int) -> None:
+        self._keypoints, self._frames = keypoints, frames
+
+    def __len__(self) -> int:
+        return self._frames
+
+    def __getitem__(self, frame: int) -> Pose | None:
+        if not 0 <= frame < self._frames:
+            raise IndexError(frame)
+        return _pose(self._keypoints, frame)
+
+
+def find_keypoints(job: Job, load: Callable[[Job], Detector]) -> KeypointFile:
+    """The person's keypoints in the picture and in the video, from the keypoint file as far as it has them."""
+    image = video = None
+    if job.known is not None:
+        video = job.known.video_keypoints
+        image = None if job.detect_image else job.known.image_keypoints
+    if image is None or video is None:
+        detector = load(job)
+        if image is None:
+            image = _detect_image(job, detector)
+        if video is None:
+            video = _detect_video(job, detector)
+    return KeypointFile(job.image_source, image, job.video_source, video, job.settings.detect_resolution)
+
+
+def align_job(job: Job, image_pose: Pose | None, dance_poses: Poses) -> Alignment:
+    """The alignment for the whole video. Raises UserError where the picture or the align frame has nobody."""
+    settings = job.settings
+    if image_pose is None:
+        raise _nobody_in_image(job)
+    first = dance_poses[settings.align_frame]
+    if first is None:
+        raise _nobody_in_frame(job, dance_poses)
+    image_aspect, frame_aspect = job.reference.width / job.reference.height, job.dance.width / job.dance.height
+    lengths = None
+    if settings.scale_from == "video":
+        poses = (dance_poses[frame] for frame in range(settings.align_frame, len(dance_poses)))
+        lengths = typical_lengths(segment_lengths(pose, frame_aspect) for pose in poses if pose is not None)
+    return fit_alignment(image_pose, first, image_aspect, frame_aspect, lengths)
+
+
+def write_videos(job: Job, alignment: Alignment, image_pose: Pose, dance_poses: Poses) -> None:
+    """The aligned pose video and the demo strip, frame by frame; each appears only when it is complete."""
+    settings, dance = job.settings, job.dance
+    frame_size, image_size = (dance.width, dance.height), job.reference.size
+    resolutions = (settings.detect_resolution, settings.image_resolution)
+    reference = np.asarray(job.reference)
+    reference_map = draw_pose_map(image_pose, image_size, *resolutions)
+    widths, height = strip_layout([image_size, image_size, video_size(*image_size), frame_size, frame_size])
+    start = settings.align_frame / dance.rate  # seconds
+    with ExitStack() as stack:
+        aligned_writer, demo_writer = (
+            stack.enter_context(VideoWriter(path, *size, dance.rate, audio_from=dance.path, audio_start=start))
+            for path, size in ((job.aligned_path, video_size(*image_size)), (job.demo_path, (sum(widths), height)))
+        )
+        for index, frame in _dance_frames(job, "drawing"):
+            if index < settings.align_frame:
+                continue
+            pose = dance_poses[index]
+            aligned = draw_video_frame(None if pose is None else alignment.apply(pose), frame_size, image_size)
+            aligned_writer.write(aligned)
+            pose_map = draw_pose_map(pose, frame_size, *resolutions)
+            demo_writer.write(draw_strip([reference, reference_map, aligned, frame, pose_map], widths, height))
+
+
+def _pose(keypoints: Keypoints, row: int) -> Pose | None:
+    """None where no joint of the body is visible: then there is nobody."""
+    pose = to_pose(keypoints.points[row], keypoints.scores[row])
+    return pose if pose.body_visible.any() else None
+
+
+def _detect_image(job: Job, detector: Detector) -> Keypoints:
+    people = detector(np.asarray(job.reference))
+    keypoints = _gather([(people, choose_person(people))])
+    if _pose(keypoints, 0) is None:  # said before the long work on the video
+        raise _nobody_in_image(job)
+    return keypoints
+
+
+def _detect_video(job: Job, detector: Detector) -> Keypoints:
+    follower, rows = Follower(), []
+    for _, frame in _dance_frames(job, "detecting"):
+        people = detector(frame)
+        rows.append(_gather([(people, follower(people))]))
+    return Keypoints(np.concatenate([row.points for row in rows]), np.concatenate([row.scores for row in rows]))
+
+
+def _gather(chosen: list[tuple[People, int | None]]) -> Keypoints:
+    points, scores = np.zeros((len(chosen), KEYPOINTS, 2), np.float32), np.zeros((len(chosen), KEYPOINTS), np.float32)
+    for row, (people, person) in enumerate(chosen):
+        if person is not None:
+            points[row], scores[row] = people.keypoints[person], people.scores[person]
+    return Keypoints(points, scores)
+
+
+def _dance_frames(job: Job, task: str) -> Iterator[tuple[int, np.ndarray]]:
+    """The first `job.frames` frames of the dance with their numbers, and a progress bar with the time left."""
+    done = 0
+    with tqdm(total=job.frames, desc=task, unit="frame") as bar:
+        for frame in read_frames(job.dance.path, count=job.frames):
+            yield done, frame
+            done += 1
+            bar.update()
+    if done < job.frames:
+        told = f"{job.dance.path} breaks off after {done} of {job.dance.frames} frames"
+        raise UserError(f"{told}: mend it, or give --max_frame {done}")
+
+
+def _nobody_in_image(job: Job) -> UserError:
+    return UserError(f"no person was found in {job.settings.imgfn_refer}: give a picture that shows one person clearly")
+
+
+def _nobody_in_frame(job: Job, dance_poses: Poses) -> UserError:
+    frame = job.settings.align_frame
+    candidates = (n for n in (*range(frame, len(dance_poses)), *range(frame)) if dance_poses[n] is not None)
+    other = next(candidates, None)
+    if other is None:
+        return UserError(f"no person was found in {job.dance.path}: give a video that shows one person clearly")
+    return UserError(
+        f"no person was found in frame {frame} of {job.dance.path}, the align frame: "
+        f"choose another one, for instance --align_frame {other}"
+    )
+
+
+def _report_empty(dance_poses: Poses, first: int) -> None:
+    empty = [frame for frame in range(first, len(dance_poses)) if dance_poses[frame] is None]
+    if not empty:
+        return
+    runs: list[list[int]] = []
+    for frame in empty:
+        if runs and frame == runs[-1][1] + 1:
+            runs[-1][1] = frame
+        else:
+            runs.append([frame, frame])
+    names = [str(a) if a == b else f"{a}-{b}" for a, b in runs[:NAMED_RANGES]]
+    more = ", ..." if len(runs) > NAMED_RANGES else ""
+    total = len(dance_poses) - first
+    print(f"no person was found in {len(empty)} of {total} frames, drawn empty: {', '.join(names)}{more}", flush=True)
