@@ -1,0 +1,149 @@
+"""One file over HTTP: resumed where it broke off, in this run or an earlier one, and verified."""
+
+import hashlib
+import http.client
+import json
+import os
+import pickle
+import pickletools
+import ssl
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+
+from tqdm import tqdm
+
+CHUNK = 1 << 20
+TIMEOUT = 30  # seconds without a byte
+ATTEMPTS = 6  # in a row without a byte
+LEGACY_PICKLES = 5  # ahead of the tensors in files from before PyTorch 1.6: magic, protocol, system, objects, keys
+
+
+class FetchError(Exception):
+    """A transfer that did not succeed; the message says why, `unreachable` whether the server never answered."""
+
+    def __init__(self, reason: str, unreachable: bool = False) -> None:
+        super().__init__(reason)
+        self.unreachable = unreachable
+
+
+def fetch(url: str, partial: Path, size: int | None, label: str, headers: dict[str, str], pause: float = 1) -> None:
+    """Append to `partial` what it lacks of `url`, `size` bytes in all where that is known.
+
+    A transfer that breaks off is resumed; after a row of attempts without a byte, waiting longer each time from `pause`
+    seconds on, FetchError is raised and `partial` stays for the next run. OSErrors of the disk pass.
+    """
+    failures, reached = 0, False
+    while True:
+        before = _size(partial)
+        try:
+            if _transfer(url, partial, size, label, headers):
+                return
+            reason = "the connection broke off"
+        except urllib.error.HTTPError as error:
+            reason = f"{url} answers {error.code} {error.reason}"
+            if error.code == 416 and before:  # the partial file is longer than the file: it belongs to another one
+                partial.unlink()
+            elif error.code < 500 and error.code not in (408, 429):
+                raise FetchError(reason) from None
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
+            cause = getattr(error, "reason", error)
+            reason = f"{url.split('/')[2]} cannot be reached ({cause})"
+            if not reached and _size(partial) == before:
+                raise FetchError(reason, unreachable=True) from None
+        reached = True
+        failures = 0 if _size(partial) > before else failures + 1
+        if failures == ATTEMPTS:
+            raise FetchError(reason)
+        time.sleep(pause * (2**failures - 1))
+
+
+def digest_of(path: Path, kind: str) -> str:
+    """The hash of a file in hexadecimal: `sha256`, or `git` for the SHA-1 that git gives a blob of this content."""
+    digest = hashlib.sha256() if kind == "sha256" else hashlib.sha1(f"blob {_size(path)}\0".encode())
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def matches(path: Path, digest: str) -> bool:
+    """Whether the file's content has this digest: a git blob's (40 figures), a SHA-256 (64), or the start of one."""
+    return digest_of(path, "git" if len(digest) == 40 else "sha256").startswith(digest)
+
+
+def damage(path: Path, thorough: bool = False) -> str | None:
+    """What is wrong with a .json or checkpoint file by its own structure, None if nothing. Nothing in it is executed.
+
+    Of zip checkpoints (PyTorch from 1.6 on) the directory, which stands at the end, is read, and every byte where
+    `thorough`. Of older ones only the pickles in front of the tensors.
+    """
+    if not path.is_file():
+        return "missing"
+    if path.stat().st_size == 0:
+        return "empty"
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        elif zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                broken = archive.testzip() if thorough else None
+                return f"damaged in {broken}" if broken else None
+        else:
+            with open(path, "rb") as file:
+                for _ in range(LEGACY_PICKLES):
+                    if file.peek(1)[:1] != pickle.PROTO:  # what is no pickle at all is not worth parsing
+                        return "damaged or cut off"
+                    for _ in pickletools.genops(file):
+                        pass
+    except (ValueError, zipfile.BadZipFile, EOFError, OSError, KeyError, IndexError):
+        return "damaged or cut off"
+    return None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _transfer(url: str, partial: Path, size: int | None, label: str, headers: dict[str, str]) -> bool:
+    """One request; whether the file is complete after it."""
+    offset = _size(partial)
+    if size is not None and offset >= size:
+        if offset == size:
+            return True
+        partial.unlink()
+        offset = 0
+    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
+    for name, value in headers.items():
+        if name.lower() == "authorization":  # not for the storage host that the hub redirects to
+            request.add_unredirected_header(name, value)
+        else:
+            request.add_header(name, value)
+    if offset:
+        request.add_header("Range", f"bytes={offset}-")
+    with urllib.request.urlopen(request, timeout=TIMEOUT, context=_certificates()) as response:
+        if response.status != 206 or not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+            offset = 0  # the server sends all of it
+        length = response.headers.get("Content-Length")
+        total = size if size is not None else (None if length is None else offset + int(length))
+        bar = tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=label, disable=None, leave=False)
+        with open(partial, "ab" if offset else "wb") as file, bar:
+            while chunk := response.read(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+            file.flush()
+            os.fsync(file.fileno())
+    return total is None or _size(partial) == total
+
+
+def _certificates() -> ssl.SSLContext:
+    """The system's certificates, and certifi's where it is installed: some Python builds come without any."""
+    context = ssl.create_default_context()
+    try:
+        import certifi
+    except ImportError:
+        return context
+    context.load_verify_locations(certifi.where())
+    return context
