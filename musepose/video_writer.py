@@ -39,8 +39,8 @@ class VideoWriter:
     to the length written; a file without sound gives none. `crf`: x264's constant rate factor, 18 is visually lossless.
 
     Raises ValueError for an odd size, a rate that is not positive, a frame of another size or type, or no frame at all;
-    UserError for an unknown suffix, an `audio_from` that cannot be read, and a file that cannot be written (a full disk),
-    as soon as that shows.
+    UserError for an unknown suffix, an `audio_from` that cannot be read, and, as soon as it shows, a file that cannot
+    be written, as on a full disk.
     """
 
     def __init__(

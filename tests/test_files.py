@@ -1,0 +1,50 @@
+"""Output files: complete or not there, whatever else happens."""
+
+import errno
+import os
+
+import pytest
+
+from musepose.errors import UserError
+from musepose.files import check_writable, complete_file
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with complete_file(path) as partial:
+        partial.write_text("content")
+        assert not path.exists() and partial.parent == path.parent and partial.name.startswith(".")
+    assert path.read_text() == "content" and os.listdir(path.parent) == ["a.txt"]
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path):
+    (tmp_path / "plain").write_text("")
+    with complete_file(tmp_path / "a.txt"):
+        pass
+    assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_full_disk_met_by_the_caller_is_told_plainly(tmp_path):
+    with pytest.raises(UserError, match="cannot write .*a.txt .*free some space"):
+        with complete_file(tmp_path / "a.txt"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert not os.listdir(tmp_path)
+
+
+def test_two_writers_of_one_target_do_not_disturb_each_other(tmp_path):
+    path = tmp_path / "a.txt"
+    with complete_file(path) as first:
+        first.write_text("first")
+        with complete_file(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_check_writable(tmp_path):
+    check_writable(tmp_path / "new" / "a.mp4")
+    assert os.listdir(tmp_path / "new") == []
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "a.mp4", tmp_path / "new"):
+        with pytest.raises(UserError, match="cannot write"):
+            check_writable(path)
