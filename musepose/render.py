@@ -2,7 +2,8 @@
 
 import gc
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +14,8 @@ from tqdm import tqdm
 
 from musepose.cases import Job, Plan, Settings
 from musepose.errors import UserError
+from musepose.files import DISK_FULL
 from musepose.video import VideoWriter, even_size, read_frames, read_image
-
-STAGES = {"denoising": "step", "decoding": "frame"}  # stage of the pipeline → what its bar counts
 
 
 @dataclass
@@ -67,7 +67,7 @@ def render(job: Job, settings: Settings, pipeline: Any) -> None:
     reference = reference_column(picture, height)
     stride = settings.skip + 1
     with_sound = {"rate": job.rate, "audio_from": job.audio}
-    with Bars() as bars:
+    with Bars({"denoising": settings.steps, "decoding": job.frames}) as bars:
         frames = pipeline.stream(
             picture,
             read_frames(job.pose.path, stride, job.frames),
@@ -105,13 +105,15 @@ def resize(picture: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 class Bars:
-    """A progress bar for each stage that the pipeline reports."""
+    """A progress bar for each stage of the pipeline, one after the other; `stages`: name → how many steps it has."""
 
-    def __init__(self) -> None:
+    def __init__(self, stages: Mapping[str, int]) -> None:
+        self._waiting = list(stages.items())
+        self._name = ""
         self._bar: tqdm | None = None
-        self._stage = ""
 
     def __enter__(self) -> "Bars":
+        self._next()  # at once, so that the first step's time counts
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -119,10 +121,17 @@ class Bars:
             self._bar.close()
 
     def update(self, stage: str, done: int, total: int) -> None:
-        if stage != self._stage:
-            self.__exit__()
-            self._stage, self._bar = stage, tqdm(total=total, desc=stage, unit=STAGES.get(stage, "it"))
+        """The pipeline's `progress`: `done` of `total` steps of a stage are done."""
+        while stage != self._name and self._waiting:
+            self._next()
         self._bar.update(done - self._bar.n)
+        if done == total and self._waiting:
+            self._next()
+
+    def _next(self) -> None:
+        self.__exit__()
+        self._name, total = self._waiting.pop(0)
+        self._bar = tqdm(total=total, desc=self._name)
 
 
 def explain(error: Exception) -> str:
@@ -132,6 +141,8 @@ def explain(error: Exception) -> str:
         return text
     if isinstance(error, MemoryError) or "out of memory" in text.lower():
         return f"out of memory ({text}): lower -W and -H, or -S"
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return f"{text}: free some space; temporary files go to {tempfile.gettempdir()}"
     return f"{type(error).__name__}: {text}"
 
 

@@ -1,13 +1,13 @@
-"""test_stage_2.py with a pipeline that stands in for the models, and as a whole program on tiny weights."""
+"""test_stage_2.py with a pipeline that stands in for the models: files, resuming, failures, messages."""
 
+import errno
 import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import pytest
-from media import corners, frame_number, read_sound, write_picture, write_video
+from media import corners, frame_number, numbered_frame, read_sound, write_picture, write_video
 
 import test_stage_2
 from musepose.errors import UserError
@@ -18,23 +18,23 @@ RESULT, COMPARISON = Path("out/ref_dance_3.5_20_1.mp4"), Path("out/ref_dance_3.5
 
 
 class MirrorPipeline:
-    """Gives back each pose frame's level, a little darker; remembers what it was asked for. May fail at a frame."""
+    """Draws each pose frame's number anew; remembers what it was asked for. Fails for a picture of 10 x 10."""
 
-    def __init__(self, fail: Exception | None = None, at: str = "", frame: int = 2) -> None:
-        self.fail, self.at, self.frame = fail, at, frame
+    def __init__(self, fail: BaseException | None = None) -> None:
+        self.fail = fail
         self.calls = []
 
     def stream(self, reference, pose_frames, *, width, height, num_frames, progress, **sampling):
         self.calls.append({"size": (width, height), "frames": num_frames, **sampling})
-        levels = [frame_number(frame) for frame in pose_frames]
-        assert len(levels) == num_frames
+        indices = [frame_number(frame) for frame in pose_frames]
+        assert len(indices) == num_frames
         for step in range(sampling["num_inference_steps"]):
             progress("denoising", step + 1, sampling["num_inference_steps"])
-        for index, level in enumerate(levels):
-            if self.fail and index == self.frame and reference.size == (10, 10):
+        for place, index in enumerate(indices):
+            if self.fail and place == 2 and reference.size == (10, 10):
                 raise self.fail
-            yield np.full((height, width, 3), 20 + 4 * level, np.uint8)
-            progress("decoding", index + 1, num_frames)
+            yield numbered_frame(index, width, height)
+            progress("decoding", place + 1, num_frames)
 
 
 def never(plan):
@@ -141,6 +141,7 @@ def test_case_without_its_comparison_is_not_finished(stage_2):
         (RuntimeError("CUDA out of memory. Tried to allocate\n9 GiB"), "out of memory (CUDA out of memory. Tried"),
         (MemoryError(), "out of memory (no reason given): lower -W and -H, or -S"),
         (ValueError("odd thing"), "ValueError: odd thing"),
+        (OSError(errno.ENOSPC, "No space left"), "No space left: free some space; temporary files go to "),
         (UserError("disk is full: free some"), "disk is full: free some"),
     ],
 )
@@ -185,6 +186,7 @@ def test_unicode_names_with_spaces(stage_2):
     assert numbers(Path("out/Ünï ça 人_tanz: 50 %d_3.5_20_1.mp4")) == [0, 2, 4, 6, 8]
 
 
+WITH_PATHS = f"import sys; sys.path[:0] = {[str(ROOT), str(ROOT / 'tests')]}"
 KILLED = """
 import sys, test_stage_2, test_stage_2_script as tests
 class Stuck(tests.MirrorPipeline):
@@ -200,7 +202,7 @@ test_stage_2.main(["--config", "config.yaml", "--output", "out"], lambda plan: S
 
 def test_killed_run_leaves_nothing_under_a_final_name_and_the_next_one_completes_it(stage_2):
     stage_2.write_config()
-    command = [sys.executable, "-c", f"import sys; sys.path[:0] = {[str(ROOT), str(ROOT / 'tests')]}\n{KILLED}"]
+    command = [sys.executable, "-c", WITH_PATHS + KILLED]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert any("in the middle" in line for line in process.stdout)
         process.kill()
@@ -210,6 +212,23 @@ def test_killed_run_leaves_nothing_under_a_final_name_and_the_next_one_completes
     assert run(stage_2, pipeline=MirrorPipeline()) == 0
     assert numbers(RESULT) == [0, 2, 4, 6, 8]
     assert partial_files() == []
+
+
+DISK_FULL = """
+import resource, sys, test_stage_2, test_stage_2_script as tests
+resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))  # what a full disk does, without one
+sys.exit(test_stage_2.main(["--config", "config.yaml", "--output", "out"], lambda plan: tests.MirrorPipeline()))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the resource module")
+def test_full_disk_leaves_no_file_and_names_the_path(stage_2):
+    stage_2.write_config()
+    done = subprocess.run([sys.executable, "-c", WITH_PATHS + DISK_FULL], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"failed: cannot write {RESULT}" in done.stderr or f"failed: cannot write {COMPARISON}" in done.stderr
+    assert "free some space" in done.stderr
+    assert list(Path("out").iterdir()) == []
 
 
 def program(*arguments: str) -> subprocess.CompletedProcess:

@@ -1,0 +1,125 @@
+"""test_stage_2.py as a whole program, on tiny models in the published layout."""
+
+import json
+import shutil
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from media import read_sound, truncate, write_picture, write_video
+from tiny_weights import write_published_layout
+
+import test_stage_2
+from musepose import render
+from musepose.device import choose_device, choose_dtype
+from musepose.errors import UserError
+from musepose.video import VideoWriter, probe, read_frames
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = ["-W", "32", "-H", "40", "-S", "4", "-O", "1", "--steps", "2", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    write_published_layout(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny(stage_2, published):
+    """The working folder, its config naming the tiny weights instead of stand-ins."""
+    names = {"pretrained_base_model_path": "sd-image-variations-diffusers", "pretrained_vae_path": "sd-vae-ft-mse"}
+    names |= {"image_encoder_path": "image_encoder"}
+    names |= {
+        f"{name}_path": f"MusePose/{name}.pth"
+        for name in ("denoising_unet", "reference_unet", "pose_guider", "motion_module")
+    }
+    stage_2.config |= {key: str(published / name) for key, name in names.items()}
+    stage_2.config |= {"inference_config": str(ROOT / "configs" / "inference_v2.yaml")}
+    return stage_2
+
+
+def test_published_command(tiny):
+    """Portrait, an odd side, broadcast rate, sound, a transparent picture, a name with spaces, fp16 on a CPU."""
+    write_picture(Path("my ref.png"), "rgba", 50, 70)
+    write_video(tiny.pose, 11, 37, 64, Fraction(30000, 1001), pix_fmt="yuv444p", sound=0.6)
+    config = tiny.write_config(weight_dtype="fp16", test_cases={"my ref.png": ["dance.mp4"]})
+    command = [sys.executable, str(ROOT / "test_stage_2.py"), "--config", str(config), *SMALL]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "float16 is not fit for the device cpu: using float32" in done.stderr
+    (path,) = Path("output").glob("video-*/*-3.5-pose_guider-motion_module/my ref_dance_3.5_2_1.mp4")
+    result = probe(path)
+    assert (result.width, result.height, result.frames, str(result.rate)) == (36, 64, 5, "15000/1001")
+    assert read_sound(path)[2] == pytest.approx(5 * 1001 / 15000, abs=0.05)
+    assert probe(path.with_name("my ref_dance_3.5_2_1_cmp.mp4")).frames == 5
+    assert np.stack(list(read_frames(path))).std() > 10  # a picture, not one colour
+
+
+def test_order_of_cases_changes_nothing(tiny, monkeypatch):
+    """Compared before encoding: x264 itself does not always write the same bytes for so small a video."""
+    written = {}
+
+    class RecordingWriter(VideoWriter):
+        def write(self, frame):
+            written.setdefault(self.path, []).append(frame)
+            super().write(frame)
+
+    monkeypatch.setattr(render, "VideoWriter", RecordingWriter)
+    shutil.copy("dance.mp4", "other.mp4")
+    for folder, poses in {"one": ["dance.mp4", "other.mp4"], "two": ["other.mp4"]}.items():
+        config = tiny.write_config(test_cases={"ref.png": poses})
+        assert test_stage_2.main(["--config", str(config), "--output", folder, *SMALL]) == 0
+    first, second = (written[Path(folder, "ref_other_3.5_2_1.mp4")] for folder in ("one", "two"))
+    assert len(first) == 5
+    np.testing.assert_array_equal(np.stack(first), np.stack(second))
+
+
+@pytest.mark.parametrize("key", ["motion_module_path", "pose_guider_path"])
+def test_truncated_weights(tiny, key):
+    shutil.copy(tiny.config[key], "cut.pth")
+    truncate(Path("cut.pth"))
+    config = tiny.write_config(**{key: "cut.pth"})
+    with pytest.raises(UserError, match="cut.pth .*download_weights.py"):
+        test_stage_2.main(["--config", str(config), *SMALL])
+    assert not Path("output").exists()
+
+
+def test_weights_of_another_architecture(tiny):
+    base = Path("base/unet")
+    shutil.copytree(Path(tiny.config["pretrained_base_model_path"]) / "unet", base)
+    unet = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**unet, "block_out_channels": [64, 64, 96, 128]}))
+    with pytest.raises(UserError, match=r"reference_unet.pth: tensor .* is expected"):
+        test_stage_2.main(["--config", str(tiny.write_config(pretrained_base_model_path="base")), *SMALL])
+
+
+@pytest.mark.parametrize("name", ["cuda:77", "meta", "abacus"])
+def test_device_that_is_not_there(tiny, name):
+    with pytest.raises(UserError, match=f"--device {name} is not there .*try --device"):
+        test_stage_2.main(["--config", str(tiny.write_config()), *SMALL, "--device", name])
+
+
+def test_default_device_is_the_best_one_there():
+    mps = torch.backends.mps.is_available()
+    assert choose_device(None).type == ("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+
+
+def test_dtype_fit_for_a_cpu(capsys):
+    cpu = torch.device("cpu")
+    assert [choose_dtype(name, cpu) for name in ("float32", "bfloat16")] == [torch.float32, torch.bfloat16]
+    assert capsys.readouterr().err == ""
+    assert choose_dtype("float16", cpu) == torch.float32
+    assert capsys.readouterr().err == "float16 is not fit for the device cpu: using float32\n"
+
+
+@pytest.mark.requires_cuda
+def test_float16_on_cuda(tiny):
+    config = str(tiny.write_config())
+    assert test_stage_2.main(["--config", config, "--output", "out", *SMALL, "--device", "cuda"]) == 0
+    assert np.stack(list(read_frames("out/ref_dance_3.5_2_1.mp4"))).std() > 10
