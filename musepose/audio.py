@@ -30,7 +30,7 @@ class AudioTrack:
         skip: Fraction = Fraction(0),  # seconds after the first picture
     ) -> None:
         self.source, self.skip = source, skip
-        stream = source.streams.audio[0]
+        stream = _decodable(source)[0]
         rate = stream.codec_context.sample_rate
         self.rate = rate if rate in AAC_RATES else 48000
         self.layout = "mono" if stream.codec_context.layout.nb_channels == 1 else "stereo"
@@ -95,17 +95,21 @@ class AudioTrack:
                 yield chunk
             for part in resampler.resample(None):
                 yield part.to_ndarray()
-        except av.error.FFmpegError as error:
+        except (av.error.FFmpegError, ValueError) as error:  # ValueError: the form of the sound changes midway
             logger.warning("%s: the sound is damaged after %.1f s (%s)", self.source.name, position / self.rate, error)
 
 
 def open_audio(path: Path) -> av.container.InputContainer | None:
     """Open `path` for its sound; None if it has none."""
     container = open_media(path)
-    if any(stream.codec_context is not None for stream in container.streams.audio):
+    if _decodable(container):
         return container
     container.close()
     return None
+
+
+def _decodable(container: av.container.InputContainer) -> list[av.AudioStream]:
+    return [stream for stream in container.streams.audio if stream.codec_context is not None]
 
 
 def _video_start(container: av.container.InputContainer) -> Fraction:

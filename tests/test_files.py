@@ -25,9 +25,9 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
 
 
 def test_a_full_disk_met_by_the_caller_is_told_plainly(tmp_path):
-    with pytest.raises(UserError, match="cannot write .*a.txt .*free some space"):
-        with complete_file(tmp_path / "a.txt"):
-            raise OSError(errno.ENOSPC, "No space left on device")
+    expected = pytest.raises(UserError, match="cannot write .*a.txt .*free some space")
+    with expected, complete_file(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
     assert not os.listdir(tmp_path)
 
 
