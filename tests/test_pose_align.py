@@ -21,12 +21,14 @@ from media import (
     write_video,
     write_video_without_frames,
 )
+from mm_weights import tiny_files
 from PIL import Image
 
 from musepose.errors import UserError
 from musepose.pose.draw import draw_pose_map, draw_video_frame
 from musepose.pose.keypoint_file import KeypointFile, Keypoints, Source, load_keypoints, save_keypoints
 from musepose.pose.keypoints import to_pose
+from musepose.pose.run import load_detector
 from musepose.pose.sheet import fit
 from musepose.video import probe, read_frames
 from pose_align import main
@@ -392,3 +394,20 @@ def test_a_run_that_breaks_leaves_no_file(folder, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         folder.run("--keypoints", folder.keypoints)
     assert folder.outputs() == []
+
+
+def test_the_mm_models_are_built_and_asked_as_the_flags_say(folder):
+    """Random tiny weights find junk; what must work is the way from their detections to the files, or to the reason."""
+    write_video(folder.video, 2)
+    flags = [part for name, path in tiny_files(folder.path).items() for part in (f"--{name}", path)]
+    flags += ["--device", "cpu", "--detect_resolution", 64, "--save_keypoints", folder.keypoints]
+    try:
+        status = folder.run(*flags, load=load_detector)
+    except UserError as error:
+        assert "no limb is visible" in str(error) or "the align frame" in str(error)
+    else:
+        assert status == 0
+        assert probe(folder.aligned).frames == probe(folder.demo).frames == 2
+    found = load_keypoints(folder.keypoints)
+    assert found.video_keypoints.scores.shape == (2, 133) and found.detect_resolution == 64
+    assert found.image_keypoints.scores.max() > 0.3
