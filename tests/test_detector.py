@@ -1,0 +1,282 @@
+"""YOLOX and RTMPose behind their door: the same tensors, the same figures as mm's own inference, plain errors."""
+
+import json
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+
+import mm_weights
+import numpy as np
+import pytest
+import torch
+
+from musepose.errors import UserError
+from musepose.pose.detector import PoseDetector, _Network, mm_compat, mm_globals, resize_for_detection
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return mm_weights.tiny_files(tmp_path_factory.mktemp("mm"))
+
+
+@pytest.fixture(scope="module")
+def detector(files):
+    return PoseDetector(**files)
+
+
+def picture(height=400, width=300, seed=0):
+    """Bright and dark rectangles, in which the random networks see some persons."""
+    generator = np.random.default_rng(seed)
+    rgb = np.full((height, width, 3), 255, np.uint8)
+    for _ in range(12):
+        y, x = generator.integers(0, height), generator.integers(0, width)
+        rgb[y : y + generator.integers(20, 200), x : x + generator.integers(20, 200)] = generator.integers(0, 256, 3)
+    return rgb
+
+
+@pytest.mark.parametrize(
+    "name, scope, config",
+    [
+        ("yolox_l", "mmdet", mm_weights.YOLOX_CONFIG),
+        ("dwpose_l", "mmpose", mm_weights.DWPOSE_CONFIG),
+    ],
+)
+def test_configs_build_the_published_models(name, scope, config):
+    mm_compat.prepare()
+    built = {key: list(tensor.shape) for key, tensor in _Network(scope, config).model.state_dict().items()}
+    assert built == json.loads((GOLDEN / "keys" / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("case", ["dwpose_people", "dwpose_nobody"])
+def test_detector_input_shape_golden(case):
+    data = json.loads((GOLDEN / case / "case.json").read_text())
+    width, height = data["image_size"]
+    small = resize_for_detection(picture(height, width), data["detect_resolution"])
+    assert list(small.shape) == data["detector_input_shape"]
+
+
+def test_shrinking_averages_and_growing_keeps_a_flat_colour():
+    stripes = np.zeros((1024, 1024, 3), dtype=np.uint8)
+    stripes[::2] = 200
+    assert np.ptp(resize_for_detection(stripes, 512)) == 0  # area averaging; any point sampling would leave stripes
+    assert set(resize_for_detection(np.full((100, 120, 3), 77, np.uint8), 512).ravel()) == {77}
+
+
+def mm_reference(files, rgb):
+    """Boxes and keypoints of the resized picture by the packages' own functions, and that picture's size."""
+    from mmdet.apis import inference_detector
+    from mmpose.apis import inference_topdown
+
+    bgr = np.ascontiguousarray(resize_for_detection(rgb, 512)[..., ::-1])
+    yolox, dwpose = _Network("mmdet", files["yolox_config"]), _Network("mmpose", files["dwpose_config"])
+    for network, key in ((yolox, "yolox_ckpt"), (dwpose, "dwpose_ckpt")):
+        content = torch.load(files[key], weights_only=False)  # written by this test
+        network.model.load_state_dict(content["state_dict"])
+        network.model.cfg = network.config
+    with yolox._scope():
+        found = inference_detector(yolox.model, bgr).pred_instances.cpu().numpy()
+    dwpose.model.dataset_meta = dwpose.dataset_meta()
+    persons = (found.labels == 0) & (found.scores > 0.5)
+
+    def points(boxes):
+        with dwpose._scope():
+            return [result.pred_instances for result in inference_topdown(dwpose.model, bgr, boxes)]
+
+    return found.bboxes[persons], points, np.array(bgr.shape[1::-1])
+
+
+@pytest.mark.parametrize("height, width", [(400, 300), (500, 900)])
+def test_equals_mm_inference(files, detector, height, width):
+    rgb = picture(height, width)
+    people = detector(rgb)
+    assert not people.fallback and len(people.boxes) > 1, "the case must have people"
+    assert people.size == (width, height)
+    boxes, points, seen = mm_reference(files, rgb)
+    scale = np.tile(np.array([width, height]) / seen, 2)
+    for box, keypoints, scores in zip(people.boxes, people.keypoints, people.scores, strict=True):
+        original = boxes[np.abs(boxes * scale - box).max(axis=1).argmin()]
+        np.testing.assert_allclose(box, original * scale, atol=1e-3)
+        (expected,) = points(original[None])
+        np.testing.assert_allclose(keypoints * seen, expected.keypoints[0], atol=1e-3)
+        np.testing.assert_allclose(scores, expected.keypoint_scores[0], atol=1e-5)
+
+
+def test_people_found_are_those_left_by_the_selection(files, detector):
+    people = detector(picture())
+    boxes, *_ = mm_reference(files, picture())
+    assert 1 < len(people.boxes) <= len(boxes)
+    assert (np.diff(people.box_scores) <= 0).all() and (people.box_scores > 0.5).all()
+
+
+def test_nobody_found_takes_the_whole_picture(tmp_path):
+    files = mm_weights.tiny_files(tmp_path, people=-1000.0)
+    rgb = picture(400, 300)
+    people = PoseDetector(**files)(rgb)
+    assert people.fallback and people.boxes.tolist() == [[0, 0, 300, 400]] and people.box_scores.tolist() == [0]
+    boxes, points, seen = mm_reference(files, rgb)
+    assert len(boxes) == 0
+    (expected,) = points(None)  # mmpose's own fallback
+    np.testing.assert_allclose(people.keypoints[0] * seen, expected.keypoints[0], atol=1e-3)
+
+
+def test_networks_see_bgr(detector):
+    seen = []
+    hook = detector._yolox.model.data_preprocessor.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    rgb = np.zeros((640, 640, 3), np.uint8)
+    rgb[..., 0] = 200  # red
+    detector(rgb)
+    hook.remove()
+    assert seen[0]["inputs"][0].amax(dim=(1, 2)).tolist() == [0, 0, 200]
+
+
+def test_several_pictures_at_once_equal_one_by_one(detector):
+    pictures = [picture(400, 300, seed=1), picture(320, 320, seed=2), picture(300, 400, seed=3)]
+    for together, alone in zip(detector.detect(pictures), map(detector, pictures), strict=True):
+        np.testing.assert_allclose(together.boxes, alone.boxes, atol=1e-3)
+        np.testing.assert_allclose(together.scores, alone.scores, atol=0.01)
+        # A random network's maxima are nearly tied, and rounding may decide between two far-off places.
+        moved = np.abs(together.keypoints - alone.keypoints).max(axis=-1) > 1e-5
+        assert moved.mean() < 0.01
+
+
+def test_calls_leave_no_default_scope_behind(detector):
+    from mmengine.registry import DefaultScope
+
+    before = DefaultScope.get_current_instance()
+    detector(picture(64, 64))
+    after = DefaultScope.get_current_instance()
+    assert (before and before.scope_name) == (after and after.scope_name)
+
+
+def test_published_extras_are_read_past(files):
+    """The DWPose file of the fixture holds real loss curves: open pickles of mmengine's HistoryBuffer."""
+    content = torch.load(files["dwpose_ckpt"], weights_only=False)
+    assert content["message_hub"]["log_scalars"]["train/loss"].mean() == 0.375
+    with pytest.raises(pickle.UnpicklingError), torch.serialization.safe_globals([]):
+        torch.load(files["dwpose_ckpt"], weights_only=True)
+    with torch.serialization.safe_globals(mm_globals()):
+        read = torch.load(files["dwpose_ckpt"], weights_only=True)
+    assert read["message_hub"]["runtime_info"] == dict(iter=7, loss=0.5)
+    np.testing.assert_array_equal(read["meta"]["dataset_meta"]["sigmas"], content["meta"]["dataset_meta"]["sigmas"])
+
+
+@pytest.mark.parametrize("code, dtype", [("core", "<f4"), ("_core", "<i8")])
+def test_arrays_of_both_numpy_generations_are_read(tmp_path, code, dtype):
+    """Pickles name numpy's internals, and numpy 2 renamed them."""
+    path = tmp_path / "arrays.pth"
+    torch.save(
+        dict(a=np.arange(3, dtype=dtype), b=np.arange(3, dtype=dtype)[1]), path, _use_new_zipfile_serialization=False
+    )
+    old = b"numpy._core.multiarray" if b"numpy._core.multiarray" in path.read_bytes() else b"numpy.core.multiarray"
+    path.write_bytes(path.read_bytes().replace(old, f"numpy.{code}.multiarray".encode()))
+    with torch.serialization.safe_globals(mm_globals()):
+        read = torch.load(path, weights_only=True)
+    assert read["a"].tolist() == [0, 1, 2] and read["b"] == 1
+
+
+class Evil:
+    """Pickled, it is a call."""
+
+    def __init__(self, call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call
+
+
+def altered(files, folder, key="dwpose_ckpt", change=None, **extras):
+    """`files` with one checkpoint replaced by a changed copy."""
+    content = torch.load(files[key], weights_only=False)
+    content |= extras
+    if change:
+        content["state_dict"] = OrderedDict(content["state_dict"])
+        change(content["state_dict"])
+    path = folder / files[key].name
+    torch.save(content, path)
+    return {**files, key: path}
+
+
+@pytest.mark.parametrize("call", [(exec, ("raise SystemExit('ran')",)), (getattr, (np.ndarray, "tofile"))])
+def test_code_in_a_checkpoint_never_runs(files, tmp_path, call):
+    with pytest.raises(UserError, match="dw-ll_ucoco_384.pth is a pickle that brings code along"):
+        PoseDetector(**altered(files, tmp_path, extra=Evil(call)))
+
+
+def test_truncated_checkpoint(files, tmp_path):
+    cut = tmp_path / "yolox_l_8x8_300e_coco.pth"
+    cut.write_bytes(files["yolox_ckpt"].read_bytes()[:100_000])
+    with pytest.raises(UserError, match="yolox_l_8x8_300e_coco.pth is truncated.*download_weights.py"):
+        PoseDetector(**{**files, "yolox_ckpt": cut})
+
+
+@pytest.mark.parametrize("key", ["yolox_ckpt", "dwpose_ckpt"])
+def test_missing_weights_say_how_to_get_them(files, tmp_path, key):
+    with pytest.raises(UserError, match="gone.pth is missing: run `python download_weights.py`"):
+        PoseDetector(**{**files, key: tmp_path / "gone.pth"})
+
+
+def test_missing_config_names_its_option(files, tmp_path):
+    with pytest.raises(UserError, match="gone.py is missing: give the config with --dwpose_config"):
+        PoseDetector(**{**files, "dwpose_config": tmp_path / "gone.py"})
+
+
+@pytest.mark.parametrize(
+    "text", ["model = dict(", "model = dict(type='YOLOX', backbone=dict(type='Nothing'))", "x = 1"]
+)
+def test_config_that_is_none(files, tmp_path, text):
+    config = tmp_path / "config.py"
+    config.write_text(text)
+    with pytest.raises(UserError, match="config.py"):
+        PoseDetector(**{**files, "yolox_config": config})
+
+
+def test_missing_tensor_is_named(files, tmp_path):
+    changed = altered(files, tmp_path, change=lambda tensors: tensors.pop("head.cls_x.weight"))
+    with pytest.raises(UserError, match=r"dw-ll_ucoco_384.pth .*head.cls_x.weight is missing, expected \(576, 32\)"):
+        PoseDetector(**changed)
+
+
+def test_misshapen_tensor_is_named(files, tmp_path):
+    changed = altered(files, tmp_path, change=lambda tensors: tensors.update({"head.cls_x.weight": torch.ones(2, 3)}))
+    with pytest.raises(UserError, match=r"head.cls_x.weight has the shape \(2, 3\), expected \(576, 32\)"):
+        PoseDetector(**changed)
+
+
+def test_exchanged_checkpoints_do_not_load(files):
+    with pytest.raises(UserError, match="yolox.*is missing, expected"):
+        PoseDetector(**{**files, "yolox_ckpt": files["dwpose_ckpt"], "dwpose_ckpt": files["yolox_ckpt"]})
+
+
+def test_surplus_tensors_get_one_line(files, tmp_path, capsys):
+    extra = {"teacher.a": torch.ones(1), "teacher.b": torch.ones(1)}
+    PoseDetector(**altered(files, tmp_path, change=lambda tensors: tensors.update(extra)))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "2 tensors" in lines[0] and "teacher.a" in lines[0]
+
+
+def test_counters_that_only_training_reads_may_lack(files, tmp_path, detector):
+    def drop(tensors):
+        for name in [name for name in tensors if name.endswith("num_batches_tracked")]:
+            del tensors[name]
+
+    people = PoseDetector(**altered(files, tmp_path, change=drop))(picture())
+    np.testing.assert_array_equal(people.keypoints, detector(picture()).keypoints)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "toaster"])
+def test_device_that_is_not_there(files, device):
+    with pytest.raises(UserError, match=f"device '{device}'"):
+        PoseDetector(**files, device=device)
+
+
+def test_resolution_too_small(files):
+    with pytest.raises(UserError, match="detect_resolution is 0"):
+        PoseDetector(**files, detect_resolution=0)
+
+
+def test_user_is_not_bothered_with_warnings(files, capfd, recwarn):
+    PoseDetector(**files)(picture())
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err, [str(w.message) for w in recwarn]) == ("", "", [])
