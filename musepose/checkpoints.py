@@ -51,7 +51,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path, extra_globals: Sequence) -> object:
-    is_zip = path.open("rb").read(4) == b"PK\x03\x04"  # torch >= 1.6; the older format cannot be mapped
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"  # torch >= 1.6; the older format cannot be mapped
     try:
         with torch.serialization.safe_globals(list(extra_globals)):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
