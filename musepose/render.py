@@ -2,7 +2,6 @@
 
 import gc
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,6 @@ from tqdm import tqdm
 
 from musepose.cases import Job, Plan, Settings
 from musepose.errors import UserError
-from musepose.files import DISK_FULL
 from musepose.video import VideoWriter, even_size, read_frames, read_image
 
 
@@ -141,8 +139,6 @@ def explain(error: Exception) -> str:
         return text
     if isinstance(error, MemoryError) or "out of memory" in text.lower():
         return f"out of memory ({text}): lower -W and -H, or -S"
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-        return f"{text}: free some space; temporary files go to {tempfile.gettempdir()}"
     return f"{type(error).__name__}: {text}"
 
 

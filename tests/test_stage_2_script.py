@@ -141,7 +141,7 @@ def test_case_without_its_comparison_is_not_finished(stage_2):
         (RuntimeError("CUDA out of memory. Tried to allocate\n9 GiB"), "out of memory (CUDA out of memory. Tried"),
         (MemoryError(), "out of memory (no reason given): lower -W and -H, or -S"),
         (ValueError("odd thing"), "ValueError: odd thing"),
-        (OSError(errno.ENOSPC, "No space left"), "No space left: free some space; temporary files go to "),
+        (OSError(errno.ENOSPC, "No space left"), "_cmp.mp4 (No space left): free some space"),
         (UserError("disk is full: free some"), "disk is full: free some"),
     ],
 )
