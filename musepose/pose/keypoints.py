@@ -96,9 +96,10 @@ def choose_person(people: People) -> int | None:
 
 # Distances below are in body sizes: the larger side of the rectangle around the visible body points.
 _GATE = 0.6  # farther than this from where he was expected, it is somebody else
-_GATE_GROWTH = 0.06  # for every frame in which he was not found
+_GATE_GROWTH = 0.06  # for every frame in which he was not found …
+_GATE_LIMIT = 1.5  # … up to this
 _SAME_BODY = 0.05  # two detections closer than this are one person
-_PATIENCE = 45  # frames after which somebody not found is given up
+_PATIENCE = 30  # frames after which somebody not found is given up
 _COASTING = 8  # frames for which a lost person is expected to move on as he did
 _INERTIA = 0.5  # weight of the earlier frames in his speed
 
@@ -152,7 +153,7 @@ class Follower:
         owner = self._match(points, visible, found)
         if self._him is None or self._frame - self._him.seen > _PATIENCE:
             self._him = self._choose(people, owner)
-        self._tracks = [t for t in self._tracks if self._frame - t.seen <= _PATIENCE or t is self._him]
+        self._tracks = [t for t in self._tracks if self._frame - t.seen <= _PATIENCE]
         return next((i for i, track in owner.items() if track is self._him), None)
 
     def _match(self, points: np.ndarray, visible: np.ndarray, found: list[int]) -> dict[int, _Track]:
@@ -164,7 +165,7 @@ class Follower:
             for i in found
         ):
             track = self._tracks[t]
-            gate = _GATE + _GATE_GROWTH * (self._frame - track.seen - 1)
+            gate = min(_GATE + _GATE_GROWTH * (self._frame - track.seen - 1), _GATE_LIMIT)
             if distance <= gate and i not in owner and track.seen < self._frame:
                 track.update(points[i], visible[i], self._frame)
                 owner[i] = track
