@@ -38,8 +38,8 @@ def full_files(folder: Path, people: float = -1000.0) -> dict[str, Path]:
 def tiny_files(folder: Path, people: float = -6.0) -> dict[str, Path]:
     """PoseDetector's four files for models of under 2.5 MB each.
 
-    `people` is the bias of YOLOX's certainty: with more it sees more persons, with -1000 nobody. Where it sees them, and
-    what the keypoints are, is chance.
+    `people` is the bias of YOLOX's certainty: with more it sees more persons, with -1000 nobody. Where it sees them,
+    and what the keypoints are, is chance.
     """
     configs = []
     for config, changes in _TINY.items():

@@ -66,8 +66,9 @@ def test_shrinking_averages_and_growing_keeps_a_flat_colour():
 
 def mm_reference(files, rgb):
     """Boxes and keypoints of the resized picture by the packages' own functions, and that picture's size."""
-    from mmdet.apis import inference_detector
-    from mmpose.apis import inference_topdown
+    with mm_compat.quiet():
+        from mmdet.apis import inference_detector
+        from mmpose.apis import inference_topdown
 
     bgr = np.ascontiguousarray(resize_for_detection(rgb, 512)[..., ::-1])
     yolox, dwpose = _Network("mmdet", files["yolox_config"]), _Network("mmpose", files["dwpose_config"])
