@@ -1,4 +1,4 @@
-"""Write the example files: assets/images/ref.png and assets/videos/dance.mp4, two puppets that nothing is trained on.
+"""Write the example files: a picture and a dance video of two puppets that nothing is trained on, and their keypoints.
 
 python -m puppet.make_assets [--folder assets]
 """
@@ -14,10 +14,12 @@ from PIL import Image
 
 from musepose.errors import run_script
 from musepose.files import complete_file
+from musepose.pose.keypoint_file import KeypointFile, Keypoints, Source, save_keypoints
 from musepose.video_writer import VideoWriter
 from puppet.world import (
     EXAMPLES,
     Actor,
+    Person,
     dance_stances,
     fit,
     make_backdrop,
@@ -34,11 +36,12 @@ REFERENCE, REFERENCE_SCENE = EXAMPLES + 10, EXAMPLES + 9
 DANCER, DANCE, DANCE_SCENE = EXAMPLES + 28, EXAMPLES + 1, EXAMPLES + 7
 
 
-def reference_picture() -> np.ndarray:
-    """The picture to animate: one character, standing, (768, 512, 3) uint8."""
+def reference_picture() -> tuple[np.ndarray, Person]:
+    """The picture to animate: one character, standing, (768, 512, 3) uint8, and what is true of it."""
     character, stance = make_character(REFERENCE), neutral_stance()
     placement = fit(character, [stance], WIDTH, HEIGHT, margin=0.14)
-    return render([Actor(character, stance, placement)], WIDTH, HEIGHT, make_backdrop(REFERENCE_SCENE)).image
+    picture = render([Actor(character, stance, placement)], WIDTH, HEIGHT, make_backdrop(REFERENCE_SCENE))
+    return picture.image, picture.people[0]
 
 
 def _tone(frequency: float, seconds: float, decay: float) -> np.ndarray:
@@ -92,8 +95,8 @@ def _write_sound(path: Path, samples: np.ndarray) -> None:
         container.mux(stream.encode(None))
 
 
-def write_dance(path: Path) -> None:
-    """The dance video: another character, with a beat at the dance's tempo."""
+def write_dance(path: Path) -> list[Person]:
+    """The dance video: another character, with a beat at the dance's tempo. → what is true of each frame."""
     character, dance = make_character(DANCER), make_dance(DANCE)
     stances = dance_stances(dance, RATE * SECONDS, RATE)
     placement = fit(character, stances, WIDTH, HEIGHT)
@@ -102,8 +105,18 @@ def write_dance(path: Path) -> None:
         sound = Path(folder) / "beat.mkv"
         _write_sound(sound, beat(dance.tempo, SECONDS))
         with VideoWriter(path, WIDTH, HEIGHT, RATE, audio_from=sound, crf=21) as video:
+            people = []
             for stance in stances:
-                video.write(render([Actor(character, stance, placement)], WIDTH, HEIGHT, stage).image)
+                picture = render([Actor(character, stance, placement)], WIDTH, HEIGHT, stage)
+                video.write(picture.image)
+                people.append(picture.people[0])
+    return people
+
+
+def _keypoints(people: list[Person]) -> Keypoints:
+    """The true points, as a detector would give them that sees all and is never in doubt."""
+    points = np.stack([person.keypoints for person in people])
+    return Keypoints(points.astype(np.float32), np.stack([person.visible for person in people]).astype(np.float32))
 
 
 def main() -> None:
@@ -111,10 +124,18 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("assets"), help="where images/ and videos/ stand")
     folder = parser.parse_args().folder
     reference, dance = folder / "images" / "ref.png", folder / "videos" / "dance.mp4"
+    keypoints = folder / "keypoints" / "img_ref_video_dance.npz"
+    image, person = reference_picture()
     with complete_file(reference) as partial:
-        Image.fromarray(reference_picture()).save(partial, format="PNG", optimize=True)
-    write_dance(dance)
-    for path in (reference, dance):
+        Image.fromarray(image).save(partial, format="PNG", optimize=True)
+    people = write_dance(dance)
+    content = KeypointFile(
+        *(Source.of(reference), _keypoints([person])),
+        *(Source.of(dance), _keypoints(people)),
+        detect_resolution=512,  # the default of pose_align.py, so that the file can be used without saying so
+    )
+    save_keypoints(keypoints, content)
+    for path in (reference, dance, keypoints):
         print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
 
 
