@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 from collections import OrderedDict
 from pathlib import Path
 
@@ -47,6 +48,46 @@ def test_configs_build_the_published_models(name, scope, config):
     mm_compat.prepare()
     built = {key: list(tensor.shape) for key, tensor in _Network(scope, config).model.state_dict().items()}
     assert built == json.loads((GOLDEN / "keys" / f"{name}.json").read_text())
+
+
+FULL_CONFIGS = {
+    mm_weights.YOLOX_CONFIG: "mmdet/.mim/configs/yolox/yolox_l_8xb8-300e_coco.py",
+    mm_weights.DWPOSE_CONFIG: "mmpose/.mim/configs/wholebody_2d_keypoint/rtmpose/coco-wholebody/"
+    "rtmpose-l_8xb32-270e_coco-wholebody-384x288.py",
+}
+
+
+def settings(config, prefix=""):
+    """A nested config as {path: value}, leaving out what only training uses."""
+    pairs = config.items() if isinstance(config, dict) else enumerate(config)
+    for key, value in pairs:
+        path = f"{prefix}.{key}"
+        if (
+            isinstance(value, (dict, list))
+            and value
+            and not isinstance(value[0] if isinstance(value, list) else 0, float)
+        ):
+            yield from settings(value, path)
+        elif not path.startswith((".train", ".head.loss", ".bbox_head.loss", ".data_preprocessor.batch_augments")):
+            yield path, value.replace("SyncBN", "BN") if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("ours, theirs", FULL_CONFIGS.items(), ids=["yolox", "dwpose"])
+def test_configs_agree_with_those_that_mm_packages_ship(ours, theirs):
+    mm_compat.prepare()
+    from mmengine.config import Config
+
+    folder = Path(sys.modules[theirs.split("/")[0]].__file__).parents[1]
+    ours, theirs = (dict(settings(Config.fromfile(path).model)) for path in (ours, folder / theirs))
+    assert {path: theirs.get(path) for path in ours} == ours
+
+
+def test_keypoints_are_averaged_over_the_mirrored_picture(detector):
+    seen = []
+    hook = detector._dwpose.model.backbone.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    detector(picture())
+    hook.remove()
+    assert torch.equal(seen[1], seen[0].flip(-1))
 
 
 @pytest.mark.parametrize("case", ["dwpose_people", "dwpose_nobody"])
