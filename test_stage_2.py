@@ -12,9 +12,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from musepose.cases import SETTINGS, Plan, make_plan
+from musepose.cases import Plan, make_plan
 from musepose.errors import UserError, run_script
 from musepose.render import run_plan
+from musepose.settings import SETTINGS
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,10 +1,8 @@
-"""Test cases and settings of test_stage_2.py: flags and YAML → a checked list of jobs. Needs no torch."""
+"""Test cases of test_stage_2.py: YAML and settings → a checked list of jobs. Needs no torch."""
 
 import difflib
-import math
 import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
@@ -14,9 +12,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from musepose.errors import UserError
+from musepose.files import check_writable
+from musepose.settings import SETTINGS, Settings, merge_settings
 from musepose.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoInfo, list_media, probe, read_image
 
-DTYPES = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
 DOWNLOAD = "run `python download_weights.py`"
 # Key in the YAML → field of models.weights.WeightPaths, and the file under it whose absence can be told at once.
 WEIGHT_KEYS = {
@@ -29,71 +28,6 @@ WEIGHT_KEYS = {
     "motion_module_path": ("motion_module", ""),
     "inference_config": ("inference_config", ""),
 }
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One setting, given by a flag, else by the YAML key of the flag's long name, else by its default."""
-
-    flags: tuple[str, ...]  # the long one first
-    kind: Callable[[str], Any]  # int, float, Fraction, str or bool
-    default: Any
-    help: str
-    low: float = -math.inf
-    high: float = math.inf
-    multiple: int = 0  # of which it must be one
-    choices: tuple[str, ...] = ()
-    key: str = ""  # in the YAML, where it is not the flag's name
-
-    @property
-    def name(self) -> str:
-        return self.flags[0].lstrip("-")
-
-
-SETTINGS = (
-    Setting(("--width", "-W"), int, 768, "sampling width, a multiple of 8", low=8, high=8192, multiple=8),
-    Setting(("--height", "-H"), int, 768, "sampling height, a multiple of 8", low=8, high=8192, multiple=8),
-    Setting(("--length", "-L"), int, 300, "use at most this many frames of the pose video", low=1),
-    Setting(("--context_frames", "-S"), int, 48, "frames denoised together", low=1, high=128),
-    Setting(("--context_overlap", "-O"), int, 4, "frames that two neighbouring windows share, less than -S", low=0),
-    Setting(("--cfg",), float, 3.5, "guidance scale; no guidance up to 1", low=0),
-    Setting(("--seed",), int, 99, "where the noise starts, for each case anew", low=-(2**63), high=2**63 - 1),
-    Setting(("--steps",), int, 20, "denoising steps", low=1, high=1000),
-    Setting(
-        ("--fps",), Fraction, None, "rate of the result, such as 15 or 30000/1001; default: keeps the tempo", high=1000
-    ),
-    Setting(("--skip",), int, 1, "leave out this many frames after each one taken, as the weights were trained", low=0),
-    Setting(("--device",), str, None, "cpu, cuda, cuda:1, mps, ...; default: cuda or mps if there is one, else cpu"),
-    Setting(
-        ("--dtype",), str, "fp16", "of weights and sampling", choices=(*DTYPES, *DTYPES.values()), key="weight_dtype"
-    ),
-    Setting(
-        ("--output",), str, None, "folder of the results, for runs to be resumed; default: a new one under ./output"
-    ),
-    Setting(("--overwrite",), bool, False, "with --output: render finished cases again"),
-    Setting(("--no_audio",), bool, False, "leave out the sound of the pose video"),
-)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The checked values of `SETTINGS`."""
-
-    width: int
-    height: int
-    length: int
-    context_frames: int
-    context_overlap: int
-    cfg: float
-    seed: int
-    steps: int
-    fps: Fraction | None
-    skip: int
-    device: str | None
-    dtype: str  # float16, float32, bfloat16
-    output: str | None
-    overwrite: bool
-    no_audio: bool
 
 
 @dataclass(frozen=True)
@@ -140,7 +74,7 @@ def make_plan(config_path: Path, flags: Mapping[str, Any], now: datetime) -> Pla
     settings = merge_settings(flags, config, config_path)
     weights = {field: Path(config[key]) for key, (field, _) in WEIGHT_KEYS.items()}
     jobs = make_jobs(config["test_cases"], settings, result_folder(settings, weights, now))
-    check_writable(jobs[0].result.parent)
+    check_writable(jobs[0].result)
     check_present(weights)
     return Plan(settings, weights, tuple(jobs))
 
@@ -181,53 +115,6 @@ def _check_cases(cases: Any, path: Path) -> None:
             raise UserError(f"{path}: test_cases has the picture {image!r}, which is no path: put it in quotes")
         if not isinstance(poses, list) or not poses or not all(isinstance(pose, str) and pose for pose in poses):
             raise UserError(f"{path}: test_cases has {poses!r} for {image}, not a list of pose videos: {example}")
-
-
-def merge_settings(flags: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> Settings:
-    """A flag wins over the YAML, the YAML over the default. Raises UserError: a value that cannot be."""
-    values = {}
-    for setting in SETTINGS:
-        key = setting.key or setting.name
-        if flags.get(setting.name) is not None:
-            values[setting.name] = parse_setting(setting, flags[setting.name], setting.flags[0])
-        elif config.get(key) is not None:
-            values[setting.name] = parse_setting(setting, config[key], f"{path}: {key}")
-        else:
-            values[setting.name] = setting.default
-    values["dtype"] = DTYPES.get(values["dtype"], values["dtype"])
-    overlap, frames = values["context_overlap"], values["context_frames"]
-    if overlap >= frames:
-        raise UserError(f"--context_overlap (-O) {overlap} is not below --context_frames (-S) {frames}: lower -O")
-    return Settings(**values)
-
-
-def parse_setting(setting: Setting, value: Any, origin: str) -> Any:
-    """One value, a flag's text or of any YAML kind, as its setting wants it. Raises UserError naming its `origin`."""
-    if setting.kind in (str, bool):
-        if not isinstance(value, setting.kind) or value == "":
-            raise UserError(f"{origin} is {value!r}: give {'a text' if setting.kind is str else 'true or false'}")
-        if setting.choices and value not in setting.choices:
-            raise UserError(f"{origin} is {value}: choose from {', '.join(setting.choices)}")
-        return value
-    try:
-        number = setting.kind(str(value))  # by way of the text, so that true or 8.5 make no whole number
-        if not math.isfinite(number):
-            raise ValueError
-    except (ValueError, ZeroDivisionError, OverflowError):
-        wanted = {int: "a whole number", float: "a number", Fraction: "a number or a fraction such as 30000/1001"}
-        raise UserError(f"{origin} is {value!r}: give {wanted[setting.kind]}") from None
-    if setting.kind is Fraction:
-        number = number.limit_denominator(100_000)  # what a video file can hold
-        if number <= 0:
-            raise UserError(f"{origin} is {value}: give a number above 0")
-    if number < setting.low:
-        raise UserError(f"{origin} is {value}: give at least {setting.low}")
-    if number > setting.high:
-        raise UserError(f"{origin} is {value}: give at most {setting.high}")
-    if setting.multiple and number % setting.multiple:
-        below, above = number - number % setting.multiple, number + -number % setting.multiple
-        raise UserError(f"{origin} is {value}, no multiple of {setting.multiple}: take {below} or {above}")
-    return number
 
 
 def result_folder(settings: Settings, weights: Mapping[str, Path], now: datetime) -> Path:
@@ -281,16 +168,6 @@ def make_job(reference: Path, pose: VideoInfo, settings: Settings, folder: Path)
         audio=pose.path if pose.has_audio and in_step and not settings.no_audio else None,
         result=folder / name,
     )
-
-
-def check_writable(folder: Path) -> None:
-    """Raises UserError unless files can be created in the folder, or in the nearest one above it that exists."""
-    try:
-        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write into {folder} ({error.strerror}): give another folder with --output") from error
 
 
 def check_present(weights: Mapping[str, Path]) -> None:

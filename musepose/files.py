@@ -62,13 +62,13 @@ def complete_file(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def check_writable(path: str | os.PathLike) -> None:
-    """Make the folder of the output file `path`, and raise a UserError if a file cannot be written there."""
+    """Raise a UserError if the output file `path` cannot be written. Creates nothing that stays, no folder either."""
     path = Path(path)
     if path.is_dir():
         raise UserError(f"cannot write {path} (it is a folder): choose another output path")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial, lock = _create_partial(path)
+        existing = next(folder for folder in path.absolute().parents if folder.exists())
+        partial, lock = _create_partial(existing / path.name)
     except OSError as error:
         raise write_error(path, error) from error
     _close(lock)

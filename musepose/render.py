@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from musepose.cases import Job, Plan, Settings
+from musepose.cases import Job, Plan
 from musepose.errors import UserError
+from musepose.settings import Settings
 from musepose.video import VideoWriter, even_size, read_frames, read_image
 
 

@@ -43,8 +43,9 @@ def test_two_writers_of_one_target_do_not_disturb_each_other(tmp_path):
 
 def test_check_writable(tmp_path):
     check_writable(tmp_path / "new" / "a.mp4")
-    assert os.listdir(tmp_path / "new") == []
+    assert os.listdir(tmp_path) == []
     (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file" / "a.mp4", tmp_path / "new"):
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "a.mp4", tmp_path / "folder"):
         with pytest.raises(UserError, match="cannot write"):
             check_writable(path)

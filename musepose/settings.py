@@ -1,0 +1,124 @@
+"""Settings of test_stage_2.py: one table for its flags and its YAML keys, and how their values are checked."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from musepose.errors import UserError
+
+DTYPES = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting, given by a flag, else by the YAML key of the flag's long name, else by its default."""
+
+    flags: tuple[str, ...]  # the long one first
+    kind: Callable[[str], Any]  # int, float, Fraction, str or bool
+    default: Any
+    help: str
+    low: float = -math.inf
+    high: float = math.inf
+    multiple: int = 0  # of which it must be one
+    choices: tuple[str, ...] = ()
+    key: str = ""  # in the YAML, where it is not the flag's name
+
+    @property
+    def name(self) -> str:
+        return self.flags[0].lstrip("-")
+
+
+SETTINGS = (
+    Setting(("--width", "-W"), int, 768, "sampling width, a multiple of 8", low=8, high=8192, multiple=8),
+    Setting(("--height", "-H"), int, 768, "sampling height, a multiple of 8", low=8, high=8192, multiple=8),
+    Setting(("--length", "-L"), int, 300, "use at most this many frames of the pose video", low=1),
+    Setting(("--context_frames", "-S"), int, 48, "frames denoised together", low=1, high=128),
+    Setting(("--context_overlap", "-O"), int, 4, "frames that two neighbouring windows share, less than -S", low=0),
+    Setting(("--cfg",), float, 3.5, "guidance scale; no guidance up to 1", low=0),
+    Setting(("--seed",), int, 99, "where the noise starts, for each case anew", low=-(2**63), high=2**63 - 1),
+    Setting(("--steps",), int, 20, "denoising steps", low=1, high=1000),
+    Setting(
+        ("--fps",), Fraction, None, "rate of the result, such as 15 or 30000/1001; default: keeps the tempo", high=1000
+    ),
+    Setting(("--skip",), int, 1, "leave out this many frames after each one taken, as the weights were trained", low=0),
+    Setting(("--device",), str, None, "cpu, cuda, cuda:1, mps, ...; default: cuda or mps if there is one, else cpu"),
+    Setting(
+        ("--dtype",), str, "fp16", "of weights and sampling", choices=(*DTYPES, *DTYPES.values()), key="weight_dtype"
+    ),
+    Setting(
+        ("--output",), str, None, "folder of the results, for runs to be resumed; default: a new one under ./output"
+    ),
+    Setting(("--overwrite",), bool, False, "with --output: render finished cases again"),
+    Setting(("--no_audio",), bool, False, "leave out the sound of the pose video"),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The checked values of `SETTINGS`."""
+
+    width: int
+    height: int
+    length: int
+    context_frames: int
+    context_overlap: int
+    cfg: float
+    seed: int
+    steps: int
+    fps: Fraction | None
+    skip: int
+    device: str | None
+    dtype: str  # float16, float32, bfloat16
+    output: str | None
+    overwrite: bool
+    no_audio: bool
+
+
+def merge_settings(flags: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> Settings:
+    """A flag wins over the YAML, the YAML over the default. Raises UserError: a value that cannot be."""
+    values = {}
+    for setting in SETTINGS:
+        key = setting.key or setting.name
+        if flags.get(setting.name) is not None:
+            values[setting.name] = parse_setting(setting, flags[setting.name], setting.flags[0])
+        elif config.get(key) is not None:
+            values[setting.name] = parse_setting(setting, config[key], f"{path}: {key}")
+        else:
+            values[setting.name] = setting.default
+    values["dtype"] = DTYPES.get(values["dtype"], values["dtype"])
+    overlap, frames = values["context_overlap"], values["context_frames"]
+    if overlap >= frames:
+        raise UserError(f"--context_overlap (-O) {overlap} is not below --context_frames (-S) {frames}: lower -O")
+    return Settings(**values)
+
+
+def parse_setting(setting: Setting, value: Any, origin: str) -> Any:
+    """One value, a flag's text or of any YAML kind, as its setting wants it. Raises UserError naming its `origin`."""
+    if setting.kind in (str, bool):
+        if not isinstance(value, setting.kind) or value == "":
+            raise UserError(f"{origin} is {value!r}: give {'a text' if setting.kind is str else 'true or false'}")
+        if setting.choices and value not in setting.choices:
+            raise UserError(f"{origin} is {value}: choose from {', '.join(setting.choices)}")
+        return value
+    try:
+        number = setting.kind(str(value))  # by way of the text, so that true or 8.5 make no whole number
+        if not math.isfinite(number):
+            raise ValueError
+    except (ValueError, ZeroDivisionError, OverflowError):
+        wanted = {int: "a whole number", float: "a number", Fraction: "a number or a fraction such as 30000/1001"}
+        raise UserError(f"{origin} is {value!r}: give {wanted[setting.kind]}") from None
+    if setting.kind is Fraction:
+        number = number.limit_denominator(100_000)  # what a video file can hold
+        if number <= 0:
+            raise UserError(f"{origin} is {value}: give a number above 0")
+    if number < setting.low:
+        raise UserError(f"{origin} is {value}: give at least {setting.low}")
+    if number > setting.high:
+        raise UserError(f"{origin} is {value}: give at most {setting.high}")
+    if setting.multiple and number % setting.multiple:
+        below, above = number - number % setting.multiple, number + -number % setting.multiple
+        raise UserError(f"{origin} is {value}, no multiple of {setting.multiple}: take {below} or {above}")
+    return number
