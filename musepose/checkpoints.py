@@ -1,8 +1,9 @@
 """Checkpoint files (.pth, .bin, .safetensors) → tensors, without ever running code that a file brings along."""
 
+import logging
 import pickle
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from musepose.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 DOWNLOAD_HINT = "run `python download_weights.py`"
 
@@ -41,6 +44,35 @@ def read_checkpoint(path: Path, extra_globals: Sequence = ()) -> dict[str, Tenso
     if not tensors:
         raise UserError(f"{path} holds no tensors: delete it and {DOWNLOAD_HINT}")
     return tensors
+
+
+def take_matching(wanted: Mapping[str, torch.Size], tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The wanted tensors among those of the file `path`. Raises UserError: one has another shape."""
+    taken = {key: tensors[key] for key in wanted if key in tensors}
+    for key, tensor in taken.items():
+        if tensor.shape != wanted[key]:
+            raise UserError(
+                f"{path}: tensor {key} is {list(tensor.shape)} where {list(wanted[key])} is expected: "
+                f"the file is of another architecture than its config says; {DOWNLOAD_HINT}"
+            )
+    return taken
+
+
+def require_all(wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor], path: Path) -> None:
+    """Raises UserError: a wanted tensor was not found; `path` is the file that ought to hold it."""
+    missing = [key for key in wanted if key not in found]
+    if missing:
+        raise UserError(
+            f"{path}: {len(missing)} of {len(wanted)} tensors are missing, "
+            f"the first is {missing[0]} {list(wanted[missing[0]])}: {DOWNLOAD_HINT}"
+        )
+
+
+def warn_of_surplus(names: Iterable[str], path: Path) -> None:
+    """One line for tensors of the file `path` that no model wants, if there are any."""
+    names = list(names)
+    if names:
+        logger.warning("%s: %d tensors are of no use here, the first is %s", path, len(names), names[0])
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """The one exception that a user is meant to read, and how a script reports it."""
 
+import logging
 import sys
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ class UserError(Exception):
 
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit: 2 with one `error: …` line for a UserError, 130 for Ctrl-C."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         status = main()
     except UserError as error:

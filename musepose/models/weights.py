@@ -6,7 +6,6 @@ more than one copy of the weights.
 """
 
 import json
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,17 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from musepose.checkpoints import DOWNLOAD_HINT, read_checkpoint, require_file
+from musepose.checkpoints import (
+    DOWNLOAD_HINT,
+    read_checkpoint,
+    require_all,
+    require_file,
+    take_matching,
+    warn_of_surplus,
+)
 from musepose.errors import UserError
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
-
-logger = logging.getLogger(__name__)
 
 # What an SD-1.5-type UNet's config.json may say and this UNet does: anything else is another architecture.
 FIXED_UNET_CONFIG = {
@@ -74,12 +78,12 @@ class WeightPaths:
 
 
 def check_weights(paths: WeightPaths) -> None:
-    """Look at every file's table of contents without loading a model.
+    """Look at every file's table of contents without loading a model. Tensors of no use get one warning a file.
 
     Raises UserError: something is missing, truncated, no checkpoint, or of another architecture.
     """
     for name, model in _empty_models(paths):
-        _gather(model, _sources(name, paths))
+        _gather(model, _sources(name, paths), warn=True)
 
 
 def load_models(paths: WeightPaths, device: torch.device | str, dtype: torch.dtype) -> dict[str, nn.Module]:
@@ -148,7 +152,7 @@ def _weight_file(folder: Path, *stems: str) -> Path:
     return next((path for path in candidates if path.is_file()), folder / f"{stems[0]}.bin")
 
 
-def _gather(model: nn.Module, sources: list[Path]) -> dict[str, Tensor]:
+def _gather(model: nn.Module, sources: list[Path], warn: bool = False) -> dict[str, Tensor]:
     """Every tensor of the model, from the first of the files that holds it, not yet cast.
 
     Raises UserError: one is missing or of another shape.
@@ -161,23 +165,12 @@ def _gather(model: nn.Module, sources: list[Path]) -> dict[str, Tensor]:
         if spare and (len(found) == len(wanted) or not path.is_file()):
             continue
         tensors = {_current_name(key, model): tensor for key, tensor in read_checkpoint(path).items()}
-        for key in wanted.keys() & tensors.keys() - found.keys():
-            if tensors[key].shape != wanted[key]:
-                raise UserError(
-                    f"{path}: tensor {key} is {list(tensors[key].shape)} where {list(wanted[key])} is expected: "
-                    f"the file is of another architecture than the config files say; {DOWNLOAD_HINT}"
-                )
-            found[key] = tensors[key]
-        surplus = [k for k in tensors if k not in wanted and not k.endswith((".pe", "position_ids"))]
-        if surplus and not spare:
-            logger.warning("%s: %d tensors are of no use here, the first is %s", path, len(surplus), surplus[0])
-    missing = [key for key in wanted if key not in found]
-    if missing:
-        in_motion_file = is_unet and "motion_modules" in missing[0]
-        raise UserError(
-            f"{sources[1] if in_motion_file else sources[0]}: {len(missing)} of {len(wanted)} tensors are missing, "
-            f"the first is {missing[0]} {list(wanted[missing[0]])}: {DOWNLOAD_HINT}"
-        )
+        found |= take_matching({key: shape for key, shape in wanted.items() if key not in found}, tensors, path)
+        if warn and not spare:
+            surplus = (k for k in tensors if k not in wanted and not k.endswith((".pe", "position_ids")))
+            warn_of_surplus(surplus, path)
+    lacking = next((key for key in wanted if key not in found), "")
+    require_all(wanted, found, sources[1] if is_unet and "motion_modules" in lacking else sources[0])
     return found
 
 

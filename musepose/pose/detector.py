@@ -9,7 +9,6 @@ made, not before.
 
 import codecs
 import pickle
-import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from musepose.checkpoints import read_checkpoint, require_file
+from musepose.checkpoints import read_checkpoint, require_all, require_file, take_matching, warn_of_surplus
+from musepose.device import choose_device
 from musepose.errors import UserError
 from musepose.pose import mm_compat
+from musepose.pose.draw import GRID, grid_size
 from musepose.pose.keypoints import KEYPOINTS, People, select_people
 
-_GRID = 64  # both sides of what the networks see are multiples of this
 _BATCH = 16  # pictures or persons that go through a network together, which bounds the memory of a crowd
 
 
@@ -41,16 +41,16 @@ class PoseDetector:
         yolox_ckpt: str | Path,
         dwpose_config: str | Path,
         dwpose_ckpt: str | Path,
-        device: str = "cpu",
+        device: str | None = "cpu",  # None: the best that is there
         detect_resolution: int = 512,  # pixels, short side of what the networks see
     ):
         for option, config in (("--yolox_config", yolox_config), ("--dwpose_config", dwpose_config)):
             require_file(Path(config), f"give the config with {option}")
         for checkpoint in (yolox_ckpt, dwpose_ckpt):
             require_file(Path(checkpoint))
-        if detect_resolution < _GRID:
-            raise UserError(f"detect_resolution is {detect_resolution}: give at least {_GRID}, best 512")
-        device = _device(device)
+        if detect_resolution < GRID:
+            raise UserError(f"detect_resolution is {detect_resolution}: give at least {GRID}, best 512")
+        device = choose_device(device)
         mm_compat.prepare()
         self.detect_resolution = detect_resolution
         self._yolox = _Network("mmdet", Path(yolox_config))
@@ -107,9 +107,9 @@ def resize_for_detection(
     Area averaging when the picture shrinks, Lanczos when it grows, as the ControlNet annotators do.
     """
     height, width = rgb.shape[:2]
-    factor = resolution / min(height, width)
-    target = [round(side * factor / _GRID) * _GRID for side in (width, height)]
-    return cv2.resize(rgb, target, interpolation=cv2.INTER_LANCZOS4 if factor > 1 else cv2.INTER_AREA)
+    grows = resolution > min(height, width)
+    size = grid_size(width, height, resolution)
+    return cv2.resize(rgb, size, interpolation=cv2.INTER_LANCZOS4 if grows else cv2.INTER_AREA)
 
 
 class _Network:
@@ -133,7 +133,7 @@ class _Network:
 
     def read(self, checkpoint: Path) -> dict[str, Tensor]:
         """The model's tensors from a checkpoint. Raises UserError where it does not hold all of them."""
-        return matching_tensors(self.model.state_dict(), checkpoint, self.config_path)
+        return matching_tensors(self.model.state_dict(), checkpoint)
 
     def load(self, tensors: dict[str, Tensor], device: torch.device) -> None:
         self.model.load_state_dict(tensors)
@@ -185,27 +185,19 @@ class _Network:
 def matching_tensors(
     wanted: dict[str, Tensor],  # the model's state dict
     checkpoint: Path,
-    config: Path,  # named in errors
 ) -> dict[str, Tensor]:
-    """Read every tensor of `wanted` from a checkpoint, in the same shape. Surplus ones get one line on stderr.
+    """Read every tensor of `wanted` from a checkpoint, in the same shape. Surplus ones get one warning.
 
     `num_batches_tracked` alone may lack, which only training reads. Raises UserError.
     """
     given = read_checkpoint(checkpoint, mm_globals())
-    for name, tensor in wanted.items():
-        if name not in given and name.endswith("num_batches_tracked"):
-            given[name] = tensor
-        shape = tuple(given[name].shape) if name in given else None
-        if shape != tuple(tensor.shape):
-            have = "is missing" if shape is None else f"has the shape {shape}"
-            raise UserError(
-                f"{checkpoint} does not fit {config}: {name} {have}, expected {tuple(tensor.shape)}: "
-                "run `python download_weights.py` or give the config that belongs to it"
-            )
-    surplus = [name for name in given if name not in wanted]
-    if surplus:
-        print(f"warning: {checkpoint}: {len(surplus)} tensors are not used, first {surplus[0]}", file=sys.stderr)
-    return {name: given[name] for name in wanted}
+    counters = {name: tensor for name, tensor in wanted.items() if name.endswith("num_batches_tracked")}
+    given = counters | given
+    shapes = {name: tensor.shape for name, tensor in wanted.items()}
+    found = take_matching(shapes, given, checkpoint)
+    require_all(shapes, found, checkpoint)
+    warn_of_surplus((name for name in given if name not in wanted), checkpoint)
+    return found
 
 
 class _LogHistory:
@@ -249,15 +241,6 @@ def _read_config(path: Path):
         return Config.fromfile(str(path))
     except Exception as error:  # a config is Python code: anything may go wrong in it
         raise UserError(f"{path} cannot be read as an mm config ({type(error).__name__}: {error}): mend it") from error
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"device {name!r} is not there: give another --device, such as cpu") from error
-    return device
 
 
 def _whole(picture: np.ndarray) -> np.ndarray:

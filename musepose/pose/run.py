@@ -23,7 +23,6 @@ NAMED_RANGES = 8  # at most so many runs of empty frames are listed by number
 def load_detector(job: Job) -> Detector:
     """YOLOX and DWPose as the settings have them. Only here torch and the mm packages are imported."""
     print("loading the detector", flush=True)
-    from musepose.device import choose_device
     from musepose.pose.detector import PoseDetector
 
     settings = job.settings
@@ -32,7 +31,7 @@ def load_detector(job: Job) -> Detector:
         settings.yolox_ckpt,
         settings.dwpose_config,
         settings.dwpose_ckpt,
-        device=str(choose_device(settings.device)),
+        device=settings.device,
         detect_resolution=settings.detect_resolution,
     )
 
