@@ -276,9 +276,7 @@ def test_config_that_is_none(files, tmp_path, text):
 
 def test_missing_tensor_is_named(files, tmp_path):
     changed = altered(files, tmp_path, change=lambda tensors: tensors.pop("head.cls_x.weight"))
-    with pytest.raises(
-        UserError, match=r"dw-ll_ucoco_384.pth: 1 of .* first is head.cls_x.weight \[576, 32\]"
-    ):
+    with pytest.raises(UserError, match=r"dw-ll_ucoco_384.pth: 1 of .* first is head.cls_x.weight \[576, 32\]"):
         PoseDetector(**changed)
 
 
