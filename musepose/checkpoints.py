@@ -97,7 +97,8 @@ def _read_pickle(path: Path, extra_globals: Sequence) -> object:
             ) from error
         raise UserError(f"{path} is no checkpoint: {_replace_hint()}") from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, UnicodeDecodeError) as error:
-        reason = re.split(r"[.\n]", str(error))[0] or type(error).__name__
+        is_no_pickle = isinstance(error, KeyError)  # an opcode that there is not
+        reason = "not a pickle" if is_no_pickle else re.split(r"[.\n]", str(error))[0] or type(error).__name__
         raise UserError(f"{path} is truncated or no checkpoint ({reason}): {_replace_hint()}") from error
 
 

@@ -1,6 +1,7 @@
 """Which device to compute on, and in which floating-point type."""
 
 import sys
+from textwrap import shorten
 
 import torch
 
@@ -19,7 +20,7 @@ def choose_device(name: str | None) -> torch.device:
             raise RuntimeError("it computes nothing")
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        reason = str(error).strip().split("\n")[0].split(". ")[0]
+        reason = shorten(str(error).strip().split("\n")[0].split(". ")[0], 80, placeholder=" ...")
         raise UserError(f"--device {name} is not there ({reason}): try --device {choose_device(None)}") from None
     return device
 

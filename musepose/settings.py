@@ -98,10 +98,10 @@ def merge_settings(flags: Mapping[str, Any], config: Mapping[str, Any], path: Pa
 def parse_setting(setting: Setting, value: Any, origin: str) -> Any:
     """One value, a flag's text or of any YAML kind, as its setting wants it. Raises UserError naming its `origin`."""
     if setting.kind in (str, bool):
-        if not isinstance(value, setting.kind) or value == "":
-            raise UserError(f"{origin} is {value!r}: give {'a text' if setting.kind is str else 'true or false'}")
         if setting.choices and value not in setting.choices:
             raise UserError(f"{origin} is {value}: choose from {', '.join(setting.choices)}")
+        if not isinstance(value, setting.kind) or value == "":
+            raise UserError(f"{origin} is {value!r}: give {'a text' if setting.kind is str else 'true or false'}")
         return value
     try:
         number = setting.kind(str(value))  # by way of the text, so that true or 8.5 make no whole number

@@ -131,7 +131,7 @@ def test_bad_flag(name, value, message):
         ("steps", [20], "steps is [20]: give a whole number"),
         ("cfg", "high", "cfg is 'high': give a number"),
         ("no_audio", "yes, please", "no_audio is 'yes, please': give true or false"),
-        ("weight_dtype", 16, "weight_dtype is 16: give a text"),
+        ("weight_dtype", 16, "weight_dtype is 16: choose from fp16"),
         ("denoising_unet_path", 3, "denoising_unet_path is 3: give a path"),
         ("denoising_unet_path", None, "the key denoising_unet_path is missing"),
         ("test_cases", None, "the key test_cases is missing"),

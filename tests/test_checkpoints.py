@@ -64,6 +64,7 @@ def test_code_is_never_run(tmp_path, monkeypatch, old):
         (b"", "is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "no checkpoint"),
         (b"<html>404</html>", "no checkpoint"),
+        (b"hi\n", "not a pickle"),
         (pickle.dumps(Attack(), protocol=2), "brings code along|no checkpoint"),
     ],
 )

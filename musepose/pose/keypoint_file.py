@@ -67,6 +67,8 @@ def load_keypoints(path: str | os.PathLike) -> KeypointFile:
     path = Path(path)
     check_file(path, "keypoint")
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("not an .npz file")
         with np.load(path, allow_pickle=False) as arrays:
             if str(arrays["format"]) != FORMAT:
                 raise ValueError(f"its format is {str(arrays['format'])!r}, expected {FORMAT!r}")
