@@ -109,7 +109,7 @@ def test_half_precision_stays_near_single(dtype):
 @pytest.mark.parametrize(("side", "limit"), [(64, 110.5), (96, 298.5)])
 @torch.no_grad()
 def test_no_arithmetic_is_done_twice(side, limit):
-    """TFLOP of one guided step over 48 frames; where the reference is projected in every step it is 128.7 and 372.3."""
+    """TFLOP of one guided step over 48 frames at 512 and 768 pixels; the published code spends 128.7 and 372.3."""
     with torch.device("meta"):
         reference_unet, unet = UNet(has_output=False), UNet(motion_module=MOTION_CONFIG)
         token = torch.zeros(1, 1, 768)
