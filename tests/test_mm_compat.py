@@ -94,11 +94,11 @@ def loads(name, importable, monkeypatch):
     return module
 
 
-@pytest.mark.parametrize("name", ["mmcv._ext", "xtcocotools"])
-def test_the_real_module_is_preferred(name, monkeypatch):
-    real = loads(name, True, monkeypatch)
+@pytest.mark.parametrize("names", [["mmcv._ext"], [f"xtcocotools.{part}" for part in ("coco", "cocoeval", "mask")]])
+def test_the_real_module_is_preferred(names, monkeypatch):
+    real = [loads(name, True, monkeypatch) for name in names]
     mm_compat.prepare()
-    assert sys.modules[name] is real
+    assert [sys.modules[name] for name in names] == real
 
 
 def test_torchvision_makes_the_drawing_stand_in_needless(monkeypatch):
@@ -122,6 +122,25 @@ def test_broken_compiled_module_is_replaced(monkeypatch, tmp_path):
     (tmp_path / "broken_ext.py").write_text("raise ImportError('undefined symbol: _ZN3c10')")
     monkeypatch.syspath_prepend(tmp_path)
     assert not mm_compat._importable("broken_ext")
+
+
+def test_xtcocotools_for_another_numpy_is_replaced(tmp_path):
+    """As its wheel is: the package loads, its compiled part does not. In a fresh process, as this one has another."""
+    package = tmp_path / "xtcocotools"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "mask.py").write_text(
+        "raise ValueError('numpy.dtype size changed, may indicate binary incompatibility')"
+    )
+    for name in ("coco.py", "cocoeval.py"):
+        (package / name).write_text("from . import mask")
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from musepose.pose import mm_compat; mm_compat.prepare();"
+        "import xtcocotools.mask; print(xtcocotools.mask.__name__)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.strip() == "pycocotools.mask", done.stderr
 
 
 def test_missing_mm_packages_are_a_plain_error(monkeypatch):

@@ -39,7 +39,7 @@ def prepare() -> None:
         _require("mmcv")
         if not _importable("mmcv._ext"):
             sys.modules["mmcv._ext"] = _operators()
-        if not _importable("xtcocotools"):
+        if not all(_importable(f"xtcocotools.{part}") for part in _XTCOCO_PARTS):
             _alias_pycocotools()
         _require("mmpose")
         if not _importable("torchvision.transforms"):
@@ -133,10 +133,10 @@ def _module(name: str) -> ModuleType:
 
 
 def _importable(name: str) -> bool:
-    """Whether `name` really loads: a compiled module for another torch is found and yet cannot be used."""
+    """Whether `name` really loads: a compiled module for another torch or numpy is found and yet cannot be used."""
     try:
         importlib.import_module(name)
-    except (ImportError, OSError, RuntimeError, AttributeError):  # the latter three: built against another torch
+    except (ImportError, OSError, RuntimeError, AttributeError, ValueError):  # ValueError: built against another numpy
         return False
     return True
 
