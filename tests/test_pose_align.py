@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -266,6 +267,16 @@ def test_names_with_spaces_and_other_scripts_work(folder):
     assert probe(folder.path / "neue Ordner/Übersicht.mp4").frames == FRAMES
 
 
+def damage_first_array(path: Path) -> None:
+    """Overwrite the start of the first array's compressed data with a block type that does not exist."""
+    with zipfile.ZipFile(path) as file:
+        start = file.infolist()[0].header_offset
+    content = bytearray(path.read_bytes())
+    name, extra = (int.from_bytes(content[start + at : start + at + 2], "little") for at in (26, 28))
+    content[start + 30 + name + extra] = 0xFF
+    path.write_bytes(content)
+
+
 def break_keypoints(change: str):
     def apply(folder: Folder):
         folder.save()
@@ -273,6 +284,8 @@ def break_keypoints(change: str):
             write_empty(folder.keypoints)
         elif change == "truncated":
             truncate(folder.keypoints)
+        elif change == "damaged":
+            damage_first_array(folder.keypoints)
         elif change == "text":
             write_text(folder.keypoints)
         elif change == "foreign":
@@ -359,7 +372,7 @@ BAD = {
     "nobody in the video": (with_keypoints(missing=tuple(range(8))), "no person was found in .*dance.mp4"),
     **{
         f"keypoints {change}": (break_keypoints(change), "dance.npz is (empty|no whole keypoint file)")
-        for change in ("empty", "truncated", "text", "foreign", "pickle", "shape", "nan")
+        for change in ("empty", "truncated", "damaged", "text", "foreign", "pickle", "shape", "nan")
     },
 }
 

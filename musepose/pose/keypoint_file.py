@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,10 @@ from musepose.image import check_file
 from musepose.pose.keypoints import KEYPOINTS
 
 FORMAT = "musepose keypoints 1"
+
+# What numpy and zipfile raise on damaged files.
+DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, SyntaxError, MemoryError, RuntimeError)
+DAMAGE += (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ def load_keypoints(path: str | os.PathLike) -> KeypointFile:
         if len(content.image_keypoints.points) != 1:
             raise ValueError("it holds several pictures")
         return content
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} is no whole keypoint file ({reason}): make it anew with --save_keypoints") from None
 
