@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
+from musepose.errors import UserError
 from musepose.models.attention import BlockContext
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
@@ -33,23 +35,45 @@ class Pose2VideoOutput(BaseOutput):
     videos: Tensor  # 1 c f h w, float32 in [0, 1], on the CPU
 
 
+@contextmanager
+def _temporary_folder_errors() -> Iterator[None]:
+    """A temporary folder that is full or not there as a UserError that names it, not the video being written."""
+    try:
+        yield
+    except OSError as error:
+        folder = tempfile.tempdir or "(there is none)"
+        raise UserError(
+            f"cannot write to the temporary folder {folder} ({error.strerror or error}): free some space, or set TMPDIR"
+        ) from error
+
+
 class PoseFrames:
     """Skeleton pictures at sampling size in a temporary file, so that the video's length costs no memory.
 
-    Indices past the end give the last frame: that is how a video is padded.
+    Indices past the end give the last frame: that is how a video is padded. Raises ValueError where there is no
+    picture, UserError where the temporary folder cannot hold them.
     """
 
     def __init__(self, pictures: Iterable[np.ndarray], width: int, height: int):
         self.shape = (height, width, 3)
         self.length = 0
-        self._file = tempfile.TemporaryFile(prefix="musepose-")  # noqa: SIM115 (it lives as long as this object)
+        with _temporary_folder_errors():
+            # Unbuffered, so that a full disk shows here and not when the frames are read back.
+            self._file = tempfile.TemporaryFile(prefix="musepose-", buffering=0)  # noqa: SIM115 (lives as long as this)
         resizer = VaeImageProcessor()  # the published way to resize, Lanczos on bytes
         for picture in pictures:
-            resized = resizer.resize(Image.fromarray(picture), height, width)
-            self._file.write(np.asarray(resized).tobytes())
+            resized = np.asarray(resizer.resize(Image.fromarray(picture), height, width))
+            with _temporary_folder_errors():
+                self._write(resized.tobytes())
             self.length += 1
         if not self.length:
             raise ValueError("there is no pose frame")
+
+    def _write(self, data: bytes) -> None:
+        """All of it: an unbuffered file may take a part, and tells of a full disk only at the next attempt."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
 
     def read(self, frames: range) -> Tensor:
         """→ float32 f 3 h w in [0, 1]."""

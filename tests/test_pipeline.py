@@ -1,5 +1,8 @@
 """The pipeline as a whole: streaming, padding, sizes, seeds, saving."""
 
+import subprocess
+import sys
+import tempfile
 from functools import cache
 
 import numpy as np
@@ -7,8 +10,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 from PIL import Image
-from tiny_weights import tiny_models, write_published_layout
+from tiny_weights import ROOT, tiny_models, write_published_layout
 
+from musepose.errors import UserError
 from musepose.pipeline import Pose2VideoPipeline, PoseFrames
 
 SHORT = dict(width=32, height=40, num_inference_steps=2, context_frames=4, context_overlap=1)
@@ -84,6 +88,28 @@ def test_arguments_that_do_not_fit(change, message):
 def test_no_pose_frame():
     with pytest.raises(ValueError, match="no pose frame"):
         PoseFrames([], 8, 8)
+
+
+def test_temporary_folder_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    with pytest.raises(UserError, match="temporary folder /nowhere .*free some space, or set TMPDIR"):
+        PoseFrames(poses(1), 8, 8)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the resource module")
+def test_full_temporary_folder_is_named():
+    """Its files may hold 3000 bytes here; one frame has 768."""
+    code = """
+import resource, signal, tempfile, numpy, musepose.pipeline as pipeline
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+try:
+    pipeline.PoseFrames([numpy.zeros((16, 16, 3), numpy.uint8)] * 5, 16, 16)
+except pipeline.UserError as error:
+    print(tempfile.gettempdir() in str(error) and "free some space" in str(error))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_pose_frames_are_read_back_and_repeat_the_last():
