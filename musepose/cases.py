@@ -74,7 +74,9 @@ def make_plan(config_path: Path, flags: Mapping[str, Any], now: datetime) -> Pla
     settings = merge_settings(flags, config, config_path)
     weights = {field: Path(config[key]) for key, (field, _) in WEIGHT_KEYS.items()}
     jobs = make_jobs(config["test_cases"], settings, result_folder(settings, weights, now))
-    check_writable(jobs[0].result)
+    for job in jobs:
+        check_writable(job.result)
+        check_writable(job.comparison)
     check_present(weights)
     return Plan(settings, weights, tuple(jobs))
 

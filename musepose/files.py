@@ -64,10 +64,13 @@ def complete_file(path: str | os.PathLike) -> Iterator[Path]:
 def check_writable(path: str | os.PathLike) -> None:
     """Raise a UserError if the output file `path` cannot be written. Creates nothing that stays, no folder either."""
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"cannot write {path} (it is a folder): choose another output path")
     try:
+        if path.is_dir():
+            raise UserError(f"cannot write {path} (it is a folder): choose another output path")
         existing = next(folder for folder in path.absolute().parents if folder.exists())
+        for name in path.absolute().parts[1:]:  # too long a name shows only in a folder that exists
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.lstat(existing / name)
         partial, lock = _create_partial(existing / path.name)
     except OSError as error:
         raise write_error(path, error) from error

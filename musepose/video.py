@@ -69,14 +69,17 @@ def read_frames(path: str | os.PathLike, step: int = 1, count: int | None = None
 def list_media(path: str | os.PathLike, suffixes: Sequence[str]) -> list[Path]:
     """The file `path`, or the files in the folder `path` with one of `suffixes`, sorted by name, hidden ones left out.
 
-    Raises UserError where `path` does not exist or the folder holds no such file.
+    Raises UserError where `path` does not exist or cannot be read, or the folder holds no such file.
     """
     path = Path(path)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise UserError(f"{path} does not exist: check the path")
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.is_file() and p.name[0] != ".")
+    try:
+        if path.is_file():
+            return [path]
+        if not path.is_dir():
+            raise UserError(f"{path} does not exist: check the path")
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.is_file() and p.name[0] != ".")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): check the path and its permissions") from None
     if not found:
         raise UserError(f"{path} holds no {', '.join(suffixes)} file: check the path")
     return found

@@ -46,6 +46,7 @@ def test_check_writable(tmp_path):
     assert os.listdir(tmp_path) == []
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
-    for path in (tmp_path / "file" / "a.mp4", tmp_path / "folder"):
+    long = "a" * 252 + ".mp4"  # one byte more than a name may have
+    for path in (tmp_path / "file" / "a.mp4", tmp_path / "folder", tmp_path / long, tmp_path / "new" / long / "a.mp4"):
         with pytest.raises(UserError, match="cannot write"):
             check_writable(path)
