@@ -16,6 +16,8 @@ from musepose.errors import UserError
 from musepose.settings import Settings
 from musepose.video import VideoWriter, even_size, read_frames, read_image
 
+WIDEST_REFERENCE = 4  # heights, in the comparison
+
 
 @dataclass
 class Summary:
@@ -93,8 +95,12 @@ def render(job: Job, settings: Settings, pipeline: Any) -> None:
 
 
 def reference_column(picture: Image.Image, height: int) -> np.ndarray:
-    """The picture at a given height, of even width: RGB uint8 (height, width, 3)."""
-    size = even_size(round(picture.width * height / picture.height), height)
+    """The picture at a given height, of even width: RGB uint8 (height, width, 3). A panorama is squeezed.
+
+    An H.264 picture cannot be wider than 16384.
+    """
+    width = min(round(picture.width * height / picture.height), WIDEST_REFERENCE * height)
+    size = even_size(width, height)
     return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
 
 

@@ -41,9 +41,21 @@ SETTINGS = (
     Setting(("--seed",), int, 99, "where the noise starts, for each case anew", low=-(2**63), high=2**63 - 1),
     Setting(("--steps",), int, 20, "denoising steps", low=1, high=1000),
     Setting(
-        ("--fps",), Fraction, None, "rate of the result, such as 15 or 30000/1001; default: keeps the tempo", high=1000
+        ("--fps",),
+        Fraction,
+        None,
+        "rate of the result, such as 15 or 30000/1001; default: keeps the tempo",
+        low=Fraction(1, 1000),
+        high=1000,
     ),
-    Setting(("--skip",), int, 1, "leave out this many frames after each one taken, as the weights were trained", low=0),
+    Setting(
+        ("--skip",),
+        int,
+        1,
+        "leave out this many frames after each one taken, as the weights were trained",
+        low=0,
+        high=999,
+    ),
     Setting(("--device",), str, None, "cpu, cuda, cuda:1, mps, ...; default: cuda or mps if there is one, else cpu"),
     Setting(
         ("--dtype",), str, "fp16", "of weights and sampling", choices=(*DTYPES, *DTYPES.values()), key="weight_dtype"
@@ -110,10 +122,6 @@ def parse_setting(setting: Setting, value: Any, origin: str) -> Any:
     except (ValueError, ZeroDivisionError, OverflowError):
         wanted = {int: "a whole number", float: "a number", Fraction: "a number or a fraction such as 30000/1001"}
         raise UserError(f"{origin} is {value!r}: give {wanted[setting.kind]}") from None
-    if setting.kind is Fraction:
-        number = number.limit_denominator(100_000)  # what a video file can hold
-        if number <= 0:
-            raise UserError(f"{origin} is {value}: give a number above 0")
     if number < setting.low:
         raise UserError(f"{origin} is {value}: give at least {setting.low}")
     if number > setting.high:
@@ -121,4 +129,4 @@ def parse_setting(setting: Setting, value: Any, origin: str) -> Any:
     if setting.multiple and number % setting.multiple:
         below, above = number - number % setting.multiple, number + -number % setting.multiple
         raise UserError(f"{origin} is {value}, no multiple of {setting.multiple}: take {below} or {above}")
-    return number
+    return number.limit_denominator(100_000) if setting.kind is Fraction else number  # what a video file can hold

@@ -106,10 +106,11 @@ BAD_SETTINGS = [
     ("seed", str(2**63), "give at most 9223372036854775807"),
     ("steps", "0", "--steps is 0: give at least 1"),
     ("steps", "1001", "--steps is 1001: give at most 1000"),
-    ("fps", "0", "--fps is 0: give a number above 0"),
+    ("fps", "0", "--fps is 0: give at least 1/1000"),
     ("fps", "1/0", "--fps is '1/0': give a number or a fraction"),
-    ("fps", "1e-300", "--fps is 1e-300: give a number above 0"),
+    ("fps", "1e-300", "--fps is 1e-300: give at least 1/1000"),
     ("skip", "-1", "--skip is -1: give at least 0"),
+    ("skip", "1000", "--skip is 1000: give at most 999"),
     ("dtype", "int8", "--dtype is int8: choose from fp16, fp32, bf16"),
     ("output", "", "--output is '': give a text"),
 ]
@@ -215,6 +216,16 @@ def test_two_cases_of_one_file_name(stage_2, cases):
 def test_output_that_cannot_be_written(stage_2, folder):
     with pytest.raises(UserError, match=f"cannot write {folder}/ref_dance.*choose another output path"):
         plan(stage_2, {"output": folder})
+
+
+def test_names_too_long_for_a_file_are_refused_up_front(stage_2):
+    """The comparison's name is the longest: here it has 256 bytes, the result's 252."""
+    name = "r" * (252 - len("_dance_3.5_20_1.mp4")) + ".png"
+    write_picture(Path(name), "rgb")
+    with pytest.raises(UserError, match="cannot write results/rrr.*_cmp.mp4 .*choose another output path"):
+        plan(stage_2, {"output": "results"}, test_cases={name: ["dance.mp4"]})
+    with pytest.raises(UserError, match="xxx cannot be read"):
+        plan(stage_2, test_cases={"x" * 300: ["dance.mp4"]})
 
 
 @pytest.mark.parametrize("key, file", [("pretrained_vae_path", "config.json"), ("motion_module_path", "")])

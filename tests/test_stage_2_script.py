@@ -73,6 +73,13 @@ def test_comparison_shows_reference_pose_and_result(stage_2):
     assert abs(picture - corners(48, 48)).mean() < 8
 
 
+def test_panorama_is_squeezed_in_the_comparison(stage_2):
+    """At the pose video's height it would be wider than H.264 can hold."""
+    write_picture(Path("ref.png"), "rgb", 4000, 10)
+    assert run(stage_2, pipeline=MirrorPipeline()) == 0
+    assert (probe(COMPARISON).width, probe(COMPARISON).height) == (4 * 48 + 64 + 64, 48)
+
+
 def test_sampling_arguments_reach_the_pipeline(stage_2):
     pipeline = MirrorPipeline()
     flags = "-W 64 -H 72 -L 7 -S 8 -O 2 --cfg 2.5 --seed 5 --steps 3 --skip 0".split()
