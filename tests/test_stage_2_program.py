@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from fractions import Fraction
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,20 @@ def test_published_command(tiny):
     assert read_sound(path)[2] == pytest.approx(5 * 1001 / 15000, abs=0.05)
     assert probe(path.with_name("my ref_dance_3.5_2_1_cmp.mp4")).frames == 5
     assert np.stack(list(read_frames(path))).std() > 10  # a picture, not one colour
+
+
+def test_runs_without_the_detectors_packages_and_torchvision(tiny):
+    code = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r})
+for name in ("mmcv", "mmdet", "mmengine", "mmpose", "pycocotools", "xtcocotools", "torchvision"):
+    sys.modules[name] = None  # importing it fails
+import test_stage_2
+sys.exit(test_stage_2.main(sys.argv[1:]))
+"""
+    command = [sys.executable, "-c", code, "--config", str(tiny.write_config()), "--output", "out", *SMALL]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert probe("out/ref_dance_3.5_2_1.mp4").frames == 5
 
 
 def test_order_of_cases_changes_nothing(tiny, monkeypatch):
@@ -116,6 +131,23 @@ def test_dtype_fit_for_a_cpu(capsys):
     assert capsys.readouterr().err == ""
     assert choose_dtype("float16", cpu) == torch.float32
     assert capsys.readouterr().err == "float16 is not fit for the device cpu: using float32\n"
+
+
+def test_the_readme_s_python(stage_2, published):
+    """Its example as it stands, but for the device and smaller figures."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    block = takewhile(lambda line: line.startswith("    ") or not line, lines[lines.index("    import torch") :])
+    code = "\n".join(line[4:] for line in block)
+    for figure, smaller in {'"cuda", torch.float16': '"cpu"', "512": "32", "48": "4"}.items():
+        assert figure in code
+        code = code.replace(figure, smaller)
+    Path("pretrained_weights").symlink_to(published)
+    for target, source in {"images/ref.png": "ref.png", "poses/align/img_ref_video_dance.mp4": "dance.mp4"}.items():
+        (Path("assets") / target).parent.mkdir(parents=True)
+        shutil.copy(source, Path("assets") / target)
+    exec(compile(code, "README.md", "exec"), {})
+    made = probe("dance.mp4")
+    assert (made.width, made.height, made.frames, made.rate) == (32, 32, 4, 15)
 
 
 @pytest.mark.requires_cuda

@@ -111,17 +111,4 @@ def write_published_layout(folder: Path, dtype: torch.dtype = torch.float32) -> 
     torch.save(state["image_encoder"], clip / "pytorch_model.bin")
     for path, config in ((base / "unet", UNET_CONFIG), (vae, VAE_CONFIG), (clip, CLIP_CONFIG)):
         (path / "config.json").write_text(json.dumps(config, indent=2))
-    return published_paths(folder)
-
-
-def published_paths(folder: Path) -> WeightPaths:
-    return WeightPaths(
-        base_model=folder / "sd-image-variations-diffusers",
-        vae=folder / "sd-vae-ft-mse",
-        image_encoder=folder / "image_encoder",
-        denoising_unet=folder / "MusePose" / "denoising_unet.pth",
-        reference_unet=folder / "MusePose" / "reference_unet.pth",
-        pose_guider=folder / "MusePose" / "pose_guider.pth",
-        motion_module=folder / "MusePose" / "motion_module.pth",
-        inference_config=ROOT / "configs" / "inference_v2.yaml",
-    )
+    return WeightPaths.published(folder)

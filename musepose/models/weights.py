@@ -6,6 +6,7 @@ more than one copy of the weights.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from musepose.errors import UserError
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
 
+INFERENCE_CONFIG = Path(__file__).parents[2] / "configs" / "inference_v2.yaml"
 # What an SD-1.5-type UNet's config.json may say and this UNet does: anything else is another architecture.
 FIXED_UNET_CONFIG = {
     "act_fn": "silu",
@@ -75,6 +77,21 @@ class WeightPaths:
     pose_guider: Path
     motion_module: Path
     inference_config: Path
+
+    @classmethod
+    def published(
+        cls, folder: str | os.PathLike = "pretrained_weights", inference_config: str | os.PathLike = INFERENCE_CONFIG
+    ) -> "WeightPaths":
+        """The layout that download_weights.py makes in `folder`."""
+        folder = Path(folder)
+        models = ("denoising_unet", "reference_unet", "pose_guider", "motion_module")
+        return cls(
+            base_model=folder / "sd-image-variations-diffusers",
+            vae=folder / "sd-vae-ft-mse",
+            image_encoder=folder / "image_encoder",
+            inference_config=Path(inference_config),
+            **{name: folder / "MusePose" / f"{name}.pth" for name in models},
+        )
 
 
 def check_weights(paths: WeightPaths) -> None:
