@@ -18,7 +18,9 @@ from musepose.errors import UserError, run_script
 from musepose.pose.job import SCALE_FROM, Settings, prepare
 from musepose.pose.run import load_detector, run_job
 
-# flag, type, default, help; without a default the flag is needed
+PROJECT = Path(__file__).resolve().parent
+
+# flag, type, default, help
 FLAGS = (
     ("--imgfn_refer", Path, "./assets/images/ref.png", "reference picture of the person to animate"),
     ("--vidfn", Path, "./assets/videos/dance.mp4", "dance video"),
@@ -54,11 +56,17 @@ def parse(arguments: Sequence[str] | None) -> Settings:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     for flag, kind, default, text in FLAGS:
         shown = text if default is None else f"{text} (default {default})"
-        default = kind(default) if default is not None else None
+        if default is not None:
+            default = _default_file(Path(default)) if kind is Path else kind(default)
         choices = CHOICES.get(flag)
         metavar = None if choices else {int: "N", Path: "FILE"}.get(kind, "X")
         parser.add_argument(flag, type=kind, default=default, choices=choices, metavar=metavar, help=shown)
     return Settings(**vars(parser.parse_args(arguments)))
+
+
+def _default_file(path: Path) -> Path:
+    """A file that comes with the project, or is fetched into it: here, or else in the project's own folder."""
+    return PROJECT / path if not path.exists() and (PROJECT / path).exists() else path
 
 
 def main(arguments: Sequence[str] | None = None, load: Callable = load_detector) -> int:

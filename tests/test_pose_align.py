@@ -32,7 +32,7 @@ from musepose.pose.keypoints import to_pose
 from musepose.pose.run import load_detector
 from musepose.pose.sheet import fit
 from musepose.video import probe, read_frames
-from pose_align import main
+from pose_align import main, parse
 
 ROOT = Path(__file__).parents[1]
 FRAMES = 8
@@ -250,6 +250,27 @@ def test_scale_from_video_differs_where_the_align_frame_is_foreshortened(folder)
     assert lit[0] > 1.2 * lit[1]  # arms three times too long in the former
 
 
+def test_scale_from_video_measures_the_frames_before_the_align_frame_too(folder):
+    points, scores = dance(FRAMES, aspect=4 / 3)
+    points[4:] = dance(1, aspect=4 / 3, arms=0.05)[0][0]
+    folder.save(video_keypoints=Keypoints(points, scores))
+    folder.run("--keypoints", folder.keypoints, "--align_frame", 4)
+    as_published = frames_of(folder.aligned)
+    folder.run("--keypoints", folder.keypoints, "--align_frame", 4, "--scale_from", "video")
+    over_the_video = frames_of(folder.aligned)
+    lit = [int((frames[0].max(axis=-1) > 60).sum()) for frames in (as_published, over_the_video)]
+    assert lit[0] > 1.2 * lit[1]  # as long as the picture's, but for the foreshortening
+
+
+def test_what_comes_with_the_project_is_found_from_another_folder(folder):
+    settings = parse([])
+    for path in (settings.imgfn_refer, settings.vidfn, settings.yolox_config, settings.dwpose_config):
+        assert path.is_file() and ROOT in path.parents
+    (folder.path / "assets/images").mkdir(parents=True)
+    here = folder.image.rename(folder.path / "assets/images/ref.png")
+    assert parse([]).imgfn_refer.resolve() == here  # what is here goes first
+
+
 def test_a_turned_dance_of_one_frame_and_a_grey_picture_work(folder):
     write_rotated_video(folder.video, frames=1)
     write_picture(folder.image, "grey", 60, 80)
@@ -331,10 +352,15 @@ def other_video(folder: Folder):
     return ("--keypoints", folder.keypoints)
 
 
-def no_weights(folder: Folder):
-    for name in ("yolox.py", "dwpose.py"):
-        (folder.path / name).write_text("# stands for a config")
-    return ("--yolox_config", "yolox.py", "--dwpose_config", "dwpose.py")
+def of_shape(name: str, width: int, height: int):
+    def apply(folder: Folder):
+        if name == "image":
+            Image.new("RGB", (width, height)).save(folder.image)
+        else:
+            write_video(folder.video, FRAMES, width=width, height=height)
+        return ("--keypoints", folder.save())
+
+    return apply
 
 
 BAD = {
@@ -361,8 +387,10 @@ BAD = {
     "output is a folder": (with_keypoints("--save_keypoints", "."), "it is a folder"),
     "output is the input": (with_keypoints("--outfn", "dance.mp4"), "dance.mp4 is to be written, but it is also"),
     "same output twice": (with_keypoints("--outfn", "a.mp4", "--outfn_align_pose_video", "./a.mp4"), "it is also"),
-    "no configs": (with_files(), "yolox_l_8xb8-300e_coco.py is missing: .*--yolox_config"),
-    "no weights": (no_weights, "yolox_l_8x8_300e_coco.pth is missing: run `python download_weights.py`"),
+    "picture of no shape for a person": (of_shape("image", 442, 40), "ref.png is 442 x 40, .*crop it to at most 10"),
+    "video of no shape for a person": (of_shape("video", 16, 180), "dance.mp4 is 16 x 180, .*crop it to at most 10"),
+    "no configs": (with_files(flags=("--yolox_config", "none.py")), "none.py is missing: .*--yolox_config"),
+    "no weights": (with_files(flags=("--yolox_ckpt", "none.pth")), "none.pth is missing: run `python download_weig"),
     "keypoints missing": (with_files(flags=("--keypoints", "none.npz")), "none.npz does not exist"),
     "keypoints of another video": (other_video, "made for another video"),
     "keypoints of too few frames": (with_keypoints(frames=6), "holds 6 frames, but 8 are wanted: give --max_frame 6"),

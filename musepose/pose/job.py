@@ -21,6 +21,7 @@ RANGES = {
     "align_frame": (0, None),
     "max_frame": (0, None),
 }
+LONGEST_SHAPE = 10  # long side over short side; what is made of a picture grows with it
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,12 @@ class Job:
 
 
 def prepare(settings: Settings) -> Job:
-    """Check settings and files, and make the output folders. Raises UserError. Imports neither torch nor mm."""
+    """Check settings and files. Raises UserError. Writes nothing, and imports neither torch nor mm."""
     _check_ranges(settings)
     reference = read_image(settings.imgfn_refer)
     dance = probe(settings.vidfn)
+    _check_shape(settings.imgfn_refer, *reference.size)
+    _check_shape(settings.vidfn, dance.width, dance.height)
     frames = min(settings.max_frame or dance.frames, dance.frames)
     if settings.align_frame >= frames:
         used = f"{dance.path} has {dance.frames} frames" if frames == dance.frames else f"--max_frame is {frames}"
@@ -95,6 +98,11 @@ def _check_ranges(settings: Settings) -> None:
             raise UserError(f"--{name} is {value}: give {wanted}")
     if settings.scale_from not in SCALE_FROM:
         raise UserError(f"--scale_from is {settings.scale_from}: give {' or '.join(SCALE_FROM)}")
+
+
+def _check_shape(path: Path, width: int, height: int) -> None:
+    if max(width, height) > LONGEST_SHAPE * min(width, height):
+        raise UserError(f"{path} is {width} x {height}, no shape for a person: crop it to at most {LONGEST_SHAPE} : 1")
 
 
 def _known_keypoints(settings: Settings, video: Source, frames: int) -> KeypointFile:

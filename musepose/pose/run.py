@@ -12,7 +12,7 @@ from musepose.pose.draw import draw_pose_map, draw_video_frame, video_size
 from musepose.pose.job import Job
 from musepose.pose.keypoint_file import KeypointFile, Keypoints, save_keypoints
 from musepose.pose.keypoints import KEYPOINTS, Follower, People, choose_person, to_pose
-from musepose.pose.sheet import draw_strip, strip_layout
+from musepose.pose.sheet import draw_strip, fit, strip_layout
 from musepose.pose.skeleton import Pose
 from musepose.video import VideoWriter, read_frames
 
@@ -100,8 +100,7 @@ def align_job(job: Job, image_pose: Pose | None, dance_poses: Poses) -> Alignmen
     image_aspect, frame_aspect = job.reference.width / job.reference.height, job.dance.width / job.dance.height
     lengths = None
     if settings.scale_from == "video":
-        poses = (dance_poses[frame] for frame in range(settings.align_frame, len(dance_poses)))
-        lengths = typical_lengths(segment_lengths(pose, frame_aspect) for pose in poses if pose is not None)
+        lengths = typical_lengths(segment_lengths(pose, frame_aspect) for pose in dance_poses if pose is not None)
     return fit_alignment(image_pose, first, image_aspect, frame_aspect, lengths)
 
 
@@ -110,9 +109,9 @@ def write_videos(job: Job, alignment: Alignment, image_pose: Pose, dance_poses: 
     settings, dance = job.settings, job.dance
     frame_size, image_size = (dance.width, dance.height), job.reference.size
     resolutions = (settings.detect_resolution, settings.image_resolution)
-    reference = np.asarray(job.reference)
-    reference_map = draw_pose_map(image_pose, image_size, *resolutions)
     widths, height = strip_layout([image_size, image_size, video_size(*image_size), frame_size, frame_size])
+    still = [np.asarray(job.reference), draw_pose_map(image_pose, image_size, *resolutions)]
+    still = [fit(picture, width, height) for picture, width in zip(still, widths, strict=False)]  # once, not each frame
     start = settings.align_frame / dance.rate  # seconds
     with ExitStack() as stack:
         aligned_writer, demo_writer = (
@@ -126,7 +125,7 @@ def write_videos(job: Job, alignment: Alignment, image_pose: Pose, dance_poses: 
             aligned = draw_video_frame(None if pose is None else alignment.apply(pose), frame_size, image_size)
             aligned_writer.write(aligned)
             pose_map = draw_pose_map(pose, frame_size, *resolutions)
-            demo_writer.write(draw_strip([reference, reference_map, aligned, frame, pose_map], widths, height))
+            demo_writer.write(draw_strip([*still, aligned, frame, pose_map], widths, height))
 
 
 def _pose(keypoints: Keypoints, row: int) -> Pose | None:
