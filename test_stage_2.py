@@ -44,7 +44,14 @@ def load_pipeline(plan: Plan) -> Any:
     dtype = choose_dtype(plan.settings.dtype, device)
     paths = WeightPaths(**plan.weights)
     check_weights(paths)
-    return Pose2VideoPipeline.from_published(paths, device, dtype)
+    try:
+        return Pose2VideoPipeline.from_published(paths, device, dtype)
+    except RuntimeError as error:  # torch's own OutOfMemoryError is one
+        if "out of memory" not in str(error).lower():
+            raise
+        raise UserError(
+            f"the models do not fit into the memory of {device}: take --dtype fp16 or another --device"
+        ) from error
 
 
 def main(arguments: Sequence[str] | None = None, load: Callable[[Plan], Any] = load_pipeline) -> int:

@@ -18,6 +18,7 @@ import test_stage_2
 from musepose import render
 from musepose.device import choose_device, choose_dtype
 from musepose.errors import UserError
+from musepose.pipeline import Pose2VideoPipeline
 from musepose.video import VideoWriter, probe, read_frames
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -118,6 +119,15 @@ def test_weights_of_another_architecture(tiny):
 def test_device_that_is_not_there(tiny, name):
     with pytest.raises(UserError, match=f"--device {name} is not there .*try --device"):
         test_stage_2.main(["--config", str(tiny.write_config()), *SMALL, "--device", name])
+
+
+def test_models_larger_than_the_memory(tiny, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    monkeypatch.setattr(Pose2VideoPipeline, "from_published", full)
+    with pytest.raises(UserError, match="the models do not fit into the memory of cpu: take"):
+        test_stage_2.main(["--config", str(tiny.write_config()), *SMALL])
 
 
 def test_default_device_is_the_best_one_there():

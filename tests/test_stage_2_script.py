@@ -1,6 +1,7 @@
 """test_stage_2.py with a pipeline that stands in for the models: files, resuming, failures, messages."""
 
 import errno
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -132,6 +133,24 @@ def test_overwrite_renders_again(stage_2):
     run(stage_2, pipeline=MirrorPipeline())
     RESULT.write_bytes(b"old")
     assert run(stage_2, "--overwrite", pipeline=MirrorPipeline()) == 0
+    assert numbers(RESULT) == [0, 2, 4, 6, 8]
+
+
+def test_overwriting_that_fails_at_the_very_end_is_not_finished(stage_2, monkeypatch):
+    """The new comparison is there, the new result is not: the old result must not pass for it."""
+    run(stage_2, pipeline=MirrorPipeline())
+    replace = os.replace
+
+    def full(source, target):
+        if Path(target) == RESULT:
+            raise OSError(errno.ENOSPC, "No space left")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        assert run(stage_2, "--overwrite", pipeline=MirrorPipeline()) == 1
+    assert COMPARISON.is_file() and not RESULT.exists()
+    assert run(stage_2, pipeline=MirrorPipeline()) == 0
     assert numbers(RESULT) == [0, 2, 4, 6, 8]
 
 
