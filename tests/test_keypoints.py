@@ -1,12 +1,13 @@
 """From boxes and keypoints to one person's pose, and the same person throughout a video."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from musepose.pose.keypoints import Follower, People, choose_person, select_people, to_pose
+from musepose.pose.keypoints import People, choose_person, follow, select_people, to_pose
 
 GOLDEN = Path(__file__).parent / "golden"
 SIZE = (1000, 500)  # of the synthetic video: not square, so that mixed-up axes show
@@ -112,9 +113,8 @@ def test_choose_person_of_nobody(people):
     assert choose_person(people) is None
 
 
-def follow(frames):
-    follower = Follower()
-    return [follower(people) for people in frames]
+def followed(frames):
+    return [person for _, person in follow(frames)]
 
 
 def crossing(frames, hide=lambda t: False, order=lambda t: 1):
@@ -126,63 +126,91 @@ def crossing(frames, hide=lambda t: False, order=lambda t: 1):
 
 
 def test_follows_the_chosen_one_past_somebody_who_crosses():
-    assert follow(crossing(61)) == [0] * 61
+    assert followed(crossing(61)) == [0] * 61
 
 
 def test_the_order_in_which_people_are_found_does_not_matter():
     def order(t):
         return -1 if t % 3 == 1 else 1
 
-    assert follow(crossing(61, order=order)) == [0 if order(t) == 1 else 1 for t in range(61)]
+    assert followed(crossing(61, order=order)) == [0 if order(t) == 1 else 1 for t in range(61)]
 
 
 def test_hidden_while_crossing_he_is_not_exchanged():
     """The detector sees only the one in front for some frames, near whom the other is expected."""
-    found = follow(crossing(61, hide=lambda t: 27 <= t <= 33))
+    found = followed(crossing(61, hide=lambda t: 27 <= t <= 33))
     assert found == [None if 27 <= t <= 33 else 0 for t in range(61)]
 
 
 def test_survives_frames_without_anybody():
     frames = [crowd() if 10 <= t < 18 else crowd((300 + 8 * t, 250, 300)) for t in range(30)]
-    assert follow(frames) == [None if 10 <= t < 18 else 0 for t in range(30)]
+    assert followed(frames) == [None if 10 <= t < 18 else 0 for t in range(30)]
 
 
 def test_starts_in_the_first_frame_that_has_somebody():
-    assert follow([crowd(), crowd((500, 250, 300, 0.2)), crowd((500, 250, 300), (200, 250, 350))]) == [None, None, 1]
+    assert followed([crowd(), crowd((500, 250, 300, 0.2)), crowd((500, 250, 300), (200, 250, 350))]) == [None, None, 1]
 
 
 def test_fast_jumps_of_somebody_alone_are_followed():
     """A dancer's jump by a third of the body's height between two frames."""
     frames = [crowd((500 + 50 * (-1) ** t, 250, 300, 0.9, (-1) ** t)) for t in range(20)]
-    assert follow(frames) == [0] * 20
+    assert followed(frames) == [0] * 20
 
 
 def test_somebody_larger_who_comes_in_later_is_not_taken():
-    frames = [crowd((300, 250, 250)) if t < 5 else crowd((800 - t, 250, 450), (300 + t, 250, 250)) for t in range(30)]
-    assert follow(frames) == [0] * 5 + [1] * 25
+    frames = [crowd((300, 250, 250)) if t < 40 else crowd((800 - t, 250, 450), (300 + t, 250, 250)) for t in range(70)]
+    assert followed(frames) == [0] * 40 + [1] * 30
+
+
+def test_missed_in_the_first_frame_he_is_still_the_one():
+    frames = [crowd((800, 250, 150)) if t < 2 else crowd((800, 250, 150), (300, 250, 350)) for t in range(50)]
+    assert followed(frames) == [None] * 2 + [1] * 48
+
+
+def test_somebody_large_who_crosses_the_picture_at_the_start_is_not_taken():
+    frames = [crowd((300, 250, 250), *[(500 + 60 * t, 250, 480)] * (t < 7)) for t in range(50)]
+    assert followed(frames) == [0] * 50
+
+
+def test_a_box_for_want_of_a_better_one_does_not_outweigh_a_detected_person():
+    """The detector fails in every other frame, and then a ghost is found that fills the picture."""
+    ghost = replace(crowd((800, 250, 480, 0.4)), boxes=np.array([[0.0, 0, *SIZE]]), fallback=True)
+    assert followed([crowd((200, 250, 200)), ghost] * 25) == [0, None] * 25
 
 
 def test_somebody_known_is_not_taken_when_he_leaves():
     frames = [
         crowd((600 + 40 * t, 250, 320), (250, 250, 250)) if t < 10 else crowd((250, 250, 250)) for t in range(100)
     ]
-    assert follow(frames) == [0] * 10 + [None] * 90
+    assert followed(frames) == [0] * 10 + [None] * 90
 
 
 def test_after_a_cut_the_search_begins_anew():
-    frames = [crowd((100, 100, 120)) if t < 5 else crowd((800, 300, 350)) for t in range(120)]
-    found = follow(frames)
-    assert found[:6] == [0] * 5 + [None] and found[-1] == 0
+    """And the frames that passed before he was given up are not lost."""
+    assert followed([crowd((100, 100, 120)) if t < 50 else crowd((800, 300, 350)) for t in range(120)]) == [0] * 120
+
+
+@pytest.mark.parametrize("cut", [1, 5, 25, 90, 119])
+def test_a_cut_near_either_end_costs_no_frame(cut):
+    assert followed([crowd((100, 100, 120)) if t < cut else crowd((800, 300, 350)) for t in range(120)]) == [0] * 120
+
+
+def test_frames_come_out_as_soon_as_they_are_decided():
+    """So that memory does not grow with the video: at most a second late, and at once while he is seen."""
+    taken = []
+    frames = (taken.append(t) or crowd(*[(300, 250, 250)] * (t < 50)) for t in range(100))
+    late = [len(taken) - t for t, _ in enumerate(follow(frames))]
+    assert max(late) == late[0] == 31 and set(late[31:50]) == {1}
 
 
 def test_two_detections_of_him_are_one_person():
     """Now one of them is listed first, now the other; in the end a single one remains."""
     frames = [crowd((400 + t, 250, 300), (402 + t, 251, 300, 0.85 + 0.1 * (t % 2))) for t in range(20)]
-    found = follow([*frames, crowd((420, 250, 300))])
+    found = followed([*frames, crowd((420, 250, 300))])
     assert None not in found
 
 
 def test_his_size_does_not_follow_a_crouch_at_once():
     """Crouched to a third and risen again, he is still himself."""
     heights = [300] * 5 + [220, 150, 100, 100, 100, 150, 220, 300]
-    assert follow([crowd((400, 400 - h / 2, h), (850, 250, 290)) for h in heights]) == [0] * len(heights)
+    assert followed([crowd((400, 400 - h / 2, h), (850, 250, 290)) for h in heights]) == [0] * len(heights)

@@ -1,5 +1,7 @@
 """From a detector's boxes and whole-body keypoints to one person's pose, and the same person from frame to frame."""
 
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -82,16 +84,20 @@ def to_pose(
 
 
 def choose_person(people: People) -> int | None:
-    """Index of the person with the largest, best-scored body; None where no body joint of anybody is visible.
+    """Index of the person with the largest, best-scored body; None where no body joint of anybody is visible."""
+    measures = _measures(people)
+    return int(measures.argmax()) if (measures > -1).any() else None
 
-    The measure is the area of the box inside the picture times the mean score of the 17 body points: somebody small
-    in the background loses by the first factor, somebody half out of the picture by the second.
+
+def _measures(people: People) -> np.ndarray:
+    """(n,) the area of each box inside the picture times the mean score of the 17 body points; -1 without a body.
+
+    Somebody small in the background loses by the first factor, somebody half out of the picture by the second.
     """
     body = people.scores[:, _BODY]
     corners = np.clip(people.boxes.reshape(-1, 2, 2), 0, people.size if people.size != (1, 1) else np.inf)
     area = (corners[:, 1] - corners[:, 0]).clip(min=0).prod(axis=1)
-    measure = np.where((body > VISIBLE_SCORE).any(axis=1), area * body.mean(axis=1), -1)
-    return int(measure.argmax()) if (measure > -1).any() else None
+    return np.where((body > VISIBLE_SCORE).any(axis=1), area * body.mean(axis=1), -1)
 
 
 # Distances below are in body sizes: the larger side of the rectangle around the visible body points.
@@ -101,10 +107,12 @@ _GATE_LIMIT = 1.5  # … up to this
 _SAME_BODY = 0.05  # two detections closer than this are one person
 _PATIENCE = 30  # frames after which somebody not found is given up
 _COASTING = 8  # frames for which a lost person is expected to move on as he did
+_UPPER_QUARTILE = 75
+_FALLBACK_WEIGHT = 0.01
 _INERTIA = 0.5  # weight of the earlier frames in his speed
 
 
-@dataclass
+@dataclass(eq=False)
 class _Track:
     """Somebody who is followed; lengths in pixels."""
 
@@ -130,31 +138,80 @@ class _Track:
         self.visible, self.seen = visible, frame
 
 
-class Follower:
-    """Follows one person through the frames of a video, and everybody else so as not to mistake them for him.
+@dataclass
+class _Frame:
+    """A frame in which it is not decided yet who of those found is the one to follow."""
 
-    Called with one frame after the other, it returns his index in the frame, or None. Each person known is expected
-    where his speed takes him; pairs of persons known and persons found are matched in the order of the median distance
+    number: int
+    people: People
+    owner: dict[int, _Track]  # index among the people found -> whose track it is
+
+
+def follow(frames: Iterable[People]) -> Iterator[tuple[People, int | None]]:
+    """Follow one person through the frames of a video: each frame again, with his index in it, or None.
+
+    He is the one with the largest, best-scored body over the first frames that show somebody; in a single one the
+    detector may have missed him. Everybody else is followed too, so as not to be mistaken for him. Each person known is
+    expected where his speed takes him; persons known and persons found are paired in the order of the median distance
     of their body points, in body sizes, as long as that is plausible. Whoever is not found for a while (he is hidden,
-    the detector fails) is waited for. When he is given up for good (a cut), he is chosen anew among those who
-    appeared since he was last seen.
+    the detector fails) is waited for. When he does not come back (a cut), he is chosen anew among those who appeared
+    since, from the frame on in which they did. So a frame may come out up to `_PATIENCE` frames late.
     """
+    follower = _Follower()
+    for people in frames:
+        yield from follower.take(people)
+    yield from follower.decided(at_the_end=True)
+
+
+class _Follower:
+    """The state of `follow`."""
 
     def __init__(self) -> None:
         self._frame = -1
         self._tracks: list[_Track] = []
         self._him: _Track | None = None
+        self._waiting: deque[_Frame] = deque()
 
-    def __call__(self, people: People) -> int | None:
+    def take(self, people: People) -> Iterator[tuple[People, int | None]]:
         self._frame += 1
         points = people.keypoints[:, _BODY] * np.asarray(people.size, dtype=np.float64)
         visible = people.scores[:, _BODY] > VISIBLE_SCORE
-        found = _distinct(people, points, visible)
-        owner = self._match(points, visible, found)
-        if self._him is None or self._frame - self._him.seen > _PATIENCE:
-            self._him = self._choose(people, owner)
+        owner = self._match(points, visible, _distinct(people, points, visible))
         self._tracks = [t for t in self._tracks if self._frame - t.seen <= _PATIENCE]
-        return next((i for i, track in owner.items() if track is self._him), None)
+        self._waiting.append(_Frame(self._frame, people, owner))
+        yield from self.decided()
+
+    def decided(self, at_the_end: bool = False) -> Iterator[tuple[People, int | None]]:
+        """The frames for which no later one can change the answer; at the end of the video all that are left."""
+        while self._waiting:
+            if self._lost_since() < self._waiting[0].number:
+                if len(self._waiting) <= _PATIENCE and not at_the_end:
+                    return
+                self._choose()
+            frame = self._waiting.popleft()
+            yield frame.people, next((i for i, track in frame.owner.items() if track is self._him), None)
+
+    def _lost_since(self) -> int:
+        return -1 if self._him is None else self._him.seen
+
+    def _choose(self) -> None:
+        """Who is followed from the first waiting frame on, among those not seen beside the one who was lost."""
+        lost = self._lost_since()
+        if all(track.since <= lost for track in self._waiting[0].owner.values()):
+            return
+        measures: dict[_Track, np.ndarray] = {}
+        for n, frame in enumerate(self._waiting):
+            # A box that is the whole picture, for want of a better one, is no sign of a large body.
+            weights = _measures(frame.people) * (_FALLBACK_WEIGHT if frame.people.fallback else 1)
+            for i, track in frame.owner.items():
+                if track.since > lost:
+                    measures.setdefault(track, np.zeros(len(self._waiting)))[n] = weights[i]
+        # Neither a crouch nor a moment out of sight counts against him, nor for somebody who crosses the picture.
+        rank = {track: (np.percentile(m, _UPPER_QUARTILE), m.sum()) for track, m in measures.items()}
+        while rank:
+            self._him = max(rank, key=rank.__getitem__)
+            # He may be the end of a chain: before him, another track that ended before his began (a cut, a leap).
+            rank = {track: value for track, value in rank.items() if track.seen < self._him.since}
 
     def _match(self, points: np.ndarray, visible: np.ndarray, found: list[int]) -> dict[int, _Track]:
         """Give each person found to the track that expected him most closely, or to a new one."""
@@ -175,19 +232,6 @@ class Follower:
                 owner[i] = _Track(points[i], visible[i], size, self._frame, self._frame)
                 self._tracks.append(owner[i])
         return owner
-
-    def _choose(self, people: People, owner: dict[int, _Track]) -> _Track | None:
-        """The best person of this frame whom we have not seen beside the one who was lost."""
-        free = [i for i, track in owner.items() if self._him is None or track.since > self._him.seen]
-        if not free:
-            return self._him
-        chosen = choose_person(_subset(people, free))
-        return self._him if chosen is None else owner[free[chosen]]
-
-
-def _subset(people: People, indices: list[int]) -> People:
-    arrays = (people.boxes, people.box_scores, people.keypoints, people.scores)
-    return People(*(array[indices] for array in arrays), people.fallback, people.size)
 
 
 def _body_size(points: np.ndarray, visible: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from musepose.pose.align import Alignment, fit_alignment, segment_lengths, typic
 from musepose.pose.draw import draw_pose_map, draw_video_frame, video_size
 from musepose.pose.job import Job
 from musepose.pose.keypoint_file import KeypointFile, Keypoints, save_keypoints
-from musepose.pose.keypoints import KEYPOINTS, Follower, People, choose_person, to_pose
+from musepose.pose.keypoints import KEYPOINTS, People, choose_person, follow, to_pose
 from musepose.pose.sheet import draw_strip, fit, strip_layout
 from musepose.pose.skeleton import Pose
 from musepose.video import VideoWriter, read_frames
@@ -143,10 +143,8 @@ def _detect_image(job: Job, detector: Detector) -> Keypoints:
 
 
 def _detect_video(job: Job, detector: Detector) -> Keypoints:
-    follower, rows = Follower(), []
-    for _, frame in _dance_frames(job, "detecting"):
-        people = detector(frame)
-        rows.append(_gather([(people, follower(people))]))
+    found = (detector(frame) for _, frame in _dance_frames(job, "detecting"))
+    rows = [_gather([chosen]) for chosen in follow(found)]
     return Keypoints(np.concatenate([row.points for row in rows]), np.concatenate([row.scores for row in rows]))
 
 
