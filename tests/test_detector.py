@@ -72,14 +72,22 @@ def settings(config, prefix=""):
             yield path, value.replace("SyncBN", "BN") if isinstance(value, str) else value
 
 
+def picture_steps(config):
+    """What happens to a picture before the network: sizes, padding and its value."""
+    names = ("Resize", "Pad", "GetBBoxCenterScale", "TopdownAffine")
+    return [step.to_dict() for step in config.test_dataloader.dataset.pipeline if step.type in names]
+
+
 @pytest.mark.parametrize("ours, theirs", FULL_CONFIGS.items(), ids=["yolox", "dwpose"])
 def test_configs_agree_with_those_that_mm_packages_ship(ours, theirs):
     mm_compat.prepare()
     from mmengine.config import Config
 
     folder = Path(sys.modules[theirs.split("/")[0]].__file__).parents[1]
-    ours, theirs = (dict(settings(Config.fromfile(path).model)) for path in (ours, folder / theirs))
-    assert {path: theirs.get(path) for path in ours} == ours
+    ours, theirs = (Config.fromfile(path) for path in (ours, folder / theirs))
+    model, expected = (dict(settings(config.model)) for config in (ours, theirs))
+    assert {path: expected.get(path) for path in model} == model
+    assert picture_steps(ours) == picture_steps(theirs)
 
 
 def test_keypoints_are_averaged_over_the_mirrored_picture(detector):

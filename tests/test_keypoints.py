@@ -185,6 +185,35 @@ def test_somebody_known_is_not_taken_when_he_leaves():
     assert followed(frames) == [0] * 10 + [None] * 90
 
 
+def test_somebody_known_is_not_taken_beside_somebody_new():
+    """He leaves and comes back after a while, past a larger one who was there all the time."""
+    known = (750, 250, 300)
+    frames = [crowd(*[(200, 250, 350)] * (t < 40), known, *[(300, 250, 200)] * (t >= 100)) for t in range(150)]
+    assert followed(frames) == [0] * 40 + [None] * 60 + [1] * 50
+
+
+def test_when_he_is_given_up_too_no_single_frame_decides():
+    """Somebody small comes in a little before the one who is large."""
+    small, large = (800, 250, 100), (300, 250, 350)
+    frames = [crowd((500, 250, 300))] * 5 + [crowd()] * 50 + [crowd(small)] * 3 + [crowd(small, large)] * 60
+    assert followed(frames) == [0] * 5 + [None] * 53 + [1] * 60
+
+
+def test_a_fast_one_is_expected_where_he_runs_to():
+    """Hidden for eight frames, he has gone one and a half times his height, and somebody larger comes in."""
+    hidden = range(46, 54)
+    him = [[(60 + 50 * max(t - 40, 0), 250, 300)] * (t not in hidden) for t in range(59)]
+    frames = [crowd(*him[t], *[(100, 250, 400)] * (t >= hidden.stop)) for t in range(59)]
+    assert followed(frames) == [None if t in hidden else 0 for t in range(59)]
+
+
+def test_a_leap_is_measured_by_his_full_size():
+    """Crouching, he leaps by as much as he is high just then, and somebody larger comes in."""
+    frames = [crowd((400, 300, 300))] * 40 + [crowd((400, 400, 100))] * 3
+    frames += [crowd((500, 400, 100), (850, 250, 400))] * 40
+    assert followed(frames) == [0] * 83
+
+
 def test_after_a_cut_the_search_begins_anew():
     """And the frames that passed before he was given up are not lost."""
     assert followed([crowd((100, 100, 120)) if t < 50 else crowd((800, 300, 350)) for t in range(120)]) == [0] * 120
