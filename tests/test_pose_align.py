@@ -211,7 +211,7 @@ def test_max_frame_says_how_many_are_used_and_zero_means_all(folder, capsys):
 def test_frames_without_a_person_are_empty_counted_and_reported(folder, capsys):
     folder.save(missing=(2, 3, 4, 6))
     folder.run("--keypoints", folder.keypoints)
-    assert "no person was found in 4 of 8 frames, drawn empty: 2-4, 6" in capsys.readouterr().out
+    assert "the dancer was not found in 4 of 8 frames, drawn empty: 2-4, 6" in capsys.readouterr().out
     bright = [int(frame.max()) > 100 for frame in frames_of(folder.aligned)]
     assert bright == [True, True, False, False, False, True, False, True]
 
@@ -396,7 +396,10 @@ BAD = {
     "keypoints of too few frames": (with_keypoints(frames=6), "holds 6 frames, but 8 are wanted: give --max_frame 6"),
     "keypoints of another resolution": (with_keypoints("--detect_resolution", 640), "give the same"),
     "nobody in the picture": (with_keypoints(image_score=0.1), "no person was found in .*ref.png"),
-    "nobody in the align frame": (with_keypoints(missing=(0, 1)), "in frame 0 .*--align_frame 2"),
+    "nobody in the align frame": (
+        with_keypoints(missing=(0, 1)),
+        "the dancer was not found in frame 0 .*--align_frame 2",
+    ),
     "nobody in the video": (with_keypoints(missing=tuple(range(8))), "no person was found in .*dance.mp4"),
     **{
         f"keypoints {change}": (break_keypoints(change), "dance.npz is (empty|no whole keypoint file)")

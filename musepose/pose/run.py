@@ -180,7 +180,7 @@ def _nobody_in_frame(job: Job, dance_poses: Poses) -> UserError:
     if other is None:
         return UserError(f"no person was found in {job.dance.path}: give a video that shows one person clearly")
     return UserError(
-        f"no person was found in frame {frame} of {job.dance.path}, the align frame: "
+        f"the dancer was not found in frame {frame} of {job.dance.path}, the align frame: "
         f"choose another one, for instance --align_frame {other}"
     )
 
@@ -198,4 +198,6 @@ def _report_empty(dance_poses: Poses, first: int) -> None:
     names = [str(a) if a == b else f"{a}-{b}" for a, b in runs[:NAMED_RANGES]]
     more = ", ..." if len(runs) > NAMED_RANGES else ""
     total = len(dance_poses) - first
-    print(f"no person was found in {len(empty)} of {total} frames, drawn empty: {', '.join(names)}{more}", flush=True)
+    print(
+        f"the dancer was not found in {len(empty)} of {total} frames, drawn empty: {', '.join(names)}{more}", flush=True
+    )
