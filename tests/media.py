@@ -164,3 +164,10 @@ def write_picture(path: Path, kind: str, width: int = 64, height: int = 48) -> P
         options = {"quality": 95, "subsampling": 0} if kind == "cmyk" else {}
         (picture.quantize(16) if mode == "P" else picture.convert(mode)).save(path, **options)
     return path
+
+
+def colour_error(frame: np.ndarray) -> int:
+    """By how many levels a frame of `corners` is off, at most, in the middle of a quarter."""
+    height, width = frame.shape[:2]
+    places = [(y, x) for y in (height // 4, 3 * height // 4) for x in (width // 4, 3 * width // 4)]
+    return int(np.abs([frame[place].astype(int) for place in places] - np.array(CORNERS)).max())
