@@ -4,11 +4,12 @@ import argparse
 from pathlib import Path
 
 from musepose.download import GROUPS, YOLOX_URL, WeightsFolder, download, select
-from musepose.errors import run_script
+from musepose.errors import Parser, run_script
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
+        prog="download_weights.py",
         description=__doc__,
         epilog="Transfers that broke off are resumed by the next run. HF_ENDPOINT (a mirror of the Hugging Face hub), "
         "HF_HOME (its cache) and the usual proxy variables are honoured.",

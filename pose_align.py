@@ -12,9 +12,8 @@ Detect once, align many times:
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from musepose.errors import UserError, run_script
+from musepose.errors import Parser, run_script
 from musepose.pose.job import SCALE_FROM, Settings, prepare
 from musepose.pose.run import load_detector, run_job
 
@@ -47,13 +46,13 @@ FLAGS = (
 CHOICES = {"--scale_from": SCALE_FROM}
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}: see python pose_align.py --help")
-
-
 def parse(arguments: Sequence[str] | None) -> Settings:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(
+        prog="pose_align.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     for flag, kind, default, text in FLAGS:
         shown = text if default is None else f"{text} (default {default})"
         if default is not None:

@@ -10,21 +10,21 @@ import argparse
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from musepose.cases import Plan, make_plan
-from musepose.errors import UserError, run_script
+from musepose.errors import Parser, UserError, run_script
 from musepose.render import run_plan
 from musepose.settings import SETTINGS
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}: see python test_stage_2.py --help")
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(
+        prog="test_stage_2.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("--config", type=Path, default=Path("configs/test_stage_2.yaml"), help="the YAML file")
     for setting in SETTINGS:
         default = "" if setting.kind is bool or setting.default is None else f" (default {setting.default})"

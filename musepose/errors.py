@@ -1,12 +1,21 @@
-"""The one exception that a user is meant to read, and how a script reports it."""
+"""The one exception that a user is meant to read, and how a script reports it, those of its arguments included."""
 
+import argparse
 import logging
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 
 class UserError(Exception):
     """Something that the user can mend. The message is `what is wrong: what to do`, on one line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A script's parser, whose errors are UserErrors like all others. `prog` is the script's file name."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}: see python {self.prog} --help")
 
 
 def run_script(main: Callable[[], int | None]) -> None:

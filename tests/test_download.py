@@ -276,3 +276,13 @@ def test_help_loads_no_model_library():
     code = "import json, sys, download_weights; print(json.dumps(list(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert not {"torch", "av", "diffusers"} & set(json.loads(loaded.stdout))
+
+
+def test_a_wrong_flag_is_one_line_and_status_2():
+    process = subprocess.run(
+        [sys.executable, str(ROOT / "download_weights.py"), "--chek"], capture_output=True, text=True
+    )
+    assert process.returncode == 2
+    assert process.stderr.splitlines() == [
+        "error: unrecognized arguments: --chek: see python download_weights.py --help"
+    ]
