@@ -1,6 +1,6 @@
 """A checked job of pose_align.py to its files: detect, align, draw, write."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 
 import numpy as np
@@ -144,16 +144,17 @@ def _detect_image(job: Job, detector: Detector) -> Keypoints:
 
 def _detect_video(job: Job, detector: Detector) -> Keypoints:
     found = (detector(frame) for _, frame in _dance_frames(job, "detecting"))
-    rows = [_gather([chosen]) for chosen in follow(found)]
-    return Keypoints(np.concatenate([row.points for row in rows]), np.concatenate([row.scores for row in rows]))
+    return _gather(follow(found))
 
 
-def _gather(chosen: list[tuple[People, int | None]]) -> Keypoints:
-    points, scores = np.zeros((len(chosen), KEYPOINTS, 2), np.float32), np.zeros((len(chosen), KEYPOINTS), np.float32)
-    for row, (people, person) in enumerate(chosen):
-        if person is not None:
-            points[row], scores[row] = people.keypoints[person], people.scores[person]
-    return Keypoints(points, scores)
+def _gather(chosen: Iterable[tuple[People, int | None]]) -> Keypoints:
+    """The chosen person's points in each picture; of the others nothing is kept."""
+    points, scores = [], []
+    for people, person in chosen:
+        found = person is not None
+        points.append(people.keypoints[person].astype(np.float32) if found else np.zeros((KEYPOINTS, 2), np.float32))
+        scores.append(people.scores[person].astype(np.float32) if found else np.zeros(KEYPOINTS, np.float32))
+    return Keypoints(np.stack(points), np.stack(scores))
 
 
 def _dance_frames(job: Job, task: str) -> Iterator[tuple[int, np.ndarray]]:
