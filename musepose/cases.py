@@ -12,11 +12,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from musepose.errors import UserError
-from musepose.files import check_writable
+from musepose.files import DOWNLOAD_HINT, check_writable, require_file
 from musepose.settings import SETTINGS, Settings, merge_settings
 from musepose.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoInfo, list_media, probe, read_image
 
-DOWNLOAD = "run `python download_weights.py`"
 # Key in the YAML → field of models.weights.WeightPaths, and the file under it whose absence can be told at once.
 WEIGHT_KEYS = {
     "pretrained_base_model_path": ("base_model", "unet/config.json"),
@@ -175,9 +174,5 @@ def make_job(reference: Path, pose: VideoInfo, settings: Settings, folder: Path)
 def check_present(weights: Mapping[str, Path]) -> None:
     """Raises UserError: a weight file or model config is not there, or empty."""
     for field, file in WEIGHT_KEYS.values():
-        path = weights[field] / file
-        hint = "restore it from the repository" if field == "inference_config" else DOWNLOAD
-        if not path.is_file():
-            raise UserError(f"{path} is missing: {hint}")
-        if not path.stat().st_size:
-            raise UserError(f"{path} is empty: delete it and {hint}")
+        hint = "restore it from the repository" if field == "inference_config" else DOWNLOAD_HINT
+        require_file(weights[field] / file, hint)

@@ -12,19 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from musepose.errors import UserError
+from musepose.files import DOWNLOAD_HINT, require_file
 
 logger = logging.getLogger(__name__)
-
-DOWNLOAD_HINT = "run `python download_weights.py`"
-
-
-def require_file(path: Path, hint: str = DOWNLOAD_HINT) -> Path:
-    """Return `path` if it is a file with something in it. Raises UserError otherwise."""
-    if not path.is_file():
-        raise UserError(f"{path} is missing: {hint}")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty: delete it and {hint}")
-    return path
 
 
 def read_checkpoint(path: Path, extra_globals: Sequence = ()) -> dict[str, Tensor]:

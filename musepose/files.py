@@ -1,4 +1,4 @@
-"""Output files that appear under their final name only when they are complete."""
+"""Input files that must be there, and output files that appear under their final name only when they are complete."""
 
 import errno
 import hashlib
@@ -15,6 +15,7 @@ try:
 except ImportError:  # Windows: there an open file cannot be removed, which protects a live run just as well
     fcntl = None
 
+DOWNLOAD_HINT = "run `python download_weights.py`"
 DISK_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
@@ -23,6 +24,15 @@ def write_error(path: Path, error: OSError) -> UserError:
     reason = error.strerror or str(error)
     remedy = "free some space and start again" if error.errno in DISK_FULL else "choose another output path"
     return UserError(f"cannot write {path} ({reason}): {remedy}")
+
+
+def require_file(path: Path, hint: str = DOWNLOAD_HINT) -> Path:
+    """Return `path` if it is a file with something in it. Raises UserError otherwise."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing: {hint}")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty: delete it and {hint}")
+    return path
 
 
 @contextmanager

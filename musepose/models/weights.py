@@ -18,15 +18,9 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from musepose.checkpoints import (
-    DOWNLOAD_HINT,
-    read_checkpoint,
-    require_all,
-    require_file,
-    take_matching,
-    warn_of_surplus,
-)
+from musepose.checkpoints import read_checkpoint, require_all, take_matching, warn_of_surplus
 from musepose.errors import UserError
+from musepose.files import DOWNLOAD_HINT, require_file
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
 

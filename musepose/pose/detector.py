@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from musepose.checkpoints import read_checkpoint, require_all, require_file, take_matching, warn_of_surplus
+from musepose.checkpoints import read_checkpoint, require_all, take_matching, warn_of_surplus
 from musepose.device import choose_device
 from musepose.errors import UserError
+from musepose.files import require_file
 from musepose.pose import mm_compat
 from musepose.pose.draw import GRID, grid_size
 from musepose.pose.keypoints import KEYPOINTS, People, select_people

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from musepose.errors import UserError
-from musepose.files import check_writable
+from musepose.files import DOWNLOAD_HINT, check_writable, require_file
 from musepose.image import read_image
 from musepose.pose.keypoint_file import KeypointFile, Source, load_keypoints
 from musepose.video import VideoInfo, probe
@@ -149,9 +149,5 @@ def _check_outputs(settings: Settings, aligned: Path, demo: Path) -> None:
 def _check_detector_files(settings: Settings) -> None:
     """Configs and weights are there; here and not in the detector's module, which imports torch."""
     for flag in ("yolox_config", "dwpose_config", "yolox_ckpt", "dwpose_ckpt"):
-        path = getattr(settings, flag)
-        remedy = "run `python download_weights.py`, or" if flag.endswith("ckpt") else "check the path, or"
-        if not path.is_file():
-            raise UserError(f"{path} is missing: {remedy} give another with --{flag}")
-        if path.stat().st_size == 0:
-            raise UserError(f"{path} is empty: delete it and {remedy} give another with --{flag}")
+        remedy = DOWNLOAD_HINT if flag.endswith("ckpt") else "check the path"
+        require_file(getattr(settings, flag), f"{remedy}, or give another with --{flag}")
