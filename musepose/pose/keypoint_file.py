@@ -80,9 +80,9 @@ def load_keypoints(path: str | os.PathLike) -> KeypointFile:
                 raise ValueError(f"its format is {str(arrays['format'])!r}, expected {FORMAT!r}")
             content = KeypointFile(
                 Source(str(arrays["image_name"]), str(arrays["image_sha256"])),
-                _keypoints(arrays, "image"),
+                read_keypoints(arrays, "image"),
                 Source(str(arrays["video_name"]), str(arrays["video_sha256"])),
-                _keypoints(arrays, "video"),
+                read_keypoints(arrays, "video"),
                 int(arrays["detect_resolution"]),
             )
         if len(content.image_keypoints.points) != 1:
@@ -93,7 +93,7 @@ def load_keypoints(path: str | os.PathLike) -> KeypointFile:
         raise UserError(f"{path} is no whole keypoint file ({reason}): make it anew with --save_keypoints") from None
 
 
-def _keypoints(arrays: np.lib.npyio.NpzFile, part: str) -> Keypoints:
+def read_keypoints(arrays: np.lib.npyio.NpzFile, part: str) -> Keypoints:
     points, scores = arrays[f"{part}_keypoints"], arrays[f"{part}_scores"]
     if points.shape != (len(scores), KEYPOINTS, 2) or scores.shape != (len(points), KEYPOINTS):
         raise ValueError(f"{part} keypoints of the shapes {points.shape} and {scores.shape}")
