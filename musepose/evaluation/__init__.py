@@ -1,0 +1,1 @@
+"""How close a video is to the true one."""

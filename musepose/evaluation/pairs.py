@@ -1,0 +1,175 @@
+"""Videos against their truths: which belongs to which, what is checked beforehand, and the streaming comparison."""
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from musepose.errors import UserError
+from musepose.evaluation.metrics import SSIM_WINDOW, Changes, joint_distances, mean_or_none, psnr, ssim, unit
+from musepose.image import check_file
+from musepose.pose.keypoints import People, follow, to_pose
+from musepose.pose.skeleton import Pose
+from musepose.video import VIDEO_SUFFIXES, VideoInfo, list_media, probe, read_frames
+
+if TYPE_CHECKING:  # it imports torch, which plain measures do not need
+    from musepose.evaluation.networks import Fvd, Lpips
+
+LIST_SUFFIXES = (".txt", ".csv", ".tsv")
+NEAR = 0.08  # torso lengths within which a joint counts as right
+
+Detector = Callable[[np.ndarray], People]  # RGB uint8 (h, w, 3) -> everybody in it
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A checked pair: the first `frames` of the result, and frames 0, step, 2·step, … of the truth."""
+
+    result: VideoInfo
+    truth: VideoInfo
+    frames: int
+    step: int
+
+    def pictures(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Result and truth frame by frame, uint8; a result of another size is brought to the truth's (Lanczos)."""
+        size = (self.truth.width, self.truth.height)
+        results = read_frames(self.result.path, count=self.frames)
+        truths = read_frames(self.truth.path, self.step, self.frames)
+        for result, truth in zip(results, truths, strict=True):
+            if result.shape != truth.shape:
+                result = np.asarray(Image.fromarray(result).resize(size, Image.Resampling.LANCZOS))
+            yield result, truth
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """The measures that need a network; None: not wanted."""
+
+    lpips: "Lpips | None" = None
+    fvd: "Fvd | None" = None
+    detector: Detector | None = None
+
+
+def find_pairs(arguments: Sequence[str]) -> list[tuple[Path, Path]]:
+    """→ (result, truth) from what --pairs was given: RESULT TRUTH …, two folders, or a list file.
+
+    Of two folders, each video of the first belongs to the one of the same stem in the second. A list has a pair a line,
+    separated by a comma, a tab or blanks; paths count from its folder, empty lines and those after # are skipped.
+    Raises UserError: an odd number of paths, a line without a pair, a result without a truth.
+    """
+    paths = [Path(argument) for argument in arguments]
+    if len(paths) == 1 and paths[0].suffix.lower() in LIST_SUFFIXES:
+        return _from_list(paths[0])
+    if len(paths) % 2:
+        raise UserError(f"--pairs has {len(paths)} paths: give RESULT TRUTH [RESULT TRUTH ...], or a .txt or .csv file")
+    pairs = []
+    for result, truth in zip(paths[::2], paths[1::2], strict=True):
+        if result.is_dir() != truth.is_dir():
+            raise UserError(f"{result} and {truth} are a folder and a file: give two folders or two videos")
+        pairs += _from_folders(result, truth) if result.is_dir() else [(result, truth)]
+    return pairs
+
+
+def _from_list(path: Path) -> list[tuple[Path, Path]]:
+    check_file(path, "list of pairs")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is no text: write a pair a line") from None
+    pairs = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        separator = next((mark for mark in ",\t" if mark in line), None)
+        fields = next(csv.reader([line], delimiter=separator)) if separator else line.split()
+        if len(fields) != 2 or not all(field.strip() for field in fields):
+            raise UserError(f"{path}, line {number} has {len(fields)} entries: write RESULT, TRUTH")
+        pairs.append(tuple(path.parent / field.strip() for field in fields))
+    if not pairs:
+        raise UserError(f"{path} holds no pair: write RESULT, TRUTH, a pair a line")
+    return pairs
+
+
+def _from_folders(results: Path, truths: Path) -> list[tuple[Path, Path]]:
+    by_stem = {path.stem: path for path in list_media(truths, VIDEO_SUFFIXES)}
+    pairs = []
+    for result in list_media(results, VIDEO_SUFFIXES):
+        if result.stem not in by_stem:
+            raise UserError(f"{result} has no truth of that name in {truths}: add it, or give a list of pairs")
+        pairs.append((result, by_stem[result.stem]))
+    return pairs
+
+
+def check_pairs(paths: Sequence[tuple[Path, Path]], frames: int | None, step: int, resize: bool) -> list[Pair]:
+    """Probe all videos. `frames`: compare so many; by default lengths must match. Raises UserError."""
+    return [_check_pair(probe(result), probe(truth), frames, step, resize) for result, truth in paths]
+
+
+def _check_pair(result: VideoInfo, truth: VideoInfo, frames: int | None, step: int, resize: bool) -> Pair:
+    sizes = [(info.width, info.height) for info in (result, truth)]
+    if sizes[0] != sizes[1] and not resize:
+        (a, b), (c, d) = sizes
+        raise UserError(f"{result.path} is {a} x {b}, {truth.path} {c} x {d}: give --resize to bring it to that size")
+    if min(sizes[1]) < SSIM_WINDOW:
+        raise UserError(f"{truth.path} is {truth.width} x {truth.height}: give at least {SSIM_WINDOW} on each side")
+    lengths = result.frames, -(-truth.frames // step)
+    if frames is None and lengths[0] != lengths[1]:
+        each = "" if step == 1 else f" (every {step}. of {truth.frames})"
+        raise UserError(
+            f"{result.path} has {lengths[0]} frames, {truth.path} {lengths[1]}{each}: compare the first ones with "
+            "--frames N; for a result of every second frame (--skip 1) give --truth_step 2"
+        )
+    if frames is not None and frames > min(lengths):
+        raise UserError(f"--frames is {frames}, but {result.path} or its truth has {min(lengths)}: give at most that")
+    return Pair(result, truth, frames or lengths[0], step)
+
+
+def compare(pair: Pair, instruments: Instruments) -> dict[str, Any]:
+    """All figures of one pair; None where one cannot be had. Frames are streamed.
+
+    PSNR (dB), SSIM, LPIPS: means over the frames. change: mean |frame to frame difference| in levels of 255, and
+    change_ratio the result's over the truth's; change_error: mean |difference of the two changes|. pose_distance: mean
+    distance of the joints found in both, in torso lengths; pose_near: share of the truth's joints within NEAR of it.
+    """
+    lists: dict[str, list[float]] = {"psnr": [], "ssim": [], "lpips": []}
+    changes = Changes()
+    if instruments.fvd:
+        instruments.fvd.start_video()
+    for result, truth in pair.pictures():
+        x, y = unit(result), unit(truth)
+        lists["psnr"].append(psnr(x, y))
+        lists["ssim"].append(ssim(x, y))
+        changes.add(x, y)
+        if instruments.lpips:
+            lists["lpips"].append(instruments.lpips(result, truth))
+        if instruments.fvd:
+            instruments.fvd.add(result, truth)
+    figures = {"result": str(pair.result.path), "truth": str(pair.truth.path), "frames": pair.frames}
+    figures |= {name: mean_or_none(values) for name, values in lists.items()}
+    figures |= {"change": mean_or_none(changes.result), "true_change": mean_or_none(changes.truth)}
+    still = not figures["true_change"]
+    figures["change_ratio"] = None if still else figures["change"] / figures["true_change"]
+    figures["change_error"] = mean_or_none(changes.error)
+    return figures | (_pose_figures(pair, instruments.detector) if instruments.detector else {})
+
+
+def _pose_figures(pair: Pair, detector: Detector) -> dict[str, float | None]:
+    """The followed persons' joints; a pass of its own, as following may look some frames ahead."""
+    found, near = [], []
+    results = read_frames(pair.result.path, count=pair.frames)
+    truths = read_frames(pair.truth.path, pair.step, pair.frames)
+    aspect = pair.truth.width / pair.truth.height
+    for pose, truth in zip(_poses(results, detector), _poses(truths, detector), strict=True):
+        distances = joint_distances(pose, truth, aspect)
+        found += distances[np.isfinite(distances)].tolist()
+        near += (distances[~np.isnan(distances)] <= NEAR).tolist()
+    return {"pose_distance": mean_or_none(found), "pose_near": mean_or_none(near)}
+
+
+def _poses(frames: Iterator[np.ndarray], detector: Detector) -> Iterator[Pose | None]:
+    for people, person in follow(detector(frame) for frame in frames):
+        yield None if person is None else to_pose(people.keypoints[person], people.scores[person])

@@ -1,0 +1,56 @@
+"""Judge puppet weights on held-out puppets: every character and every pair of characters is a job of its own."""
+
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from tqdm import tqdm
+
+from puppet.across_score import score_pair
+from puppet.image_score import score_character
+from puppet.score_options import Options, check, has_detector
+
+
+def run(options: Options) -> dict[str, Any]:
+    """A record for each character and each pair of characters, in order: what puppet.score_tables makes tables of.
+
+    Raises UserError as `check` does.
+    """
+    start = time.monotonic()
+    check(options)
+    jobs = [(score_character, options, k) for k in range(options.characters)]
+    pairs = [(score_pair, options, k) for k in range(options.across if has_detector(options) else 0)]
+    # The long ones first, so that no worker is left alone with one at the end.
+    ordered = jobs[: options.motion] + pairs + jobs[options.motion :]
+    records = list(tqdm(_work(options, ordered), total=len(ordered)))
+    records.sort(key=lambda record: record["number"])
+    return {
+        "options": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()},
+        "characters": [record for record in records if record["kind"] == "character"],
+        "pairs": [record for record in records if record["kind"] == "pair"],
+        "seconds": time.monotonic() - start,
+    }
+
+
+def _work(options: Options, jobs: Sequence[tuple]) -> Iterator[dict[str, Any]]:
+    """Run the jobs here, or in `workers` processes of one thread each; in any order."""
+    if options.workers == 1:
+        yield from map(_do, jobs)
+        return
+    with multiprocessing.get_context("spawn").Pool(options.workers, _one_thread) as pool:
+        yield from pool.imap_unordered(_do, jobs)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def _do(job: tuple) -> dict[str, Any]:
+    score, options, k = job
+    return score(options, k)

@@ -1,0 +1,139 @@
+"""What is measured on puppets, with which weights; and how a model is asked for a clip."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from musepose.device import choose_device
+from musepose.errors import UserError
+from musepose.models.weights import WeightPaths, check_weights
+from musepose.pipeline import Pose2VideoPipeline
+from musepose.pose.detector import PoseDetector
+from puppet.scenes import SPAN
+
+RENDERED = 384  # pixels, side of the pictures that a user would have
+RATE = 15  # frames a second
+CLIP_START = 1.8  # seconds into a scene
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured, with which weights. The flags of evaluate.py of the same names say what each one means."""
+
+    weights: Path
+    inference_config: Path
+    stage_1_config: Path
+    yolox_config: Path
+    dwpose_config: Path
+    stage: int  # 1: without motion modules
+    size: int  # pixels
+    steps: int
+    cfg: float
+    context_frames: int
+    context_overlap: int
+    characters: int
+    clip_frames: int
+    baseline_frames: int  # of the clip's first ones, for the references and poses that are not its own
+    motion: int  # so many of the characters over three windows too, and with stage 1 alone
+    across: int  # pairs of characters
+    workers: int
+    device: str
+
+    @property
+    def long_frames(self) -> int:
+        """Three windows."""
+        return 3 * self.context_frames - 2 * self.context_overlap
+
+    @property
+    def detector_weights(self) -> tuple[Path, Path]:
+        return self.weights / "dwpose" / "yolox.pth", self.weights / "dwpose" / "dwpose.pth"
+
+
+@functools.cache
+def load_pipeline(options: Options, stage: int) -> Pose2VideoPipeline:
+    """Once a process. Raises UserError as `check_weights` does."""
+    return Pose2VideoPipeline.from_published(weight_paths(options, stage), choose_device(options.device))
+
+
+@functools.cache
+def load_detector(options: Options) -> PoseDetector:
+    """Once a process. Raises UserError as PoseDetector does."""
+    yolox, dwpose = options.detector_weights
+    return PoseDetector(options.yolox_config, yolox, options.dwpose_config, dwpose, device=options.device)
+
+
+def has_detector(options: Options) -> bool:
+    return all(path.is_file() for path in options.detector_weights)
+
+
+def weight_paths(options: Options, stage: int) -> WeightPaths:
+    config = options.inference_config if stage == 2 else options.stage_1_config
+    return WeightPaths.published(options.weights, config)
+
+
+def check(options: Options) -> None:
+    """Raises UserError: weights that do not fit, numbers that do not go together. Loads no model."""
+    if options.context_overlap >= options.context_frames:
+        raise UserError(
+            f"--context_overlap {options.context_overlap} is not below --context_frames {options.context_frames}: "
+            "lower --context_overlap"
+        )
+    longest = int((SPAN - CLIP_START) * RATE) + 1
+    for name, frames in (("--clip_frames", options.clip_frames), ("three windows of --context_frames", three(options))):
+        if frames > longest:
+            raise UserError(f"{name} make {frames} frames, a scene has {longest}: give less")
+    if options.baseline_frames > options.clip_frames:
+        raise UserError(
+            f"--baseline_frames is {options.baseline_frames}, --clip_frames {options.clip_frames}: lower the former"
+        )
+    choose_device(options.device)
+    for stage in stages(options):
+        check_weights(weight_paths(options, stage))
+
+
+def three(options: Options) -> int:
+    """Frames of the longest clip that is wanted over several windows."""
+    return options.long_frames if options.motion else 0
+
+
+def stages(options: Options) -> list[int]:
+    """The models that are run: the one that is judged, and stage 1 alone for comparison."""
+    return [2, 1] if options.stage == 2 and options.motion else [options.stage]
+
+
+def animate(
+    pipeline: Pose2VideoPipeline,
+    reference: Image.Image,
+    poses: Sequence[np.ndarray],
+    options: Options,
+    seed: int,
+    long: bool = False,  # over overlapping windows; else all frames in one
+) -> list[np.ndarray]:
+    """→ (size, size, 3) uint8 RGB, one a pose."""
+    context = (options.context_frames, options.context_overlap) if long else (len(poses), 0)
+    frames = pipeline.stream(
+        reference,
+        poses,
+        width=options.size,
+        height=options.size,
+        num_frames=len(poses),
+        num_inference_steps=options.steps,
+        guidance_scale=options.cfg,
+        seed=seed,
+        context_frames=context[0],
+        context_overlap=context[1],
+    )
+    return list(frames)
+
+
+@torch.no_grad()
+def autoencode(pipeline: Pose2VideoPipeline, picture: np.ndarray) -> np.ndarray:
+    """A picture (h, w, 3) uint8 through the VAE and back: no model in its latents can do much better."""
+    height, width = picture.shape[:2]
+    decoded = pipeline.decode(pipeline.encode_reference(Image.fromarray(picture), width, height))[0]
+    return (decoded * 255).round().byte().numpy().transpose(1, 2, 0)
