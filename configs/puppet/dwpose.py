@@ -1,0 +1,61 @@
+# The puppets' keypoint network: RTMPose as in configs/dwpose for 192 x 256 pixels, a quarter as wide and shallow. Its
+# backbone ends at stride 16, which saves a stage and leaves the head as many cells as 288 x 384 has at stride 32.
+default_scope = "mmpose"
+
+_input = (192, 256)  # width, height
+_codec = dict(
+    type="SimCCLabel", input_size=_input, sigma=(4.9, 5.66), simcc_split_ratio=2.0, normalize=False, use_dark=False
+)
+
+model = dict(
+    type="TopdownPoseEstimator",
+    data_preprocessor=dict(
+        type="PoseDataPreprocessor", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
+    ),
+    backbone=dict(
+        _scope_="mmdet",
+        type="CSPNeXt",
+        # in and out channels before widening, blocks, whether they have a shortcut, whether pooling comes first
+        arch_ovewrite=[[64, 128, 1, True, False], [128, 256, 2, True, False], [256, 512, 2, True, True]],
+        expand_ratio=0.5,
+        widen_factor=0.25,
+        out_indices=(3,),
+        channel_attention=True,
+        norm_cfg=dict(type="BN"),
+        act_cfg=dict(type="SiLU"),
+    ),
+    head=dict(
+        type="RTMCCHead",
+        in_channels=128,
+        out_channels=133,
+        input_size=_input,
+        in_featuremap_size=(12, 16),
+        simcc_split_ratio=2.0,
+        final_layer_kernel_size=3,
+        gau_cfg=dict(
+            hidden_dims=128,
+            s=64,
+            expansion_factor=2,
+            dropout_rate=0.0,
+            drop_path=0.0,
+            act_fn="SiLU",
+            use_rel_bias=False,
+            pos_enc=False,
+        ),
+        loss=dict(type="KLDiscretLoss", use_target_weight=True, beta=10.0, label_softmax=True),
+        decoder=_codec,
+    ),
+    test_cfg=dict(flip_test=True),
+)
+
+test_dataloader = dict(
+    dataset=dict(
+        type="CocoWholeBodyDataset",  # names the 133 keypoints and which of them a mirror exchanges
+        pipeline=[
+            dict(type="LoadImage"),
+            dict(type="GetBBoxCenterScale"),
+            dict(type="TopdownAffine", input_size=_input),
+            dict(type="PackPoseInputs"),
+        ],
+    )
+)

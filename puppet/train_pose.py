@@ -1,0 +1,148 @@
+"""Train the puppets' person detector (YOLOX) and keypoint network (RTMPose), one after the other or side by side.
+
+    OMP_NUM_THREADS=1 python -m puppet.train_pose --part yolox [--resume latest]
+    OMP_NUM_THREADS=1 python -m puppet.train_pose --part dwpose [--resume latest]
+
+The published project takes both from DWPose, so this script is the puppet world's own. Every draw depends on the seed
+and the step alone: a run that was interrupted and resumed ends with the weights of one that was not.
+"""
+
+import math
+from collections import deque
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from musepose.errors import Parser, run_script
+from musepose.files import complete_file, require_file
+from musepose.pose import mm_compat
+from musepose.training.states import States
+from puppet.pose_networks import Dwpose, Yolox, half_tensors
+from puppet.pose_pictures import SHOTS, Shot, make_shots
+from puppet.pose_samples import LEAST_SHOWN, Boxed, Pointed, boxed, pointed
+from puppet.world import HELD_OUT
+
+PARTS = {"yolox": Yolox, "dwpose": Dwpose}
+
+
+class Pool:
+    """The newest pictures of an endless row; which they are depends on the step alone."""
+
+    def __init__(self, step: int, set_ups: int):
+        self.set_ups = set_ups
+        self.shots = deque((s for n in range(set_ups) for s in make_shots((step + n) % HELD_OUT)), set_ups * SHOTS)
+
+    def advance(self, step: int) -> None:
+        """Replace the oldest set-up, after `step` steps were done."""
+        self.shots.extend(make_shots((step + self.set_ups - 1) % HELD_OUT))
+
+
+def draw(pool: Pool, network: nn.Module, batch: int, rng: np.random.Generator) -> Boxed | Pointed:
+    """A batch for one of the networks, varied at random."""
+    if isinstance(network, Yolox):
+        return boxed([pool.shots[i] for i in rng.choice(len(pool.shots), batch)], network.side, rng)
+    figures = shown_figures(pool.shots)
+    chosen = [figures[i] for i in rng.choice(len(figures), batch)]
+    return pointed(chosen, network.size, network.swapped, rng)
+
+
+def held_out_batches(network: nn.Module, set_ups: int, batch: int = 32) -> list[Boxed | Pointed]:
+    """What the figures in the log come from, prepared as at inference."""
+    shots = [shot for n in range(set_ups) for shot in make_shots(HELD_OUT + n)]
+    if isinstance(network, Yolox):
+        return [boxed(shots[i : i + batch], network.side) for i in range(0, len(shots), batch)]
+    figures = shown_figures(shots)
+    return [pointed(figures[i : i + batch], network.size, network.swapped) for i in range(0, len(figures), batch)]
+
+
+def shown_figures(shots) -> list[tuple[Shot, int]]:
+    return [(shot, i) for shot in shots for i in np.flatnonzero(shot.shown >= LEAST_SHOWN)]
+
+
+def judge(network: nn.Module, batches: list) -> str:
+    """One line with the mean figures over held-out batches."""
+    network.eval()
+    figures = [network.judge(batch) for batch in batches]
+    return "  ".join(f"{name} {np.mean([f[name] for f in figures]):.2f} %" for name in figures[0])
+
+
+def ramped(average: Tensor, value: Tensor, steps: Tensor, decay: float) -> Tensor:
+    """An exponential mean that forgets the first steps faster."""
+    kept = min(decay, (1 + float(steps)) / (10 + float(steps)))
+    return average * kept + value * (1 - kept) if average.is_floating_point() else value
+
+
+def train(part: str, config: DictConfig, resume: str | None) -> Path:
+    """Train one of the two networks and write its weights. → the file."""
+    settings, solver = config[part], config.solver
+    accelerator = Accelerator(cpu=True, mixed_precision=solver.mixed_precision)
+    torch.manual_seed(config.seed)
+    network = PARTS[part](require_file(Path(settings.config), "name the mm config in the training's config"))
+    optimizer = torch.optim.AdamW(groups(network, solver.weight_decay), settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda s: min(1, (s + 1) / solver.warmup_steps) * (0.5 + 0.5 * math.cos(math.pi * min(s / settings.steps, 1))),
+    )
+    mean = AveragedModel(network, avg_fn=partial(ramped, decay=solver.ema_decay), use_buffers=True)
+    model, optimizer = accelerator.prepare(network, optimizer)
+    accelerator.register_for_checkpointing(mean, schedule)
+    states = States(accelerator, Path(config.output_dir) / part, config.total_limit)
+    done = states.load(resume)
+    pool, held_out = Pool(done, config.pool), held_out_batches(network, config.judged)
+    mean_loss = 0.0
+    for step in range(done, settings.steps):
+        network.train()
+        batch = draw(pool, network, settings.batch, np.random.default_rng([config.seed, step]))
+        loss = model(batch)
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(network.parameters(), solver.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        mean.update_parameters(network)
+        pool.advance(step + 1)
+        mean_loss += loss.item() / config.log_steps
+        last = step + 1 == settings.steps
+        if (step + 1) % config.log_steps == 0:
+            print(f"{part} step {step + 1}/{settings.steps}  loss {mean_loss:.4f}", flush=True)
+            mean_loss = 0.0
+        if (step + 1) % config.judging_steps == 0 or last:
+            print(f"{part} step {step + 1}/{settings.steps}  held out: {judge(mean.module, held_out)}", flush=True)
+        if (step + 1) % config.checkpointing_steps == 0 or last:
+            states.save(step + 1)
+    path = Path(config.save_dir) / f"{part}.pth"
+    with complete_file(path) as partial_path:
+        torch.save(dict(state_dict=half_tensors(mean.module.model)), partial_path)
+    print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB", flush=True)
+    return path
+
+
+def groups(network: nn.Module, weight_decay: float) -> list[dict]:
+    """Parameters for the optimiser: norms and biases are not decayed."""
+    named = [p for p in network.parameters() if p.requires_grad]
+    return [
+        dict(params=[p for p in named if p.ndim > 1], weight_decay=weight_decay),
+        dict(params=[p for p in named if p.ndim <= 1], weight_decay=0.0),
+    ]
+
+
+def main() -> None:
+    parser = Parser(prog="-m puppet.train_pose", description=__doc__.split("\n")[0])
+    parser.add_argument("--part", choices=list(PARTS), required=True, help="which of the two networks")
+    parser.add_argument("--config", type=Path, default=Path("configs/puppet/train_pose.yaml"))
+    parser.add_argument("--resume", help="latest, or the folder of a training state")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings other than the config's")
+    arguments = parser.parse_args()
+    config = OmegaConf.load(require_file(arguments.config, "give the config with --config"))
+    with mm_compat.quiet():
+        train(arguments.part, OmegaConf.merge(config, OmegaConf.from_dotlist(arguments.set)), arguments.resume)
+
+
+if __name__ == "__main__":
+    run_script(main)
