@@ -17,6 +17,8 @@ from musepose.pose.skeleton import (
 
 JOINT_RADIUS = 4  # pixels
 HAND_POINT_RADIUS = 3
+FACE_POINT_RADIUS = 3
+FACE_POINT_COLOUR = (255, 255, 255)
 LIMB_BRIGHTNESS = 0.6  # limbs are darkened, so that the joints on top of them stand out
 WIDEST_STROKE = 8
 
@@ -48,7 +50,12 @@ def video_size(image_width: int, image_height: int) -> tuple[int, int]:
     return max(2, int(VIDEO_HEIGHT * image_width / image_height) // 2 * 2), VIDEO_HEIGHT
 
 
-def draw_video_frame(pose: Pose | None, frame_size: tuple[int, int], image_size: tuple[int, int]) -> np.ndarray:
+def draw_video_frame(
+    pose: Pose | None,
+    frame_size: tuple[int, int],
+    image_size: tuple[int, int],
+    draw_face: bool = False,  # a choice for training; the released weights know no faces
+) -> np.ndarray:
     """One frame of the aligned pose video, uint8 RGB, `video_size(*image_size)`; None gives a black one.
 
     `frame_size` and `image_size` are (width, height) of the dance video and of the reference image, to which the
@@ -57,6 +64,8 @@ def draw_video_frame(pose: Pose | None, frame_size: tuple[int, int], image_size:
     """
     width, height = canvas_size(*frame_size)
     canvas = draw_poses([] if pose is None else [pose], height, width)
+    if draw_face and pose is not None:
+        _draw_face(canvas, pose)
     return cv2.resize(canvas, video_size(*image_size), interpolation=cv2.INTER_LINEAR)
 
 
@@ -119,3 +128,9 @@ def _draw_hands(canvas: np.ndarray, pose: Pose) -> None:
                 cv2.line(canvas, hand[start].tolist(), hand[end].tolist(), colour, thickness)
         for point in hand[found]:
             cv2.circle(canvas, point.tolist(), HAND_POINT_RADIUS, HAND_POINT_COLOUR, thickness=-1)
+
+
+def _draw_face(canvas: np.ndarray, pose: Pose) -> None:
+    """White points, as OpenPose draws a face."""
+    for point in _pixels(pose.face, canvas)[pose.face_visible].astype(int):
+        cv2.circle(canvas, point.tolist(), FACE_POINT_RADIUS, FACE_POINT_COLOUR, thickness=-1)

@@ -74,8 +74,8 @@ def prepare(settings: Settings) -> Job:
     _check_ranges(settings)
     reference = read_image(settings.imgfn_refer)
     dance = probe(settings.vidfn)
-    _check_shape(settings.imgfn_refer, *reference.size)
-    _check_shape(settings.vidfn, dance.width, dance.height)
+    check_shape(settings.imgfn_refer, *reference.size)
+    check_shape(settings.vidfn, dance.width, dance.height)
     frames = min(settings.max_frame or dance.frames, dance.frames)
     if settings.align_frame >= frames:
         used = f"{dance.path} has {dance.frames} frames" if frames == dance.frames else f"--max_frame is {frames}"
@@ -86,7 +86,7 @@ def prepare(settings: Settings) -> Job:
     _check_outputs(settings, aligned, demo)
     job = Job(settings, reference, dance, frames, aligned, demo, image_source, video_source, known)
     if job.detect_image or job.detect_video:
-        _check_detector_files(settings)
+        check_detector_files(settings)
     return job
 
 
@@ -100,7 +100,8 @@ def _check_ranges(settings: Settings) -> None:
         raise UserError(f"--scale_from is {settings.scale_from}: give {' or '.join(SCALE_FROM)}")
 
 
-def _check_shape(path: Path, width: int, height: int) -> None:
+def check_shape(path: Path, width: int, height: int) -> None:
+    """Raises UserError where a picture or video is much longer than high, or the other way round."""
     if max(width, height) > LONGEST_SHAPE * min(width, height):
         raise UserError(f"{path} is {width} x {height}, no shape for a person: crop it to at most {LONGEST_SHAPE} : 1")
 
@@ -146,8 +147,11 @@ def _check_outputs(settings: Settings, aligned: Path, demo: Path) -> None:
         check_writable(path)
 
 
-def _check_detector_files(settings: Settings) -> None:
-    """Configs and weights are there; here and not in the detector's module, which imports torch."""
+def check_detector_files(settings: object) -> None:
+    """Configs and weights are there; here and not in the detector's module, which imports torch.
+
+    `settings` has them as attributes of the flags' names. Raises UserError.
+    """
     for flag in ("yolox_config", "dwpose_config", "yolox_ckpt", "dwpose_ckpt"):
         remedy = DOWNLOAD_HINT if flag.endswith("ckpt") else "check the path"
         require_file(getattr(settings, flag), f"{remedy}, or give another with --{flag}")

@@ -136,7 +136,7 @@ def _pose(keypoints: Keypoints, row: int) -> Pose | None:
 
 def _detect_image(job: Job, detector: Detector) -> Keypoints:
     people = detector(np.asarray(job.reference))
-    keypoints = _gather([(people, choose_person(people))])
+    keypoints = gather_keypoints([(people, choose_person(people))])
     if _pose(keypoints, 0) is None:  # said before the long work on the video
         raise _nobody_in_image(job)
     return keypoints
@@ -144,10 +144,10 @@ def _detect_image(job: Job, detector: Detector) -> Keypoints:
 
 def _detect_video(job: Job, detector: Detector) -> Keypoints:
     found = (detector(frame) for _, frame in _dance_frames(job, "detecting"))
-    return _gather(follow(found))
+    return gather_keypoints(follow(found))
 
 
-def _gather(chosen: Iterable[tuple[People, int | None]]) -> Keypoints:
+def gather_keypoints(chosen: Iterable[tuple[People, int | None]]) -> Keypoints:
     """The chosen person's points in each picture; of the others nothing is kept."""
     points, scores = [], []
     for people, person in chosen:
