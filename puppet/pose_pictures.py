@@ -54,11 +54,11 @@ def make_shots(number: int, short_side: int | None = None, people: int | None = 
     side, people = short_side or side, people or 1 + pair
     width, height = (round(side * factor) for factor in (max(aspect, 1), max(1 / aspect, 1)))
     stage = paint_backdrop(make_backdrop(number), width, height)
-    cast = [(make_character(n), make_dance(n), rng.uniform(0, 8)) for n in (number, _partner(number))[:people]]
+    cast = [(make_character(n), make_dance(n), rng.uniform(0, 8)) for n in (number, partner(number))[:people]]
     return [_shot(rng, cast, stage) for _ in range(SHOTS)]
 
 
-def _partner(number: int) -> int:
+def partner(number: int) -> int:
     """Another number on the same side of HELD_OUT, and below those of the example files."""
     first = number // HELD_OUT * HELD_OUT
     return first + (number - first + HELD_OUT // 2) % HELD_OUT

@@ -12,7 +12,7 @@ import puppet.train_pose as program
 from musepose.pose.detector import PoseDetector
 from musepose.pose.keypoints import People
 from puppet.pose_networks import Dwpose, Yolox, box_iou, simcc_labels
-from puppet.pose_pictures import make_shots
+from puppet.pose_pictures import make_shots, partner
 from puppet.pose_samples import boxed, pointed
 from puppet.pose_score import score_detector
 from puppet.world import HELD_OUT
@@ -200,10 +200,8 @@ def test_varied_boxes_stay_around_the_figure(shots):
 
 
 def test_scenes_for_judging_are_never_those_for_training():
-    from puppet.pose_pictures import _partner
-
-    assert max(_partner(n) for n in (0, HELD_OUT // 2, HELD_OUT - 1)) < HELD_OUT
-    assert all(HELD_OUT <= _partner(HELD_OUT + n) < 2 * HELD_OUT for n in (0, HELD_OUT // 2, HELD_OUT - 1))
+    assert max(partner(n) for n in (0, HELD_OUT // 2, HELD_OUT - 1)) < HELD_OUT
+    assert all(HELD_OUT <= partner(HELD_OUT + n) < 2 * HELD_OUT for n in (0, HELD_OUT // 2, HELD_OUT - 1))
 
 
 def test_box_iou():
