@@ -110,6 +110,8 @@ def _pairs(given: dict[str, Any]) -> int:
     step, resize = given.get("truth_step", 1), given.get("resize", False)
     pairs = check_pairs(find_pairs(given["pairs"]), given.get("frames"), step, resize)
     instruments = _instruments(given)
+    if instruments.fvd:
+        instruments.fvd.check(pair.frames for pair in pairs)
     rows = []
     for number, pair in enumerate(pairs, 1):
         print(f"[{number}/{len(pairs)}] {pair.result.path}: {pair.frames} frames", flush=True)

@@ -96,8 +96,9 @@ def tables(summary: Mapping[str, Any], options: Mapping[str, Any], seconds: floa
     if across["pairs"]:
         limbs, error, joints = (_percent(across[name]) for name in ("limbs_right", "limb_error", "joints_right"))
         parts.append(
-            f"Across characters, {across['pairs']} pairs, of which {across['not_aligned']} could not be aligned: {limbs} "
-            f"of the aligned limb lengths are within {SAME_LENGTH:.0%} of the target's own (mean error {error}), "
+            f"Across characters, {across['pairs']} pairs, of which {across['not_aligned']} could not be aligned: "
+            f"{limbs} of the aligned limb lengths are within {SAME_LENGTH:.0%} of the target's own "
+            f"(mean error {error}), "
             f"{joints} of the joints in the generated frames within {NEAR:.0%} of the torso length."
         )
     return "\n\n".join([*parts, f"Measured in {seconds / 60:.1f} minutes."])

@@ -1,5 +1,6 @@
 """Measures that a network makes, LPIPS and FVD; the user supplies each network as a TorchScript file."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -59,7 +60,7 @@ class Fvd:
         self.network = load_network(path, "--fvd", device)
         self.features: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])  # of results, of truths
         self._clips: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-        known = {argument.name for argument in self.network._get_method("forward").schema.arguments}
+        known = {argument.name for argument in self.network.forward.schema.arguments}
         self._options = {name: value for name, value in I3D_OPTIONS.items() if name in known}
 
     def start_video(self) -> None:
@@ -74,13 +75,16 @@ class Fvd:
                 features.append(self._features(clip))
                 clip.clear()
 
-    def distance(self) -> float:
-        """Raises UserError where there are fewer than two clips: they have no covariance."""
-        if len(self.features[0]) < 2:
+    def check(self, frames: Iterable[int]) -> None:
+        """Raises UserError where videos of so many frames make fewer than two clips: they have no covariance."""
+        if sum(count // self.clip_frames for count in frames) < 2:
             raise UserError(
                 f"--fvd needs at least two clips of {self.clip_frames} frames: give more or longer videos, "
                 "or lower --fvd_frames"
             )
+
+    def distance(self) -> float:
+        """Between all that was added; few clips say little, as the covariance of d features wants more than d."""
         return frechet_distance(*(np.stack(features) for features in self.features))
 
     @torch.no_grad()
