@@ -1,7 +1,7 @@
 """The image stage: one reference picture and a skeleton video → the video of that person in those poses."""
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,6 +28,12 @@ CLIP_SIDE = 224
 CLIPImageProcessor = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
 
 Progress = Callable[[str, int, int], None]  # stage ("denoising" or "decoding"), done, total
+
+
+def clip_pixels(pictures: Sequence[Image.Image]) -> Tensor:
+    """Pictures → b 3 224 224 as CLIP wants them, squeezed into the square."""
+    squares = [picture.convert("RGB").resize((CLIP_SIDE, CLIP_SIDE)) for picture in pictures]
+    return CLIPImageProcessor()(squares, return_tensors="pt").pixel_values
 
 
 @dataclass
@@ -108,7 +114,6 @@ class Pose2VideoPipeline(DiffusionPipeline):
         )
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.reference_processor = VaeImageProcessor(self.vae_scale_factor, do_convert_rgb=True)
-        self.clip_processor = CLIPImageProcessor()
 
     @classmethod
     def from_published(
@@ -217,8 +222,7 @@ class Pose2VideoPipeline(DiffusionPipeline):
 
     def embed_reference(self, reference: Image.Image) -> Tensor:
         """→ 1 1 d: the picture's CLIP embedding, as the one token of the cross-attention."""
-        square = reference.convert("RGB").resize((CLIP_SIDE, CLIP_SIDE))
-        pixels = self.clip_processor(square, return_tensors="pt").pixel_values
+        pixels = clip_pixels([reference])
         encoder = self.image_encoder
         return encoder(pixels.to(encoder.device, encoder.dtype)).image_embeds[:, None]
 
@@ -253,6 +257,8 @@ class Pose2VideoPipeline(DiffusionPipeline):
         if not 1 <= steps <= self.scheduler.config.num_train_timesteps:
             raise ValueError(f"{steps} steps: 1 to {self.scheduler.config.num_train_timesteps} are possible")
         check_windows(context_frames, context_overlap)
-        max_frames = self.denoising_unet.config.motion_module["max_frames"]
-        if context_frames > max_frames:
-            raise ValueError(f"context_frames is {context_frames}: the motion modules know {max_frames} positions")
+        motion = self.denoising_unet.config.motion_module
+        if motion and context_frames > motion["max_frames"]:
+            raise ValueError(
+                f"context_frames is {context_frames}: the motion modules know {motion['max_frames']} positions"
+            )

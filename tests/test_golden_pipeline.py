@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny_weights import tensor_by_rule, tiny_models
 
-from musepose.pipeline import Pose2VideoPipeline
+from musepose.pipeline import Pose2VideoPipeline, clip_pixels
 
 GOLDEN = Path(__file__).parent / "golden"
 SCHEDULER = dict(
@@ -73,7 +73,7 @@ def test_the_weights_follow_the_rule(model, key, shape, first):
 @torch.no_grad()
 def test_clip_embedding(name):
     _, expected, _, reference = load(name)
-    pixels = pipeline().clip_processor(reference.convert("RGB").resize((224, 224)), return_tensors="pt").pixel_values
+    pixels = clip_pixels([reference])
     assert error(pixels, expected["clip.pixels"]) < 1e-5
     assert error(pipeline().embed_reference(reference)[:, 0], expected["clip.embeds"]) < 1e-5
 

@@ -40,6 +40,10 @@ class Attention(nn.Module):
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Projected query (b, n, c), key and value (b, m, c) → (b, n, c), before the output projection."""
         query, key, value = (rearrange(x, "b n (h d) -> b h n d", h=self.heads) for x in (query, key, value))
+        if query.device.type == "cpu" and query.dtype == torch.bfloat16:
+            # There the fused kernel is slower than the plain products, up to four times at small sizes.
+            weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(dim=-1)
+            return rearrange(weights.to(value.dtype) @ value, "b h n d -> b n (h d)")
         return rearrange(F.scaled_dot_product_attention(query, key, value), "b h n d -> b n (h d)")
 
 
@@ -67,14 +71,12 @@ class SpatialBlock(nn.Module):
         x: Tensor,  # (b f) n c
         context: BlockContext,
         frames: int,
-        features: list[Tensor] | None = None,  # if given, the self-attention's input is appended
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
+        """→ the block's output, and the self-attention's input, which is what a reference gives; both (b f) n c."""
         normed = self.norm1(x)
-        if features is not None:
-            features.append(normed)
         x = x + self._self_attention(normed, context, frames)
         x = x + context.text.repeat_interleave(frames, dim=0)[:, None]
-        return x + self.ff(self.norm3(x))
+        return x + self.ff(self.norm3(x)), normed
 
     def _self_attention(self, x: Tensor, context: BlockContext, frames: int) -> Tensor:
         attn = self.attn1
@@ -102,11 +104,12 @@ class SpatialTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([SpatialBlock(dim, heads, context_dim)])
         self.proj_out = nn.Conv2d(dim, dim, 1)
 
-    def forward(self, x: Tensor, context: BlockContext, frames: int, features: list[Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: BlockContext, frames: int) -> tuple[Tensor, Tensor]:
+        """→ the output, and the block's self-attention input (b f) n c."""
         height, width = x.shape[-2:]
         hidden = rearrange(self.proj_in(self.norm(x)), "b c h w -> b (h w) c")
-        hidden = self.transformer_blocks[0](hidden, context, frames, features)
-        return x + self.proj_out(rearrange(hidden, "b (h w) c -> b c h w", h=height, w=width))
+        hidden, normed = self.transformer_blocks[0](hidden, context, frames)
+        return x + self.proj_out(rearrange(hidden, "b (h w) c -> b c h w", h=height, w=width)), normed
 
 
 class PositionalEncoding(nn.Module):

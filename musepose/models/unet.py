@@ -14,6 +14,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from musepose.models.attention import BlockContext, MotionModule, SpatialBlock, SpatialTransformer
 
@@ -37,13 +38,29 @@ class Level(nn.Module):
         self.attentions = nn.ModuleList(attentions)
         self.motion_modules = nn.ModuleList(motions)
 
+        self.gradient_checkpointing = False  # set by diffusers' enable_gradient_checkpointing
+
     def layer(self, index: int, x: Tensor, run: Pass) -> Tensor:
-        x = self.resnets[index](x, run.temb)
-        if index < len(self.attentions):
-            x = self.attentions[index](x, next(run.contexts), run.frames, run.features)
-        if index < len(self.motion_modules):
-            x = self.motion_modules[index](x, run.frames)
+        context = next(run.contexts) if index < len(self.attentions) else None
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            x, features = checkpoint(self._layer, index, x, run.temb, context, run.frames, use_reentrant=False)
+        else:
+            x, features = self._layer(index, x, run.temb, context, run.frames)
+        if run.features is not None and features is not None:
+            run.features.append(features)
         return x
+
+    def _layer(
+        self, index: int, x: Tensor, temb: Tensor, context: BlockContext | None, frames: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """→ the layer's output, and its self-attention input where it has one."""
+        features = None
+        x = self.resnets[index](x, temb)
+        if context is not None:
+            x, features = self.attentions[index](x, context, frames)
+        if index < len(self.motion_modules):
+            x = self.motion_modules[index](x, frames)
+        return x, features
 
 
 class UNet(ModelMixin, ConfigMixin):
@@ -52,7 +69,7 @@ class UNet(ModelMixin, ConfigMixin):
     The arguments are those of an SD-1.5 UNet's config.json, and the two that tell the jobs apart.
     """
 
-    _supports_gradient_checkpointing = False
+    _supports_gradient_checkpointing = True
 
     @register_to_config
     def __init__(
@@ -151,7 +168,7 @@ class UNet(ModelMixin, ConfigMixin):
     def forward(
         self,
         sample: Tensor,  # (b f) c h w
-        timestep: Tensor | float,  # one for all, or (b,)
+        timestep: Tensor | float,  # one for all, (b,), or (b f,)
         context: Sequence[BlockContext],  # from `prepare`
         pose_features: Tensor | None = None,  # (b f) c h w or f c h w, added behind conv_in
         frames: int = 1,
@@ -191,4 +208,4 @@ class UNet(ModelMixin, ConfigMixin):
     def _embed(self, timestep: Tensor | float, sample: Tensor, frames: int) -> Tensor:
         timesteps = torch.as_tensor(timestep, device=sample.device).reshape(-1)
         temb = self.time_embedding(self.time_proj(timesteps).to(sample.dtype))
-        return temb if len(temb) == 1 else temb.repeat_interleave(frames, dim=0)
+        return temb if len(temb) in (1, len(sample)) else temb.repeat_interleave(frames, dim=0)

@@ -7,7 +7,7 @@ more than one copy of the weights.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from musepose.files import DOWNLOAD_HINT, require_file
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
 
+MODELS = ("vae", "image_encoder", "reference_unet", "denoising_unet", "pose_guider")
 INFERENCE_CONFIG = Path(__file__).parents[2] / "configs" / "inference_v2.yaml"
 # What an SD-1.5-type UNet's config.json may say and this UNet does: anything else is another architecture.
 FIXED_UNET_CONFIG = {
@@ -49,7 +50,6 @@ FIXED_MOTION_CONFIG = {
     "use_inflated_groupnorm": True,
     "unet_use_cross_frame_attention": False,
     "unet_use_temporal_attention": False,
-    "use_motion_module": True,
     "motion_module_resolutions": [1, 2, 4, 8],
     "motion_module_mid_block": True,
     "motion_module_decoder_only": False,
@@ -94,23 +94,40 @@ def check_weights(paths: WeightPaths) -> None:
     Raises UserError: something is missing, truncated, no checkpoint, or of another architecture.
     """
     for name, model in _empty_models(paths):
-        _gather(model, _sources(name, paths), warn=True)
+        _gather(model, _sources(name, model, paths), warn=True)
 
 
-def load_models(paths: WeightPaths, device: torch.device | str, dtype: torch.dtype) -> dict[str, nn.Module]:
-    """→ vae, image_encoder, reference_unet, denoising_unet, pose_guider: in eval mode, without gradients.
+def load_models(
+    paths: WeightPaths, device: torch.device | str, dtype: torch.dtype, names: Container[str] = MODELS
+) -> dict[str, nn.Module]:
+    """→ those of `names`, among them all by default: in eval mode, without gradients.
 
     Raises UserError as `check_weights` does.
     """
     models = {}
     for name, model in _empty_models(paths):
-        tensors = _gather(model, _sources(name, paths))
+        if name not in names:
+            continue
+        tensors = _gather(model, _sources(name, model, paths))
         for key in list(tensors):
             tensors[key] = tensors[key].to(device, dtype)
         model.load_state_dict(tensors, strict=False, assign=True)  # strictly: _gather has seen to it
         # For the buffers; not diffusers' own `to`, which warns of a cast that has just been done tensor by tensor.
         models[name] = nn.Module.to(model, device, dtype).eval().requires_grad_(False)
     return models
+
+
+def fill_model(name: str, model: nn.Module, paths: WeightPaths, besides: str = "") -> None:
+    """Load the weights of the model `name` into one that exists, except tensors with `besides` in their names.
+
+    `base_unet` stands for the base model's UNet, which both UNets may start from. Raises UserError as `check_weights`.
+    """
+    sources = [_weight_file(paths.base_model / "unet", "diffusion_pytorch_model")]
+    if name != "base_unet":
+        sources = _sources(name, model, paths)
+    if besides:
+        sources.remove(paths.motion_module)
+    model.load_state_dict(_gather(model, sources, besides=besides), strict=False)  # strictly: _gather has seen to it
 
 
 def scheduler_config(paths: WeightPaths) -> dict:
@@ -120,15 +137,15 @@ def scheduler_config(paths: WeightPaths) -> dict:
 
 def _empty_models(paths: WeightPaths) -> Iterator[tuple[str, nn.Module]]:
     """Models whose parameters are on the meta device; their computed buffers are real."""
-    unet = _unet_config(paths.base_model / "unet" / "config.json")
-    motion = _motion_config(paths.inference_config)
+    unet = unet_config(paths.base_model / "unet" / "config.json")
+    motion, guider = motion_config(paths.inference_config), guider_config(paths.inference_config)
     vae, clip = _read_json(paths.vae / "config.json"), _read_json(paths.image_encoder / "config.json")
     builders = {
         "vae": lambda: AutoencoderKL.from_config(vae),
         "image_encoder": lambda: CLIPVisionModelWithProjection(CLIPVisionConfig.from_dict(clip)),
         "reference_unet": lambda: UNet(**unet, has_output=False),
         "denoising_unet": lambda: UNet(**unet, motion_module=motion),
-        "pose_guider": lambda: PoseGuider(unet["block_out_channels"][0]),
+        "pose_guider": lambda: PoseGuider(unet["block_out_channels"][0], **guider),
     }
     for name, build in builders.items():
         try:
@@ -141,16 +158,17 @@ def _empty_models(paths: WeightPaths) -> Iterator[tuple[str, nn.Module]]:
         yield name, model
 
 
-def _sources(name: str, paths: WeightPaths) -> list[Path]:
+def _sources(name: str, model: nn.Module, paths: WeightPaths) -> list[Path]:
     """The files that may hold a model's tensors, the first to hold one wins; the last is opened only if needed."""
     base_unet = paths.base_model / "unet"
+    motion = [paths.motion_module] if getattr(model.config, "motion_module", None) else []
     return {
         "vae": [_weight_file(paths.vae, "diffusion_pytorch_model")],
         "image_encoder": [_weight_file(paths.image_encoder, "pytorch_model", "model")],
         "reference_unet": [paths.reference_unet, _weight_file(base_unet, "diffusion_pytorch_model")],
         "denoising_unet": [
             paths.denoising_unet,
-            paths.motion_module,
+            *motion,
             _weight_file(base_unet, "diffusion_pytorch_model"),
         ],
         "pose_guider": [paths.pose_guider],
@@ -163,12 +181,16 @@ def _weight_file(folder: Path, *stems: str) -> Path:
     return next((path for path in candidates if path.is_file()), folder / f"{stems[0]}.bin")
 
 
-def _gather(model: nn.Module, sources: list[Path], warn: bool = False) -> dict[str, Tensor]:
-    """Every tensor of the model, from the first of the files that holds it, not yet cast.
+def _gather(model: nn.Module, sources: list[Path], warn: bool = False, besides: str = "") -> dict[str, Tensor]:
+    """Every tensor of the model, from the first of the files that holds it, not yet cast; not those named `besides`.
 
     Raises UserError: one is missing or of another shape.
     """
-    wanted = {key: tensor.shape for key, tensor in model.state_dict().items() if not key.endswith(".pe")}
+    wanted = {
+        key: tensor.shape
+        for key, tensor in model.state_dict().items()
+        if not key.endswith(".pe") and not (besides and besides in key)
+    }
     found: dict[str, Tensor] = {}
     is_unet = isinstance(model, UNet)
     for place, path in enumerate(sources):
@@ -178,11 +200,17 @@ def _gather(model: nn.Module, sources: list[Path], warn: bool = False) -> dict[s
         tensors = {_current_name(key, model): tensor for key, tensor in read_checkpoint(path).items()}
         found |= take_matching({key: shape for key, shape in wanted.items() if key not in found}, tensors, path)
         if warn and not spare:
-            surplus = (k for k in tensors if k not in wanted and not k.endswith((".pe", "position_ids")))
+            known = (".pe", "position_ids")
+            surplus = (k for k in tensors if k not in wanted and not k.endswith(known) and not _left_out(k, model))
             warn_of_surplus(surplus, path)
     lacking = next((key for key in wanted if key not in found), "")
     require_all(wanted, found, sources[1] if is_unet and "motion_modules" in lacking else sources[0])
     return found
+
+
+def _left_out(key: str, model: nn.Module) -> bool:
+    """A motion module's tensor where the inference config wants none: nothing to warn of."""
+    return isinstance(model, UNet) and ".motion_modules." in key and not model.config.motion_module
 
 
 def _current_name(key: str, model: nn.Module) -> str:
@@ -193,7 +221,8 @@ def _current_name(key: str, model: nn.Module) -> str:
     return key
 
 
-def _unet_config(path: Path) -> dict:
+def unet_config(path: Path) -> dict:
+    """The sizes in a config.json, for UNet. Raises UserError: no such file, or one of another architecture."""
     config = _read_json(path)
     _require_values(path, config, FIXED_UNET_CONFIG)
     lacking = [key for key in ("block_out_channels", "cross_attention_dim") if key not in config]
@@ -202,8 +231,11 @@ def _unet_config(path: Path) -> dict:
     return {key: config[key] for key in UNET_SIZES if key in config}
 
 
-def _motion_config(path: Path) -> dict:
+def motion_config(path: Path) -> dict | None:
+    """The motion modules' sizes, for UNet; None where `use_motion_module` is off, as after the first training stage."""
     config = _inference_section(path, "unet_additional_kwargs")
+    if config.get("use_motion_module") is False:
+        return None
     _require_values(path, config, FIXED_MOTION_CONFIG)
     kwargs = config.get("motion_module_kwargs") or {}
     types = kwargs.get("attention_block_types", ["Temporal_Self", "Temporal_Self"])
@@ -218,6 +250,19 @@ def _motion_config(path: Path) -> dict:
     }
 
 
+def guider_config(path: Path) -> dict:
+    """`pose_guider_kwargs` of the inference config, where it has them: sizes other than the published ones."""
+    kwargs = _inference_section(path, "pose_guider_kwargs", optional=True)
+    channels = kwargs.get("block_out_channels")
+    if set(kwargs) - {"block_out_channels"} or not (channels is None or _are_widths(channels)):
+        raise UserError(f"{path}: pose_guider_kwargs is {kwargs}: give block_out_channels, four numbers")
+    return kwargs
+
+
+def _are_widths(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(isinstance(width, int) and width > 0 for width in value)
+
+
 def _require_values(path: Path, config: dict, fixed: dict) -> None:
     for key, value in fixed.items():
         given = config.get(key)
@@ -225,12 +270,14 @@ def _require_values(path: Path, config: dict, fixed: dict) -> None:
             raise UserError(f"{path}: {key} is {given}, only {value} is supported: use the published config file")
 
 
-def _inference_section(path: Path, section: str) -> dict:
+def _inference_section(path: Path, section: str, optional: bool = False) -> dict:
     require_file(path, "restore it from the repository (configs/inference_v2.yaml)")
     try:
         config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except Exception as error:  # OmegaConf passes on whatever its YAML reader raises
         raise UserError(f"{path} is no YAML ({str(error).splitlines()[0]}): mend it") from error
+    if optional and isinstance(config, dict) and config.get(section) is None:
+        return {}
     if not isinstance(config, dict) or not isinstance(config.get(section), dict):
         raise UserError(f"{path} has no section {section}: restore it from the repository")
     return config[section]

@@ -1,0 +1,214 @@
+"""The networks in training: where their weights come from, which are trained, one forward pass, how they are saved."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from transformers import CLIPVisionModelWithProjection
+
+from musepose.checkpoints import read_checkpoint, require_all, take_matching
+from musepose.errors import UserError
+from musepose.files import complete_file
+from musepose.models.pose_guider import PoseGuider
+from musepose.models.unet import UNet
+from musepose.models.weights import INFERENCE_CONFIG, WeightPaths, fill_model, guider_config, motion_config, unet_config
+from musepose.settings import DTYPES
+from musepose.training.settings import TrainConfig
+
+MOTION = ".motion_modules."
+
+
+class Animator(nn.Module):
+    """Reference UNet, denoising UNet and pose guider as one module, which is what data-parallel training wraps."""
+
+    def __init__(self, reference_unet: UNet, denoising_unet: UNet, pose_guider: PoseGuider):
+        super().__init__()
+        self.reference_unet, self.denoising_unet, self.pose_guider = reference_unet, denoising_unet, pose_guider
+
+    def forward(
+        self,
+        noisy: Tensor,  # b f c h w
+        timesteps: Tensor,  # b f
+        reference: Tensor,  # b c h w, the reference pictures' latents
+        token: Tensor,  # b 1 d, their CLIP embeddings
+        poses: Tensor,  # b f 3 H W in [0, 1]
+        dropped: Tensor,  # b bool: rows without token and reference
+    ) -> Tensor:
+        """→ the prediction, b f c h w."""
+        order = torch.argsort(dropped.int(), descending=True, stable=True)  # unconditional rows first
+        alone = int(dropped.sum())
+        frames = noisy.shape[1]
+        features = self.reference_unet(reference, 0, self.reference_unet.prepare(token))
+        kept = [feature[order[alone:]] for feature in features]
+        token = torch.where(dropped[:, None, None], 0, token)[order]
+        context = self.denoising_unet.prepare(token, kept if alone < len(order) else None)
+        pose_features = self.pose_guider(poses[order].flatten(0, 1))
+        prediction = self.denoising_unet(
+            noisy[order].flatten(0, 1), timesteps[order].flatten(), context, pose_features, frames=frames
+        ).unflatten(0, (-1, frames))
+        if alone == len(order):  # every trained parameter has a gradient in every step, if one of zeros
+            prediction = prediction + 0 * sum(feature.sum() for feature in features)
+        return prediction[torch.argsort(order)]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What is never trained."""
+
+    vae: AutoencoderKL
+    image_encoder: CLIPVisionModelWithProjection
+
+
+def weight_paths(config: TrainConfig, models: Path) -> WeightPaths:
+    """Where a training's networks lie: the frozen ones as configured, the trained ones in the folder `models`."""
+    names = ("denoising_unet", "reference_unet", "pose_guider", "motion_module")
+    return WeightPaths(
+        base_model=Path(config.base_model_path),
+        vae=Path(config.vae_model_path),
+        image_encoder=Path(config.image_encoder_path),
+        inference_config=Path(config.inference_config or INFERENCE_CONFIG),
+        **{name: models / f"{name}.pth" for name in names},
+    )
+
+
+def build_stage_1(config: TrainConfig) -> Animator:
+    """Both UNets from the base model (or at random), the pose guider at random or from ControlNet's.
+
+    A denoising UNet from nothing begins by predicting zero, and the reference UNet begins as its copy.
+    Raises UserError: a file is missing, or is of another architecture.
+    """
+    paths = weight_paths(config, Path())
+    sizes = unet_config(paths.base_model / "unet" / "config.json")
+    torch.manual_seed(config.seed)
+    denoising, reference = UNet(**sizes), UNet(**sizes, has_output=False)
+    if config.from_scratch:
+        nn.init.zeros_(denoising.conv_out.weight)
+        nn.init.zeros_(denoising.conv_out.bias)
+        reference.load_state_dict(denoising.state_dict(), strict=False)
+    else:
+        for unet in (denoising, reference):
+            fill_model("base_unet", unet, paths)
+    guider = PoseGuider(sizes["block_out_channels"][0], **guider_config(paths.inference_config))
+    if config.controlnet_openpose_path:
+        _load_conditioning_embedding(guider, Path(config.controlnet_openpose_path))
+    return Animator(reference, denoising, guider)
+
+
+def build_stage_2(config: TrainConfig) -> Animator:
+    """Stage 1's networks, frozen, with motion modules from AnimateDiff's file, else such that change nothing yet.
+
+    Raises UserError: a file is missing, or is of another architecture.
+    """
+    paths = weight_paths(config, Path(config.stage1_ckpt_dir))
+    sizes = unet_config(paths.base_model / "unet" / "config.json")
+    motion = motion_config(paths.inference_config)
+    if motion is None:
+        raise UserError(f"{paths.inference_config} has use_motion_module: false: stage 2 trains motion modules")
+    torch.manual_seed(config.seed)
+    denoising = UNet(**sizes, motion_module=motion)
+    reference = UNet(**sizes, has_output=False)
+    guider = PoseGuider(sizes["block_out_channels"][0], **guider_config(paths.inference_config))
+    fill_model("reference_unet", reference, paths)
+    fill_model("pose_guider", guider, paths)
+    fill_model("denoising_unet", denoising, paths, besides=MOTION)
+    if config.mm_path:
+        _load_motion_modules(denoising, Path(config.mm_path))
+    else:
+        for name, parameter in denoising.named_parameters():
+            if MOTION in name and ".temporal_transformer.proj_out." in name:
+                nn.init.zeros_(parameter)
+    return Animator(reference, denoising, guider).requires_grad_(False)
+
+
+def stage_1_parameters(model: Animator) -> list[str]:
+    """The names of what stage 1 trains: all that has an influence on the prediction."""
+    return used_parameters(model)
+
+
+def stage_2_parameters(model: Animator) -> list[str]:
+    """The names of what stage 2 trains: the motion modules."""
+    return [name for name, _ in model.named_parameters() if MOTION in name]
+
+
+def used_parameters(model: Animator) -> list[str]:
+    """The parameters that a gradient reaches, found by a backward pass without data (on the meta device).
+
+    The reference UNet's last layers give no features, and with one CLIP token the queries and keys of the
+    cross-attention and its norm have no influence: left in an optimiser they would only decay.
+    """
+    sizes = model.denoising_unet.config
+    with torch.device("meta"):
+        motion = sizes.motion_module
+        common = {k: v for k, v in sizes.items() if not k.startswith("_") and k not in ("motion_module", "has_output")}
+        copy = Animator(
+            UNet(**common, has_output=False),
+            UNet(**common, motion_module=motion),
+            PoseGuider(**{k: v for k, v in model.pose_guider.config.items() if not k.startswith("_")}),
+        )
+        side = 2 ** (len(sizes.block_out_channels) - 1)
+        features = copy.reference_unet(
+            torch.zeros(1, sizes.in_channels, side, side),
+            torch.zeros(1),
+            copy.reference_unet.prepare(torch.zeros(1, 1, sizes.cross_attention_dim)),
+        )
+        context = copy.denoising_unet.prepare(torch.zeros(1, 1, sizes.cross_attention_dim), features)
+        pose_features = copy.pose_guider(torch.zeros(1, 3, 8 * side, 8 * side))
+        latents = torch.zeros(1, sizes.in_channels, side, side)
+        copy.denoising_unet(latents, torch.zeros(1), context, pose_features).sum().backward()
+    return [name for name, parameter in copy.named_parameters() if parameter.grad is not None]
+
+
+def select(model: nn.Module, names: Iterable[str]) -> list[nn.Parameter]:
+    """Let exactly the parameters `names` be trained, and return them in the model's order."""
+    chosen = set(names)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen)
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def save_models(model: Animator, folder: Path, dtype: str, stage1_folder: Path | None) -> None:
+    """Write the published layout's files to `folder`, each whole or not at all.
+
+    After stage 2 (`stage1_folder` given) that is motion_module.pth, beside stage 1's files, which are linked or copied
+    where they do not lie there already.
+    """
+    parts = {"motion_module.pth": {k: v for k, v in model.denoising_unet.state_dict().items() if MOTION in f".{k}"}}
+    if stage1_folder is None:
+        parts = {f"{name}.pth": getattr(model, name).state_dict() for name in ("reference_unet", "denoising_unet")}
+        parts["pose_guider.pth"] = model.pose_guider.state_dict()
+    for name, tensors in parts.items():
+        kept = {k: v.to("cpu", getattr(torch, DTYPES[dtype])) for k, v in tensors.items() if not k.endswith(".pe")}
+        with complete_file(folder / name) as partial:
+            torch.save(kept, partial)
+    for name in ("reference_unet.pth", "denoising_unet.pth", "pose_guider.pth") if stage1_folder else ():
+        if not (folder / name).exists():
+            with complete_file(folder / name) as partial:
+                partial.unlink()
+                with suppress(OSError):
+                    os.link(stage1_folder / name, partial)
+                if not partial.exists():
+                    shutil.copyfile(stage1_folder / name, partial)
+
+
+def _load_conditioning_embedding(guider: PoseGuider, path: Path) -> None:
+    prefix = "controlnet_cond_embedding."
+    tensors = read_checkpoint(path)
+    named = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    wanted = {key: tensor.shape for key, tensor in guider.state_dict().items()}
+    found = take_matching(wanted, named, path)
+    require_all(wanted, found, path)
+    guider.load_state_dict(found)
+
+
+def _load_motion_modules(unet: UNet, path: Path) -> None:
+    tensors = {key.removeprefix("module."): tensor for key, tensor in read_checkpoint(path).items()}
+    wanted = {k: v.shape for k, v in unet.state_dict().items() if MOTION in f".{k}" and not k.endswith(".pe")}
+    found = take_matching(wanted, tensors, path)
+    require_all(wanted, found, path)
+    unet.load_state_dict(found, strict=False)

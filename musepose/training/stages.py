@@ -1,0 +1,44 @@
+"""What tells the two training stages apart."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from musepose.training.dataset import ClipChooser, PairChooser
+from musepose.training.networks import (
+    Animator,
+    build_stage_1,
+    build_stage_2,
+    stage_1_parameters,
+    stage_2_parameters,
+)
+from musepose.training.settings import Data, TrainConfig
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    build: Callable[[TrainConfig], Animator]
+    parameters: Callable[[Animator], list[str]]  # names of what is trained
+    chooser: Callable[[Data], PairChooser | ClipChooser]
+    is_clip: bool  # the frames of a sample belong together: one timestep for all
+
+    def stage1_folder(self, config: TrainConfig) -> Path | None:
+        """Where stage 1's models lie, for the stage that builds on them."""
+        return Path(config.stage1_ckpt_dir) if self.is_clip else None
+
+
+STAGE_1 = Stage(
+    "stage_1",
+    build_stage_1,
+    stage_1_parameters,
+    lambda data: PairChooser(data.sample_margin, data.targets_per_reference),
+    is_clip=False,
+)
+STAGE_2 = Stage(
+    "stage_2",
+    build_stage_2,
+    stage_2_parameters,
+    lambda data: ClipChooser(data.n_sample_frames, data.sample_rate),
+    is_clip=True,
+)

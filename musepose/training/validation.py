@@ -1,0 +1,51 @@
+"""Sample videos of fixed cases during training, through the very pipeline that users sample with."""
+
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler
+
+from musepose.pipeline import Pose2VideoPipeline
+from musepose.training.encoding import Encoder
+from musepose.training.networks import Animator
+from musepose.training.settings import TrainConfig
+from musepose.video import VideoWriter, probe, read_frames, read_image
+
+
+def sample_videos(model: Animator, encoder: Encoder, config: TrainConfig, folder: Path) -> list[Path]:
+    """Render the validation cases into `folder`. → the files written."""
+    val, data = config.val, config.data
+    pipeline = Pose2VideoPipeline(
+        vae=encoder.vae,
+        image_encoder=encoder.image_encoder,
+        reference_unet=model.reference_unet,
+        denoising_unet=model.denoising_unet,
+        pose_guider=model.pose_guider,
+        scheduler=DDIMScheduler(**config.noise_scheduler_kwargs),
+    )
+    written = []
+    model.eval()
+    with torch.no_grad():
+        for picture, videos in val.test_cases.items():
+            for video in map(Path, videos):
+                info = probe(video)
+                frames = min(val.frames, info.frames)
+                path = folder / f"{Path(picture).stem}_{video.stem}.mp4"
+                pictures = pipeline.stream(
+                    read_image(Path(picture)),
+                    read_frames(video, count=frames),
+                    width=data.train_width,
+                    height=data.train_height,
+                    num_frames=frames,
+                    num_inference_steps=val.num_inference_steps,
+                    guidance_scale=val.guidance_scale,
+                    seed=val.seed,
+                    context_frames=min(frames, data.n_sample_frames),
+                    context_overlap=0,
+                )
+                with VideoWriter(path, data.train_width, data.train_height, info.rate) as writer:
+                    for frame in pictures:
+                        writer.write(frame)
+                written.append(path)
+    model.train()
+    return written
