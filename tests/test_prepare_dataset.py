@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from musepose.pose.keypoints import People, to_pose
 from musepose.training.clip_keypoints import load_clip_keypoints
 from musepose.training.meta import check_clips, load_meta
 from musepose.training.prepare import Settings, load_detector
-from musepose.video import read_frames
+from musepose.video import VideoInfo, probe, read_frames
 from prepare_dataset import main
 
 FRAMES, WIDTH, HEIGHT = 6, 64, 48
@@ -214,6 +215,16 @@ def test_a_video_that_breaks_off_is_left_out(folder: Folder) -> None:
     assert decoded < FRAMES  # or this test tests nothing
     folder.run()
     assert set(folder.broken()) == {"b.mp4"}
+
+
+def test_a_video_with_fewer_frames_than_it_states_is_left_out(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def states_one_more(path: Path) -> VideoInfo:
+        return replace(probe(path), frames=FRAMES + (path == folder.first))
+
+    monkeypatch.setattr("musepose.training.prepare_video.probe", states_one_more)
+    folder.run()
+    assert [clip.video for clip in folder.clips()] == [folder.second]
+    assert f"has {FRAMES} frames instead of {FRAMES + 1}" in folder.broken()["a.mp4"]
 
 
 @pytest.mark.parametrize(("shown", "used"), [(3, True), (2, False), (0, False)])
