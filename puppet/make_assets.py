@@ -30,16 +30,17 @@ from puppet.world import (
     render,
 )
 
-WIDTH, HEIGHT, RATE, SECONDS = 512, 768, 30, 4
+WIDTH, HEIGHT, RATE, SECONDS = 576, 576, 30, 4  # square, as what the puppets' models are trained on
 SAMPLE_RATE = 44100
+MARGIN = 0.06  # around the dancer
 REFERENCE, REFERENCE_SCENE = EXAMPLES + 10, EXAMPLES + 9
 DANCER, DANCE, DANCE_SCENE = EXAMPLES + 28, EXAMPLES + 1, EXAMPLES + 7
 
 
 def reference_picture() -> tuple[np.ndarray, Person]:
-    """The picture to animate: one character, standing, (768, 512, 3) uint8, and what is true of it."""
+    """The picture to animate: one character, standing, (576, 576, 3) uint8, and what is true of it."""
     character, stance = make_character(REFERENCE), neutral_stance()
-    placement = fit(character, [stance], WIDTH, HEIGHT, margin=0.14)
+    placement = fit(character, [stance], WIDTH, HEIGHT, margin=0.2)  # room for raised arms
     picture = render([Actor(character, stance, placement)], WIDTH, HEIGHT, make_backdrop(REFERENCE_SCENE))
     return picture.image, picture.people[0]
 
@@ -99,7 +100,7 @@ def write_dance(path: Path) -> list[Person]:
     """The dance video: another character, with a beat at the dance's tempo. → what is true of each frame."""
     character, dance = make_character(DANCER), make_dance(DANCE)
     stances = dance_stances(dance, RATE * SECONDS, RATE)
-    placement = fit(character, stances, WIDTH, HEIGHT)
+    placement = fit(character, stances, WIDTH, HEIGHT, margin=MARGIN)
     stage = paint_backdrop(make_backdrop(DANCE_SCENE), WIDTH, HEIGHT)
     with tempfile.TemporaryDirectory() as folder:
         sound = Path(folder) / "beat.mkv"

@@ -39,12 +39,13 @@ def test_the_reference_picture_is_what_the_program_draws():
 def test_the_dance_video_is_what_the_program_draws():
     path = ASSETS / "videos" / "dance.mp4"
     info = probe(path)
-    assert (info.width, info.height, info.frames, info.rate, info.has_audio) == (512, 768, 120, 30, True)
+    assert (info.width, info.height, info.frames, info.rate, info.has_audio) == (576, 576, 120, 30, True)
     assert path.stat().st_size < 1_500_000
     character = make_character(make_assets.DANCER)
     stances = dance_stances(make_dance(make_assets.DANCE), 120)
     stage = make_backdrop(make_assets.DANCE_SCENE)
-    drawn = render([Actor(character, stances[0], fit(character, stances, 512, 768))], 512, 768, stage).image
+    placement = fit(character, stances, 576, 576, margin=make_assets.MARGIN)
+    drawn = render([Actor(character, stances[0], placement)], 576, 576, stage).image
     shown = next(iter(read_frames(path, count=1)))
     assert np.abs(shown.astype(int) - drawn).mean() < 3.0
 
