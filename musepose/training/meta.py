@@ -69,7 +69,8 @@ def save_meta(path: str | os.PathLike, clips: Sequence[Clip]) -> None:
 def check_clips(clips: Sequence[Clip]) -> None:
     """See that each clip's files are there, and that video and pose video have the frames and the shape stated.
 
-    Goes through every file, but decodes no more than it must: some 20 ms a clip. Raises UserError with the first broken clip, and how many there are.
+    Goes through every file, but decodes no more than it must: some 20 ms a clip. Raises UserError with the first broken
+    clip, and how many there are.
     """
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         faults = list(tqdm(threads.map(_fault, clips), "checking clips", len(clips), unit="clip", delay=SILENT))
