@@ -4,7 +4,15 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; 
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 PIP = $(VENV)/bin/python -m pip install --only-binary :all:
 
-.PHONY: setup test lint format
+# The puppets' small weights, in the published layout, and the detector's flags that go with them.
+PUPPET = pretrained_weights/puppet
+PUPPET_DETECTOR = --yolox_config configs/puppet/yolox.py --yolox_ckpt $(PUPPET)/dwpose/yolox.pth \
+	--dwpose_config configs/puppet/dwpose.py --dwpose_ckpt $(PUPPET)/dwpose/dwpose.pth
+# Training on CPUs: so many processes of one thread each, which beats one process of many threads.
+PROCESSES ?= 2
+TRAIN = OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node $(PROCESSES)
+
+.PHONY: setup test lint format demo demo-weights
 
 setup:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 to 3.13 on the path: install one, or name it: make setup PYTHON=..." >&2; exit 2; }
@@ -22,3 +30,21 @@ lint:
 format:
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+demo:
+	@$(VENV)/bin/python -c "import diffusers, mmpose" 2>/dev/null || $(MAKE) setup
+	$(VENV)/bin/python pose_align.py $(PUPPET_DETECTOR)
+	$(VENV)/bin/python test_stage_2.py --config configs/puppet/demo.yaml --output output/demo --overwrite
+	@echo "the aligned pose video:  assets/poses/align/img_ref_video_dance.mp4"
+	@ls output/demo/*.mp4 | sed "/_cmp/! s/^/the result:              /; /_cmp/ s/^/side by side:            /"
+
+# From nothing to $(PUPPET), in hours; what was interrupted goes on where it was.
+demo-weights:
+	$(VENV)/bin/python -m puppet.make_models --folder $(PUPPET)
+	$(VENV)/bin/python -m puppet.make_dataset --output output/puppet/data/stills --scenes 3200 --frames 6 --spread
+	$(VENV)/bin/python -m puppet.make_dataset --output output/puppet/data/clips --first 500000 --scenes 200 --frames 48
+	$(TRAIN) -m puppet.train_vae --resume latest
+	$(TRAIN) train_stage_1.py --config configs/puppet/train_stage_1.yaml --resume latest
+	$(TRAIN) train_stage_2.py --config configs/puppet/train_stage_2.yaml --resume latest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m puppet.train_pose --part yolox --resume latest & \
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m puppet.train_pose --part dwpose --resume latest && wait
