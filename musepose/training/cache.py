@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
+from musepose.errors import UserError
 from musepose.files import complete_file
 from musepose.training.dataset import fit, to_tensor
 from musepose.training.meta import Clip
@@ -48,15 +50,19 @@ class FrameCache:
         mine = missing[accelerator.process_index :: accelerator.num_processes]
         for index in tqdm(mine, desc="encoding", unit="clip", disable=not accelerator.is_main_process):
             clip = self.clips[index]
-            latents, tokens, batch = [], [], []
-            for number, picture in enumerate(read_frames(clip.video), 1):
-                batch.append(picture)
-                if len(batch) == BATCH or number == clip.frames:
-                    for part, encoded in zip((latents, tokens), encode(batch), strict=True):
-                        part.append(encoded.cpu().half().numpy())
-                    batch = []
+            latents, tokens = [], []
+            pictures = read_frames(clip.video)
+            while batch := list(islice(pictures, BATCH)):
+                for part, encoded in zip((latents, tokens), encode(batch), strict=True):
+                    part.append(encoded.cpu().half().numpy())
             size = self.config.data.train_width, self.config.data.train_height
             poses = to_tensor([fit(pose, *size) for pose in read_frames(clip.poses)]).numpy()
+            found = sum(len(part) for part in latents), len(poses)
+            if found != (clip.frames, clip.frames):
+                raise UserError(
+                    f"{clip.video} and its pose video have {found[0]} and {found[1]} frames, the meta file says "
+                    f"{clip.frames}: run prepare_dataset.py again"
+                )
             parts = {"latents": np.concatenate(latents), "token": np.concatenate(tokens), "poses": poses}  # poses last
             for name, array in parts.items():
                 with complete_file(self.path(index, name)) as partial, open(partial, "wb") as file:

@@ -38,7 +38,8 @@ def main(stage: str, description: str, arguments: Sequence[str] | None = None) -
 def check(stage: str, config: TrainConfig) -> list[Clip]:
     """All that can be checked without torch; → the clips. Raises UserError."""
     clips = load_meta(config.data.meta_paths)
-    check_clips(clips)
+    if config.data.cache_latents is None:  # else every frame is looked at before the training, and told of there
+        check_clips(clips)
     base = Path(config.base_model_path) / "unet"
     require_file(base / "config.json")
     for folder in (config.vae_model_path, config.image_encoder_path):
