@@ -48,8 +48,9 @@ PUPPETS = (
     Setting(("--characters",), int, 100, "how many held-out characters", low=1, high=100_000),
     Setting(("--clip_frames",), int, 8, "frames of each character", low=2),
     Setting(("--baseline_frames",), int, 2, "of them for the wrong references and poses", low=1),
-    Setting(("--motion",), int, 8, "how many characters over three windows, and with stage 1 alone", low=0),
+    Setting(("--motion",), int, 6, "how many characters over three windows, and with stage 1 alone", low=0),
     Setting(("--across",), int, 8, "how many pairs of dancer and picture, where there is a detector", low=0),
+    Setting(("--set_ups",), int, 50, "how many set-ups of one or two figures the detector is judged on", low=0),
     Setting(("--workers",), int, 2, "processes of one thread each; 1: none, and all threads", low=1, high=256),
     Setting(("--filmstrip",), str, None, "write a picture of the first ten characters to this file, .png"),
 )

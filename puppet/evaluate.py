@@ -1,5 +1,6 @@
 """Judge puppet weights on held-out puppets: every character and every pair of characters is a job of its own."""
 
+import math
 import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,9 @@ from tqdm import tqdm
 
 from puppet.across_score import score_pair
 from puppet.image_score import score_character
-from puppet.score_options import Options, check, has_detector
+from puppet.pose_score import score_detector
+from puppet.score_options import Options, check, has_detector, load_detector
+from puppet.world import HELD_OUT
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -24,15 +27,16 @@ def run(options: Options) -> dict[str, Any]:
     start = time.monotonic()
     check(options)
     jobs = [(score_character, options, k) for k in range(options.characters)]
-    pairs = [(score_pair, options, k) for k in range(options.across if has_detector(options) else 0)]
+    others = [(score_pair, options, k) for k in range(options.across)] + [(score_poses, options, 0)][: options.set_ups]
     # The long ones first, so that no worker is left alone with one at the end.
-    ordered = jobs[: options.motion] + pairs + jobs[options.motion :]
+    ordered = jobs[: options.motion] + (others if has_detector(options) else []) + jobs[options.motion :]
     records = list(tqdm(_work(options, ordered), total=len(ordered)))
     records.sort(key=lambda record: record["number"])
     return {
         "options": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()},
         "characters": [record for record in records if record["kind"] == "character"],
         "pairs": [record for record in records if record["kind"] == "pair"],
+        "detector": next((record["figures"] for record in records if record["kind"] == "detector"), None),
         "seconds": time.monotonic() - start,
     }
 
@@ -44,6 +48,13 @@ def _work(options: Options, jobs: Sequence[tuple]) -> Iterator[dict[str, Any]]:
         return
     with multiprocessing.get_context("spawn").Pool(options.workers, _one_thread) as pool:
         yield from pool.imap_unordered(_do, jobs)
+
+
+def score_poses(options: Options, k: int) -> dict[str, Any]:
+    """The detector on its own, on held-out set-ups (see puppet.pose_score)."""
+    figures = score_detector(load_detector(options), range(HELD_OUT, HELD_OUT + options.set_ups))
+    known = {name: value if math.isfinite(value) else None for name, value in figures.items()}  # JSON has no NaN
+    return {"kind": "detector", "number": k, "figures": known}
 
 
 def _one_thread() -> None:

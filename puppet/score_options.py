@@ -41,6 +41,7 @@ class Options:
     baseline_frames: int  # of the clip's first ones, for the references and poses that are not its own
     motion: int  # so many of the characters over three windows too, and with stage 1 alone
     across: int  # pairs of characters
+    set_ups: int  # numbers of puppet.pose_score, each several pictures
     workers: int
     device: str
 

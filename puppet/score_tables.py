@@ -52,6 +52,7 @@ def summarise(measured: Mapping[str, Any]) -> dict[str, Any]:
             "limbs_right": mean_or_none([error <= SAME_LENGTH for error in limbs]),
             "joints_right": mean_or_none(joints),
         },
+        "detector": measured["detector"],
     }
 
 
@@ -92,6 +93,14 @@ def tables(summary: Mapping[str, Any], options: Mapping[str, Any], seconds: floa
             f"Change from frame to frame, {frames} in a row of three; errors in levels of 255.",
             table("motion", ["change / truth's", "error of change", "at seams", "elsewhere"], motion),
         ]
+    detector = summary["detector"]
+    if detector:
+        percent = [number(detector[name], ".1f") for name in ("found", "joints", "wrists", "hands", "face")]
+        parts.append(
+            "The detector on {} pictures: everybody found in {} %; of the visible points of those found, within 5 % of "
+            "the torso length: {} % of the body's, {} % of the hands' wrists, {} % of all of the hands', {} % of "
+            "the face's.".format(detector["frames"], *percent)
+        )
     across = summary["across"]
     if across["pairs"]:
         limbs, error, joints = (_percent(across[name]) for name in ("limbs_right", "limb_error", "joints_right"))
