@@ -5,6 +5,8 @@ import os
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,27 +72,37 @@ def save_keypoints(path: str | os.PathLike, content: KeypointFile) -> None:
 
 def load_keypoints(path: str | os.PathLike) -> KeypointFile:
     """Read what `save_keypoints` wrote. Raises UserError where the file is missing, damaged, or something else."""
-    path = Path(path)
+    with open_arrays(Path(path), FORMAT, "make it anew with --save_keypoints") as arrays:
+        content = KeypointFile(
+            read_source(arrays, "image"),
+            read_keypoints(arrays, "image"),
+            read_source(arrays, "video"),
+            read_keypoints(arrays, "video"),
+            int(arrays["detect_resolution"]),
+        )
+        if len(content.image_keypoints.points) != 1:
+            raise ValueError("it holds several pictures")
+    return content
+
+
+@contextmanager
+def open_arrays(path: Path, file_format: str, remedy: str) -> Iterator[np.lib.npyio.NpzFile]:
+    """The arrays of a file of this format; whatever goes wrong with them inside becomes a UserError with `remedy`."""
     check_file(path, "keypoint")
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("not an .npz file")
         with np.load(path, allow_pickle=False) as arrays:
-            if str(arrays["format"]) != FORMAT:
-                raise ValueError(f"its format is {str(arrays['format'])!r}, expected {FORMAT!r}")
-            content = KeypointFile(
-                Source(str(arrays["image_name"]), str(arrays["image_sha256"])),
-                read_keypoints(arrays, "image"),
-                Source(str(arrays["video_name"]), str(arrays["video_sha256"])),
-                read_keypoints(arrays, "video"),
-                int(arrays["detect_resolution"]),
-            )
-        if len(content.image_keypoints.points) != 1:
-            raise ValueError("it holds several pictures")
-        return content
+            if str(arrays["format"]) != file_format:
+                raise ValueError(f"its format is {str(arrays['format'])!r}, expected {file_format!r}")
+            yield arrays
     except DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} is no whole keypoint file ({reason}): make it anew with --save_keypoints") from None
+        raise UserError(f"{path} is no whole keypoint file ({reason}): {remedy}") from None
+
+
+def read_source(arrays: np.lib.npyio.NpzFile, part: str) -> Source:
+    return Source(str(arrays[f"{part}_name"]), str(arrays[f"{part}_sha256"]))
 
 
 def read_keypoints(arrays: np.lib.npyio.NpzFile, part: str) -> Keypoints:

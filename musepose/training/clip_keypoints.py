@@ -1,16 +1,13 @@
 """The keypoints of one person through one video of a data set, as a file: what its pose video was drawn from."""
 
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from musepose.errors import UserError
 from musepose.files import complete_file
-from musepose.image import check_file
-from musepose.pose.keypoint_file import DAMAGE, Keypoints, Source, read_keypoints
+from musepose.pose.keypoint_file import Keypoints, Source, open_arrays, read_keypoints, read_source
 
 FORMAT = "musepose clip keypoints 1"
 
@@ -40,16 +37,7 @@ def save_clip_keypoints(path: str | os.PathLike, content: ClipKeypoints) -> None
 
 def load_clip_keypoints(path: str | os.PathLike) -> ClipKeypoints:
     """Read what `save_clip_keypoints` wrote. Raises UserError where it is missing, damaged, or something else."""
-    path = Path(path)
-    check_file(path, "keypoint")
-    try:
-        if not zipfile.is_zipfile(path):
-            raise ValueError("not an .npz file")
-        with np.load(path, allow_pickle=False) as arrays:
-            if str(arrays["format"]) != FORMAT:
-                raise ValueError(f"its format is {str(arrays['format'])!r}, expected {FORMAT!r}")
-            source = Source(str(arrays["video_name"]), str(arrays["video_sha256"]))
-            return ClipKeypoints(source, read_keypoints(arrays, "video"), int(arrays["detect_resolution"]))
-    except DAMAGE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} is no whole keypoint file ({reason}): delete it and prepare its video anew") from None
+    with open_arrays(Path(path), FORMAT, "delete it and prepare its video anew") as arrays:
+        return ClipKeypoints(
+            read_source(arrays, "video"), read_keypoints(arrays, "video"), int(arrays["detect_resolution"])
+        )
