@@ -172,7 +172,9 @@ class TemporalTransformer(nn.Module):
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         height, width = x.shape[-2:]
-        hidden = self.proj_in(rearrange(self.norm(x), "b c h w -> b (h w) c"))
+        # Contiguous, as on a CPU torch 2.13 crashes in the backward pass of a GroupNorm over another layout whose input
+        # needs no gradient: that of the first motion module, where nothing else is trained.
+        hidden = self.proj_in(rearrange(self.norm(x.contiguous()), "b c h w -> b (h w) c"))
         for block in self.transformer_blocks:
             hidden = block(hidden, frames)
         return x + rearrange(self.proj_out(hidden), "b (h w) c -> b c h w", h=height, w=width)

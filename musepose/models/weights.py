@@ -139,7 +139,7 @@ def _empty_models(paths: WeightPaths) -> Iterator[tuple[str, nn.Module]]:
     """Models whose parameters are on the meta device; their computed buffers are real."""
     unet = unet_config(paths.base_model / "unet" / "config.json")
     motion, guider = motion_config(paths.inference_config), guider_config(paths.inference_config)
-    vae, clip = _read_json(paths.vae / "config.json"), _read_json(paths.image_encoder / "config.json")
+    vae, clip = read_json(paths.vae / "config.json"), read_json(paths.image_encoder / "config.json")
     builders = {
         "vae": lambda: AutoencoderKL.from_config(vae),
         "image_encoder": lambda: CLIPVisionModelWithProjection(CLIPVisionConfig.from_dict(clip)),
@@ -223,7 +223,7 @@ def _current_name(key: str, model: nn.Module) -> str:
 
 def unet_config(path: Path) -> dict:
     """The sizes in a config.json, for UNet. Raises UserError: no such file, or one of another architecture."""
-    config = _read_json(path)
+    config = read_json(path)
     _require_values(path, config, FIXED_UNET_CONFIG)
     lacking = [key for key in ("block_out_channels", "cross_attention_dim") if key not in config]
     if lacking:
@@ -283,7 +283,7 @@ def _inference_section(path: Path, section: str, optional: bool = False) -> dict
     return config[section]
 
 
-def _read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict:
     try:
         config = json.loads(require_file(path).read_text(encoding="utf-8"))
     except ValueError as error:

@@ -47,6 +47,7 @@ class FrameCache:
     def fill(self, accelerator: Accelerator, encode: Encode) -> None:
         """Make what is missing, shared out among the processes."""
         missing = [i for i in range(len(self.clips)) if not self.path(i, "poses").is_file()]
+        accelerator.wait_for_everyone()  # all must have listed the same before the first file appears
         mine = missing[accelerator.process_index :: accelerator.num_processes]
         for index in tqdm(mine, desc="encoding", unit="clip", disable=not accelerator.is_main_process):
             clip = self.clips[index]

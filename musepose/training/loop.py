@@ -1,13 +1,14 @@
 """The training loop that both stages share."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.utils import InitProcessGroupKwargs, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor
@@ -28,6 +29,7 @@ from musepose.training.stages import Stage
 from musepose.training.states import States
 from musepose.training.validation import sample_videos
 
+PATIENCE = timedelta(hours=3)  # that processes wait for the first one while it samples videos
 BANDS = 5  # equal parts of the timesteps, whose losses are told apart
 
 
@@ -38,9 +40,9 @@ class Training:
         self.stage, self.config = stage, config
         self.accelerator = accelerator = make_accelerator(config)
         set_seed(config.seed)
+        self.objective = Objective(config, frames_share_timestep=stage.is_clip)
         self.encoder = self._load_frozen()
         self.samples = Samples(clips, stage.chooser(config.data), self._frame_source(clips), config.seed)
-        self.objective = Objective(config, frames_share_timestep=stage.is_clip)
 
         self.model = stage.build(config)
         self.trained = select(self.model, stage.parameters(self.model))
@@ -49,20 +51,20 @@ class Training:
                 unet.enable_gradient_checkpointing()
         if accelerator.device.type == "cpu":
             self.model.pose_guider.to(memory_format=torch.channels_last)  # twice as fast there, the UNets are not
-        else:
-            for parameter in self.model.parameters():  # what is frozen needs no float32
-                if not parameter.requires_grad:
-                    parameter.data = parameter.data.to(getattr(torch, DTYPES[config.weight_dtype]))
+        for parameter in self.model.parameters():  # what is frozen needs no float32
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(self._frozen_dtype())
         self.optimizer, self.schedule = self._optimizer()
         decay = config.solver.ema_decay
         self.ema = None if decay is None else EMAModel(self.trained, decay=decay)
         self.prepared, self.optimizer = accelerator.prepare(self.model, self.optimizer)
         if self.ema is not None:
-            self.ema.to(accelerator.device)
             accelerator.register_for_checkpointing(self.ema)
         accelerator.register_for_checkpointing(self.schedule)
         self.states = States(accelerator, Path(config.output_dir) / "states", config.total_limit)
         self.done = self.states.load(resume)
+        if self.ema is not None:  # which a state brings back on the CPU
+            self.ema.to(accelerator.device)
         self._start_tracker()
 
     def run(self) -> None:
@@ -70,6 +72,8 @@ class Training:
         config, accelerator, total = self.config, self.accelerator, self.config.solver.max_train_steps
         bands = torch.zeros(2, BANDS)
         batches = self._batches()
+        if self.done:  # the run before may have been killed right behind its state
+            self._show(self.done)
         with tqdm(total=total, initial=self.done, desc=self.stage.name, disable=not accelerator.is_main_process) as bar:
             for step in range(self.done + 1, total + 1):
                 for _ in range(config.solver.gradient_accumulation_steps):
@@ -83,11 +87,16 @@ class Training:
                     bands.zero_()
                 if step % config.checkpointing_steps == 0 or step == total:
                     self.states.save(step)
-                if step % config.save_model_step_interval == 0 or step == total:
-                    self.save_models()
-                if config.val.test_cases and (step % config.val.validation_steps == 0 or step == total):
-                    self.validate(step)
+                self._show(step)
         accelerator.end_training()
+
+    def _show(self, step: int) -> None:
+        """Save and sample after `step` steps, where it is time to."""
+        config, last = self.config, step >= self.config.solver.max_train_steps
+        if last or step % config.save_model_step_interval == 0:
+            self.save_models()
+        if config.val.test_cases and (last or step % config.val.validation_steps == 0):
+            self.validate(step)
 
     def micro_step(self, samples: dict) -> Tensor:
         """Forward, backward and, at the end of an accumulation, the optimiser's step. → (2, BANDS) losses, counts."""
@@ -98,7 +107,8 @@ class Training:
         draws = type(draws)(*(t.to(device) for t in (draws.noise, draws.timesteps, draws.dropped)))
         with accelerator.accumulate(self.prepared):
             noisy = self.objective.noisy(latents, draws)
-            prediction = self.prepared(noisy, draws.timesteps, **batch, dropped=draws.dropped)
+            with accelerator.autocast():  # the prepared model sees to it itself, but not under DeepSpeed
+                prediction = self.prepared(noisy, draws.timesteps, **batch, dropped=draws.dropped)
             losses = self.objective.losses(prediction, latents, draws)
             accelerator.backward(losses.mean())
             if accelerator.sync_gradients:
@@ -117,18 +127,24 @@ class Training:
 
     def validate(self, step: int) -> None:
         if self.accelerator.is_main_process:
-            with self._averaged():
+            # On a GPU the weights are of several precisions, which autocast reconciles.
+            autocast = self.accelerator.autocast() if self.accelerator.device.type != "cpu" else nullcontext()
+            with self._averaged(), autocast:
                 folder = Path(self.config.output_dir) / "samples" / f"step-{step:07d}"
                 sample_videos(self.model, self.encoder, self.config, folder)
         self.accelerator.wait_for_everyone()
 
     def _load_frozen(self) -> Encoder:
         device = self.accelerator.device
-        dtype = torch.float32 if device.type == "cpu" else getattr(torch, DTYPES[self.config.weight_dtype])
-        paths = weight_paths(self.config, Path())
-        frozen = load_models(paths, device, dtype, ("vae", "image_encoder"))
+        frozen = load_models(weight_paths(self.config, Path()), device, self._frozen_dtype(), ("vae", "image_encoder"))
         autocast = device.type == "cpu" and self.config.solver.mixed_precision == "bf16"
         return Encoder(frozen["vae"], frozen["image_encoder"], self.config.data, autocast)
+
+    def _frozen_dtype(self) -> torch.dtype:
+        """Of what is not trained: float32 on a CPU, and where there is no autocast to bring precisions together."""
+        if self.accelerator.device.type == "cpu" or self.config.solver.mixed_precision == "no":
+            return torch.float32
+        return getattr(torch, DTYPES[self.config.weight_dtype])
 
     def _frame_source(self, clips: list[Clip]) -> FrameReader | FrameCache:
         if self.config.data.cache_latents is None:
@@ -147,10 +163,7 @@ class Training:
             weight_decay=solver.adam_weight_decay,
         )
         steps = {"num_warmup_steps": solver.lr_warmup_steps, "num_training_steps": solver.max_train_steps}
-        try:
-            return optimizer, get_scheduler(solver.lr_scheduler, optimizer, **steps)
-        except ValueError as error:
-            raise UserError(f"solver.lr_scheduler: {error}: give constant, linear or cosine") from error
+        return optimizer, get_scheduler(solver.lr_scheduler, optimizer, **steps)
 
     def _batches(self) -> Iterator[dict]:
         config, accelerator = self.config, self.accelerator
@@ -215,12 +228,16 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             gradient_accumulation_steps=config.solver.gradient_accumulation_steps,
             log_with=tracker,
             project_dir=config.output_dir,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
     except (ValueError, ImportError) as error:
         raise UserError(f"{error}: change report_to or solver.mixed_precision") from error
+    if accelerator.device.type == "cpu" and config.solver.mixed_precision == "fp16":
+        raise UserError("solver.mixed_precision is fp16, which needs a GPU: give bf16 or no")
     if tracker and not accelerator.log_with:
         raise UserError(f"report_to: {tracker} is not installed: `pip install {tracker}`, or give none")
     if accelerator.state.deepspeed_plugin is not None:
         settings = AcceleratorState().deepspeed_plugin.deepspeed_config
         settings["train_micro_batch_size_per_gpu"] = config.data.train_bs
+        settings["gradient_clipping"] = config.solver.max_grad_norm  # its engine clips, not the accelerator
     return accelerator

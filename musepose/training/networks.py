@@ -1,5 +1,6 @@
 """The networks in training: where their weights come from, which are trained, one forward pass, how they are saved."""
 
+import filecmp
 import os
 import shutil
 from collections.abc import Iterable
@@ -17,8 +18,17 @@ from musepose.errors import UserError
 from musepose.files import complete_file
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
-from musepose.models.weights import INFERENCE_CONFIG, WeightPaths, fill_model, guider_config, motion_config, unet_config
+from musepose.models.weights import (
+    INFERENCE_CONFIG,
+    WeightPaths,
+    fill_model,
+    guider_config,
+    motion_config,
+    read_json,
+    unet_config,
+)
 from musepose.settings import DTYPES
+from musepose.training.objective import make_scheduler
 from musepose.training.settings import TrainConfig
 
 MOTION = ".motion_modules."
@@ -77,6 +87,37 @@ def weight_paths(config: TrainConfig, models: Path) -> WeightPaths:
     )
 
 
+def check_networks(config: TrainConfig, clip_frames: int | None) -> None:
+    """See that the networks' settings fit each other, before anything is loaded; `clip_frames` in stage 2 alone.
+
+    Raises UserError: they do not, or a file is missing.
+    """
+    paths = weight_paths(config, Path())
+    sizes = unet_config(paths.base_model / "unet" / "config.json")
+    guider_config(paths.inference_config)
+    motion = motion_config(paths.inference_config)
+    make_scheduler(config.noise_scheduler_kwargs)
+    for wanted, path, key in (
+        (sizes.get("in_channels", 4), paths.vae / "config.json", "latent_channels"),
+        (sizes["cross_attention_dim"], paths.image_encoder / "config.json", "projection_dim"),
+    ):
+        found = read_json(path).get(key, wanted)
+        if found != wanted:
+            raise UserError(f"{path}: {key} is {found} where {paths.base_model}/unet has {wanted}: use ones that fit")
+    if clip_frames is None:
+        return
+    if motion is None:
+        raise UserError(
+            f"{paths.inference_config} has use_motion_module: false, but stage 2 trains motion modules: "
+            "use an inference_config with motion modules"
+        )
+    if clip_frames > motion["max_frames"]:
+        raise UserError(
+            f"data.n_sample_frames is {clip_frames}, the motion modules know {motion['max_frames']} positions: lower "
+            f"it, or raise temporal_position_encoding_max_len in {paths.inference_config}"
+        )
+
+
 def build_stage_1(config: TrainConfig) -> Animator:
     """Both UNets from the base model (or at random), the pose guider at random or from ControlNet's.
 
@@ -108,8 +149,6 @@ def build_stage_2(config: TrainConfig) -> Animator:
     paths = weight_paths(config, Path(config.stage1_ckpt_dir))
     sizes = unet_config(paths.base_model / "unet" / "config.json")
     motion = motion_config(paths.inference_config)
-    if motion is None:
-        raise UserError(f"{paths.inference_config} has use_motion_module: false: stage 2 trains motion modules")
     torch.manual_seed(config.seed)
     denoising = UNet(**sizes, motion_module=motion)
     reference = UNet(**sizes, has_output=False)
@@ -187,13 +226,14 @@ def save_models(model: Animator, folder: Path, dtype: str, stage1_folder: Path |
         with complete_file(folder / name) as partial:
             torch.save(kept, partial)
     for name in ("reference_unet.pth", "denoising_unet.pth", "pose_guider.pth") if stage1_folder else ():
-        if not (folder / name).exists():
-            with complete_file(folder / name) as partial:
+        source, target = stage1_folder / name, folder / name
+        if not target.exists() or not filecmp.cmp(source, target):  # the same file, or of the same size and time
+            with complete_file(target) as partial:
                 partial.unlink()
                 with suppress(OSError):
-                    os.link(stage1_folder / name, partial)
+                    os.link(source, partial)
                 if not partial.exists():
-                    shutil.copyfile(stage1_folder / name, partial)
+                    shutil.copy2(source, partial)
 
 
 def _load_conditioning_embedding(guider: PoseGuider, path: Path) -> None:

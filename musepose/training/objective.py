@@ -1,12 +1,14 @@
 """What the UNets learn: the noise schedule, the draws of each sample, the target, and what a timestep counts."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler
 from diffusers.training_utils import compute_snr
 from torch import Tensor
 
+from musepose.errors import UserError
 from musepose.training.settings import TimestepBias, TrainConfig
 from musepose.training.states import seeded
 
@@ -29,7 +31,7 @@ class Objective:
     """
 
     def __init__(self, config: TrainConfig, frames_share_timestep: bool):
-        self.scheduler = DDIMScheduler(**config.noise_scheduler_kwargs)
+        self.scheduler = make_scheduler(config.noise_scheduler_kwargs)
         self.steps = self.scheduler.config.num_train_timesteps
         self.uncond_ratio, self.noise_offset, self.snr_gamma = (
             config.uncond_ratio,
@@ -48,7 +50,7 @@ class Objective:
         generator = seeded(seed)
         noise = torch.randn(shape, generator=generator)
         noise += self.noise_offset * torch.randn(1, channels, 1, 1, generator=generator)
-        first, count = torch.zeros(frames), 1 if self.frames_share_timestep else frames
+        count = 1 if self.frames_share_timestep else frames
         biased = torch.rand(count, generator=generator) < self.bias.portion
         first = torch.where(biased, self.bias.first, 0)
         timesteps = first + (torch.rand(count, generator=generator) * (self.steps - first)).long()
@@ -75,5 +77,14 @@ class Objective:
         if self.snr_gamma is None:
             return torch.ones_like(timesteps, dtype=torch.float32)
         snr = compute_snr(self.scheduler, timesteps.flatten().cpu()).view_as(timesteps).to(timesteps.device)
-        v = self.scheduler.config.prediction_type == "v_prediction"
-        return snr.clamp(max=self.snr_gamma) / (snr + 1 if v else snr)
+        if self.scheduler.config.prediction_type == "v_prediction":
+            return snr.clamp(max=self.snr_gamma) / (snr + 1)
+        return (self.snr_gamma / snr).clamp(max=1)  # as min(SNR, gamma) / SNR, but not 0 / 0 where the SNR is zero
+
+
+def make_scheduler(settings: dict[str, Any]) -> DDIMScheduler:
+    """Raises UserError: a setting that the schedule does not have, or a value that it does not know."""
+    try:
+        return DDIMScheduler(**settings)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise UserError(f"noise_scheduler_kwargs: {error}: compare it with the configs/train_*.yaml") from error

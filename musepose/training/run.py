@@ -30,8 +30,10 @@ def main(stage: str, description: str, arguments: Sequence[str] | None = None) -
     check_resume(config, given.resume)
 
     from musepose.training.loop import Training
+    from musepose.training.networks import check_networks
     from musepose.training.stages import STAGE_1, STAGE_2
 
+    check_networks(config, clip_frames=config.data.n_sample_frames if stage == "stage_2" else None)
     Training({"stage_1": STAGE_1, "stage_2": STAGE_2}[stage], config, clips, given.resume).run()
 
 
@@ -40,6 +42,8 @@ def check(stage: str, config: TrainConfig) -> list[Clip]:
     clips = load_meta(config.data.meta_paths)
     if config.data.cache_latents is None:  # else every frame is looked at before the training, and told of there
         check_clips(clips)
+    for path in (path for clip in clips for path in (clip.video, clip.poses)):
+        require_file(path, "run prepare_dataset.py again")
     base = Path(config.base_model_path) / "unet"
     require_file(base / "config.json")
     for folder in (config.vae_model_path, config.image_encoder_path):
@@ -62,7 +66,7 @@ def check(stage: str, config: TrainConfig) -> list[Clip]:
         read_image(Path(picture))
         for video in videos:
             probe(Path(video))
-    check_writable(Path(config.output_dir) / "states")
+    check_writable(Path(config.output_dir) / "states" / "step")
     check_writable(config.model_folder / "reference_unet.pth")
     return clips
 

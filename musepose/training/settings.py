@@ -13,6 +13,9 @@ from musepose.errors import UserError
 from musepose.settings import DTYPES
 
 PRECISIONS = ("no", "fp16", "bf16")
+SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial")  # diffusers'
+PREDICTIONS = ("v_prediction", "epsilon")
+BELOW_ONE = 1 - 1e-9
 
 
 @dataclass
@@ -44,7 +47,7 @@ class Solver:
     mixed_precision: str = "fp16"
     gradient_checkpointing: bool = False
     learning_rate: float = 1e-5
-    lr_scheduler: str = "constant"  # diffusers' names
+    lr_scheduler: str = "constant"  # one of SCHEDULES
     lr_warmup_steps: int = 1
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
@@ -110,6 +113,10 @@ LIMITS = {  # smallest and largest value
     "solver.max_train_steps": (1, None),
     "solver.gradient_accumulation_steps": (1, None),
     "solver.lr_warmup_steps": (0, None),
+    "solver.adam_beta1": (0, BELOW_ONE),
+    "solver.adam_beta2": (0, BELOW_ONE),
+    "solver.adam_epsilon": (0, None),
+    "solver.adam_weight_decay": (0, None),
     "solver.ema_decay": (0, 1),
     "val.validation_steps": (1, None),
     "val.num_inference_steps": (1, 1000),
@@ -164,9 +171,13 @@ def _check(config: TrainConfig, path: Path) -> None:
     for key in ("train_width", "train_height"):
         if getattr(data, key) % 8:
             raise UserError(f"{path}: data.{key} is {getattr(data, key)}: give a multiple of 8")
-    if solver.learning_rate <= 0:
-        raise UserError(f"{path}: solver.learning_rate is {solver.learning_rate}: give more than 0")
+    for key in ("learning_rate", "max_grad_norm"):
+        if getattr(solver, key) <= 0:
+            raise UserError(f"{path}: solver.{key} is {getattr(solver, key)}: give more than 0")
+    prediction = config.noise_scheduler_kwargs.get("prediction_type", "epsilon")
     for key, value, choices in (
+        ("solver.lr_scheduler", solver.lr_scheduler, SCHEDULES),
+        ("noise_scheduler_kwargs.prediction_type", prediction, PREDICTIONS),
         ("solver.mixed_precision", solver.mixed_precision, PRECISIONS),
         ("weight_dtype", config.weight_dtype, tuple(DTYPES)),
         ("save_dtype", config.save_dtype, tuple(DTYPES)),

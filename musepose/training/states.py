@@ -4,9 +4,11 @@ import os
 import re
 import shutil
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
 from musepose.errors import UserError
 from musepose.files import write_error
@@ -29,17 +31,19 @@ class States:
         accelerator, final = self.accelerator, self.folder / NAME.format(step)
         partial = self.folder / f".{final.name}.part"
         if accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
+            for stale in self.folder.glob(".step-*.part"):  # of a run that was killed, or half-removed
+                shutil.rmtree(stale, ignore_errors=True)
         accelerator.wait_for_everyone()
         try:
             accelerator.save_state(str(partial))
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 _synchronise(partial)
-                shutil.rmtree(final, ignore_errors=True)
+                if final.exists():
+                    _remove(final)
                 os.replace(partial, final)
                 for old in list_states(self.folder)[: -self.keep]:
-                    shutil.rmtree(old, ignore_errors=True)
+                    _remove(old)
         except OSError as error:
             if accelerator.is_main_process:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -56,11 +60,12 @@ class States:
             return 0
         try:
             self.accelerator.load_state(str(path))
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
+        except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"{path} cannot be taken up ({reason}): start anew, or use the settings it was written with"
             ) from error
+        self.accelerator.step = 0  # states are saved between accumulations, whose length may be another one now
         return step_of(path)
 
 
@@ -83,6 +88,14 @@ def list_states(folder: Path) -> list[Path]:
 
 def step_of(path: Path) -> int:
     return int(PATTERN.fullmatch(path.name)[1])
+
+
+def _remove(state: Path) -> None:
+    """Under another name first, so that a run killed meanwhile leaves no half of a state behind."""
+    doomed = state.with_name(f".{state.name}.old.part")
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.replace(state, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _synchronise(folder: Path) -> None:
