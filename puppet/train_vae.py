@@ -121,7 +121,7 @@ def train(config: DictConfig, resume: str | None) -> None:
             states.save(step + 1)
     if accelerator.is_main_process:
         ema.copy_to(vae.parameters())
-        finish(vae.eval(), config)
+        finish(vae.cpu().eval(), config)
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
