@@ -5,10 +5,10 @@
 The published project never trains its autoencoder, so this script is the puppet world's own.
 """
 
-import argparse
 import math
 from collections import deque
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from einops import rearrange
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from musepose.errors import run_script
+from musepose.errors import Parser, run_script
+from musepose.files import require_file
 from musepose.training.states import States, seeded
 from puppet.scenes import SPAN, make_scene
 from puppet.world import HELD_OUT
@@ -84,9 +85,7 @@ def train(config: DictConfig, resume: str | None) -> None:
     vae = build_vae(config)
     optimizer = torch.optim.AdamW(vae.parameters(), solver.learning_rate, weight_decay=solver.weight_decay)
     total = sum(phase.steps for phase in config.phases)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min(1, (s + 1) / solver.warmup_steps) * (0.5 + 0.5 * math.cos(math.pi * min(s / total, 1)))
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate, config=config))
     ema = EMAModel(vae.parameters(), decay=solver.ema_decay)
     model, optimizer = accelerator.prepare(Autoencode(vae), optimizer)
     accelerator.register_for_checkpointing(ema, schedule)
@@ -124,6 +123,22 @@ def train(config: DictConfig, resume: str | None) -> None:
         finish(vae.cpu().eval(), config)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def learning_rate(step: int, config: DictConfig) -> float:
+    """The factor after `step` steps: a cosine to zero over each cycle of phases, the first step of which restarts it.
+
+    SGDR's warm restarts (Loshchilov & Hutter 2017). The very first steps are warmed up.
+    """
+    begin = end = 0
+    for phase in config.phases:
+        if phase.get("restart") and step >= end:
+            begin = end
+        elif phase.get("restart"):
+            break
+        end += phase.steps
+    warm = min(1, (step + 1) / config.solver.warmup_steps)
+    return warm * (0.5 + 0.5 * math.cos(math.pi * min((step - begin) / (end - begin), 1)))
 
 
 def build_vae(config: DictConfig) -> AutoencoderKL:
@@ -188,11 +203,11 @@ def normalise_latents(vae: AutoencoderKL, mean: Tensor, deviation: Tensor) -> No
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--config", default="configs/puppet/train_vae.yaml")
+    parser = Parser(prog="-m puppet.train_vae", description=__doc__.split("\n")[0])
+    parser.add_argument("--config", type=Path, default=Path("configs/puppet/train_vae.yaml"))
     parser.add_argument("--resume", help="latest, or the folder of a training state")
     arguments = parser.parse_args()
-    train(OmegaConf.load(arguments.config), arguments.resume)
+    train(OmegaConf.load(require_file(arguments.config, "name a config")), arguments.resume)
 
 
 if __name__ == "__main__":

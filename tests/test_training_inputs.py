@@ -100,6 +100,26 @@ def test_a_validation_video_that_there_is_not(workplace: Path, tmp_path: Path) -
         start(workplace, 1, f"output_dir={tmp_path}", f"val.test_cases={{{picture}: [/no.mp4]}}")
 
 
+def test_two_validation_cases_of_one_name(workplace: Path, tmp_path: Path) -> None:
+    from media import write_picture
+
+    picture = write_picture(tmp_path / "a.png", "rgb")
+    clips = load_meta([workplace / "meta.json"])
+    other = tmp_path / clips[0].poses.name
+    other.write_bytes(clips[0].poses.read_bytes())
+    cases = f"val.test_cases={{{picture}: [{clips[0].poses}, {other}]}}"
+    with pytest.raises(UserError, match=f"two cases would both write a_{other.stem}.mp4"):
+        start(workplace, 1, f"output_dir={tmp_path}", cases)
+
+
+def test_weights_that_are_missing_are_told_before_anything_loads(workplace: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="diffusion_pytorch_model.bin is missing"):
+        start(workplace, 1, f"output_dir={tmp_path}", "from_scratch=false")
+    (tmp_path / "config.json").write_bytes((workplace / "vae" / "config.json").read_bytes())
+    with pytest.raises(UserError, match="diffusion_pytorch_model.bin is missing"):
+        start(workplace, 1, f"output_dir={tmp_path}", f"vae_model_path={tmp_path}")
+
+
 def test_motion_modules_that_are_wanted_or_too_short(workplace: Path, tmp_path: Path) -> None:
     out = f"output_dir={tmp_path}"
     with pytest.raises(UserError, match="use_motion_module: false"):

@@ -88,13 +88,14 @@ class WeightPaths:
         )
 
 
-def check_weights(paths: WeightPaths) -> None:
-    """Look at every file's table of contents without loading a model. Tensors of no use get one warning a file.
+def check_weights(paths: WeightPaths, names: Container[str] = MODELS) -> None:
+    """Look at the files' tables of contents without loading a model. Tensors of no use get one warning a file.
 
     Raises UserError: something is missing, truncated, no checkpoint, or of another architecture.
     """
     for name, model in _empty_models(paths):
-        _gather(model, _sources(name, model, paths), warn=True)
+        if name in names:
+            _gather(model, _sources(name, model, paths), warn=True)
 
 
 def load_models(
@@ -122,9 +123,7 @@ def fill_model(name: str, model: nn.Module, paths: WeightPaths, besides: str = "
 
     `base_unet` stands for the base model's UNet, which both UNets may start from. Raises UserError as `check_weights`.
     """
-    sources = [_weight_file(paths.base_model / "unet", "diffusion_pytorch_model")]
-    if name != "base_unet":
-        sources = _sources(name, model, paths)
+    sources = [base_unet_file(paths)] if name == "base_unet" else _sources(name, model, paths)
     if besides:
         sources.remove(paths.motion_module)
     model.load_state_dict(_gather(model, sources, besides=besides), strict=False)  # strictly: _gather has seen to it
@@ -160,19 +159,23 @@ def _empty_models(paths: WeightPaths) -> Iterator[tuple[str, nn.Module]]:
 
 def _sources(name: str, model: nn.Module, paths: WeightPaths) -> list[Path]:
     """The files that may hold a model's tensors, the first to hold one wins; the last is opened only if needed."""
-    base_unet = paths.base_model / "unet"
     motion = [paths.motion_module] if getattr(model.config, "motion_module", None) else []
     return {
         "vae": [_weight_file(paths.vae, "diffusion_pytorch_model")],
         "image_encoder": [_weight_file(paths.image_encoder, "pytorch_model", "model")],
-        "reference_unet": [paths.reference_unet, _weight_file(base_unet, "diffusion_pytorch_model")],
+        "reference_unet": [paths.reference_unet, base_unet_file(paths)],
         "denoising_unet": [
             paths.denoising_unet,
             *motion,
-            _weight_file(base_unet, "diffusion_pytorch_model"),
+            base_unet_file(paths),
         ],
         "pose_guider": [paths.pose_guider],
     }[name]
+
+
+def base_unet_file(paths: WeightPaths) -> Path:
+    """The base UNet's own weights, there or not."""
+    return _weight_file(paths.base_model / "unet", "diffusion_pytorch_model")
 
 
 def _weight_file(folder: Path, *stems: str) -> Path:

@@ -5,22 +5,21 @@ import os
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
-from transformers import CLIPVisionModelWithProjection
 
 from musepose.checkpoints import read_checkpoint, require_all, take_matching
 from musepose.errors import UserError
-from musepose.files import complete_file
+from musepose.files import complete_file, require_file
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
 from musepose.models.weights import (
     INFERENCE_CONFIG,
     WeightPaths,
+    base_unet_file,
+    check_weights,
     fill_model,
     guider_config,
     motion_config,
@@ -67,14 +66,6 @@ class Animator(nn.Module):
         return prediction[torch.argsort(order)]
 
 
-@dataclass(frozen=True)
-class Frozen:
-    """What is never trained."""
-
-    vae: AutoencoderKL
-    image_encoder: CLIPVisionModelWithProjection
-
-
 def weight_paths(config: TrainConfig, models: Path) -> WeightPaths:
     """Where a training's networks lie: the frozen ones as configured, the trained ones in the folder `models`."""
     names = ("denoising_unet", "reference_unet", "pose_guider", "motion_module")
@@ -104,7 +95,10 @@ def check_networks(config: TrainConfig, clip_frames: int | None) -> None:
         found = read_json(path).get(key, wanted)
         if found != wanted:
             raise UserError(f"{path}: {key} is {found} where {paths.base_model}/unet has {wanted}: use ones that fit")
+    check_weights(paths, ("vae", "image_encoder"))
     if clip_frames is None:
+        if not config.from_scratch:
+            require_file(base_unet_file(paths))
         return
     if motion is None:
         raise UserError(

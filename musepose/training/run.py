@@ -7,7 +7,7 @@ from pathlib import Path
 from musepose.errors import Parser, UserError
 from musepose.files import check_writable, require_file
 from musepose.training.meta import Clip, check_clips, load_meta
-from musepose.training.settings import TrainConfig, read_config
+from musepose.training.settings import TrainConfig, read_config, sample_name
 from musepose.video import probe, read_image
 
 STAGE1_FILES = ("reference_unet.pth", "denoising_unet.pth", "pose_guider.pth")
@@ -62,13 +62,22 @@ def check(stage: str, config: TrainConfig) -> list[Clip]:
             )
     for optional in filter(None, (config.mm_path, config.controlnet_openpose_path)):
         require_file(Path(optional), "check the path, or give null")
+    _check_cases(config)
+    check_writable(Path(config.output_dir) / "states" / "step")
+    check_writable(config.model_folder / "reference_unet.pth")
+    return clips
+
+
+def _check_cases(config: TrainConfig) -> None:
+    names = set()
     for picture, videos in config.val.test_cases.items():
         read_image(Path(picture))
         for video in videos:
             probe(Path(video))
-    check_writable(Path(config.output_dir) / "states" / "step")
-    check_writable(config.model_folder / "reference_unet.pth")
-    return clips
+            name = sample_name(picture, video)
+            if name in names:
+                raise UserError(f"val.test_cases: two cases would both write {name}: rename a picture or a video")
+            names.add(name)
 
 
 def check_resume(config: TrainConfig, resume: str | None) -> None:

@@ -101,6 +101,11 @@ class TrainConfig:
         return Path(self.save_dir) if self.save_dir else Path(self.output_dir) / "weights"
 
 
+def sample_name(picture: str, video: str) -> str:
+    """The file of a validation case."""
+    return f"{Path(picture).stem}_{Path(video).stem}.mp4"
+
+
 LIMITS = {  # smallest and largest value
     "data.train_bs": (1, None),
     "data.train_width": (64, None),

@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler
 from musepose.pipeline import Pose2VideoPipeline
 from musepose.training.encoding import Encoder
 from musepose.training.networks import Animator
-from musepose.training.settings import TrainConfig
+from musepose.training.settings import TrainConfig, sample_name
 from musepose.video import VideoWriter, probe, read_frames, read_image
 
 
@@ -27,13 +27,13 @@ def sample_videos(model: Animator, encoder: Encoder, config: TrainConfig, folder
     model.eval()
     with torch.no_grad():
         for picture, videos in val.test_cases.items():
-            for video in map(Path, videos):
-                info = probe(video)
+            for video in videos:
+                info = probe(Path(video))
                 frames = min(val.frames, info.frames)
-                path = folder / f"{Path(picture).stem}_{video.stem}.mp4"
+                path = folder / sample_name(picture, video)
                 pictures = pipeline.stream(
                     read_image(Path(picture)),
-                    read_frames(video, count=frames),
+                    read_frames(Path(video), count=frames),
                     width=data.train_width,
                     height=data.train_height,
                     num_frames=frames,
