@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL
 from omegaconf import DictConfig, OmegaConf
 
 import puppet.train_vae as program
-from puppet.train_vae import Pool, build_vae, normalise_latents, reconstruction_loss, train
+from puppet.train_vae import Pool, build_vae, learning_rate, normalise_latents, reconstruction_loss, train
 
 SIZE, POOL = 32, 6
 
@@ -139,3 +139,17 @@ def test_a_few_steps_learn_and_a_resumed_run_ends_in_the_same_model(tmp_path: Pa
     assert told.startswith("step 12/12")
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor, rtol=0, atol=1e-6, msg=name)
+
+
+def test_the_learning_rate_falls_to_nothing_in_each_cycle() -> None:
+    config = OmegaConf.create(
+        {
+            "solver": {"warmup_steps": 4},
+            "phases": [{"steps": 10}, {"steps": 10}, {"steps": 6, "restart": True}, {"steps": 4}],
+        }
+    )
+    factors = [learning_rate(step, config) for step in range(31)]
+    assert factors[0] == pytest.approx(0.25) and factors[2] == pytest.approx(0.75 * (0.5 + 0.5 * np.cos(np.pi * 0.1)))
+    assert factors[10] == pytest.approx(0.5) and factors[20] == 1 and factors[25] == pytest.approx(0.5)
+    assert all(a > b for a, b in zip(factors[4:20], factors[5:20], strict=False)) and factors[19] < 0.01
+    assert all(a > b for a, b in zip(factors[20:], factors[21:], strict=False)) and factors[30] == pytest.approx(0)
