@@ -1,4 +1,4 @@
-# The puppets' person detector: YOLOX as in configs/dwpose, a quarter as wide, shallow, for one class and small pictures.
+# The puppets' person detector: YOLOX as in configs/dwpose, a quarter as wide, shallow, for one class, small pictures.
 default_scope = "mmdet"
 
 _norm = dict(type="BN", momentum=0.03, eps=0.001)
