@@ -65,6 +65,7 @@ def test_good_input_gets_as_far_as_the_models(workplace: Path) -> None:
         (1, "uncond_ratio=1.1", "uncond_ratio is 1.1: give 0 to 1"),
         (1, "data.train_width=100", "train_width is 100: give a multiple of 8"),
         (1, "data.train_height=32", "train_height is 32"),
+        (1, "solver.optimizer=sgd", "optimizer is sgd: give adamw, muon"),
         (1, "solver.lr_scheduler=steep", "lr_scheduler is steep: give constant"),
         (1, "solver.mixed_precision=fp8", "mixed_precision is fp8: give no, fp16, bf16"),
         (1, "save_dtype=int8", "save_dtype is int8"),

@@ -236,7 +236,10 @@ def test_stage_1_can_be_sampled_and_stage_2_builds_on_it(workplace: Path) -> Non
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_validation_videos_are_the_pipeline_s(workplace: Path, stage: int) -> None:
+def test_validation_videos_are_the_pipeline_s(workplace: Path, stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered: list[np.ndarray] = []
+    write = VideoWriter.write
+    monkeypatch.setattr(VideoWriter, "write", lambda self, frame: (rendered.append(frame.copy()), write(self, frame)))
     picture = workplace / "ref.png"
     Image.fromarray(next(read_frames(workplace / "video-1.mp4"))).save(picture)
     cases = f"val.test_cases={{{picture}: [{workplace}/pose-0.mp4, {workplace}/pose-1.mp4]}}"
@@ -255,12 +258,9 @@ def test_validation_videos_are_the_pipeline_s(workplace: Path, stage: int) -> No
     expected = pipeline.stream(
         *(read_image(picture), poses), width=64, height=64, num_frames=6, num_inference_steps=2, seed=99, **window
     )
-    with VideoWriter(workplace / "expected.mp4", 64, 64, 15) as writer:
-        for frame in expected:
-            writer.write(frame)
-    videos = (read_frames(path) for path in (samples / "step-0000002" / names[0], workplace / "expected.mp4"))
-    for found, frame in zip(*videos, strict=True):
-        assert np.abs(found.astype(int) - frame).mean() < 2  # levels: what rounding comes to by way of the encoder
+    of_the_last_step = rendered[-12:-6]  # its first video, before the encoder, which makes much of a rounding
+    for found, frame in zip(of_the_last_step, expected, strict=True):
+        assert np.abs(found.astype(int) - frame).max() <= 1
 
 
 def test_an_interrupted_validation_leaves_nothing_half_written(workplace: Path, monkeypatch) -> None:

@@ -24,6 +24,7 @@ from musepose.training.encoding import Encoder
 from musepose.training.meta import Clip
 from musepose.training.networks import save_models, select, weight_paths
 from musepose.training.objective import Objective
+from musepose.training.optimizers import make_optimizer
 from musepose.training.settings import TrainConfig
 from musepose.training.stages import Stage
 from musepose.training.states import States
@@ -155,13 +156,7 @@ class Training:
 
     def _optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         solver = self.config.solver
-        optimizer = torch.optim.AdamW(
-            self.trained,
-            lr=solver.learning_rate,
-            betas=(solver.adam_beta1, solver.adam_beta2),
-            eps=solver.adam_epsilon,
-            weight_decay=solver.adam_weight_decay,
-        )
+        optimizer = make_optimizer(self.model.named_parameters(), solver)
         steps = {"num_warmup_steps": solver.lr_warmup_steps, "num_training_steps": solver.max_train_steps}
         return optimizer, get_scheduler(solver.lr_scheduler, optimizer, **steps)
 

@@ -14,6 +14,7 @@ from musepose.settings import DTYPES
 
 PRECISIONS = ("no", "fp16", "bf16")
 SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial")  # diffusers'
+OPTIMIZERS = ("adamw", "muon")
 PREDICTIONS = ("v_prediction", "epsilon")
 BELOW_ONE = 1 - 1e-9
 
@@ -46,6 +47,7 @@ class Solver:
     gradient_accumulation_steps: int = 1
     mixed_precision: str = "fp16"
     gradient_checkpointing: bool = False
+    optimizer: str = "adamw"  # one of OPTIMIZERS; muon learns faster from nothing
     learning_rate: float = 1e-5
     lr_scheduler: str = "constant"  # one of SCHEDULES
     lr_warmup_steps: int = 1
@@ -181,6 +183,7 @@ def _check(config: TrainConfig, path: Path) -> None:
             raise UserError(f"{path}: solver.{key} is {getattr(solver, key)}: give more than 0")
     prediction = config.noise_scheduler_kwargs.get("prediction_type", "epsilon")
     for key, value, choices in (
+        ("solver.optimizer", solver.optimizer, OPTIMIZERS),
         ("solver.lr_scheduler", solver.lr_scheduler, SCHEDULES),
         ("noise_scheduler_kwargs.prediction_type", prediction, PREDICTIONS),
         ("solver.mixed_precision", solver.mixed_precision, PRECISIONS),
