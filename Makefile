@@ -45,6 +45,6 @@ demo-weights:
 	$(VENV)/bin/python -m puppet.make_dataset --output output/puppet/data/clips --first 500000 --scenes 200 --frames 48
 	$(TRAIN) -m puppet.train_vae --resume latest
 	$(TRAIN) train_stage_1.py --config configs/puppet/train_stage_1.yaml --resume latest
-	$(TRAIN) train_stage_2.py --config configs/puppet/train_stage_2.yaml --resume latest
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m puppet.train_pose --part yolox --resume latest & \
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m puppet.train_pose --part dwpose --resume latest && wait
+	OMP_NUM_THREADS=1 $(VENV)/bin/python train_stage_2.py --config configs/puppet/train_stage_2.yaml --resume latest & \
+	for part in yolox dwpose; do OMP_NUM_THREADS=1 $(VENV)/bin/python -m puppet.train_pose --part $$part --resume latest \
+		|| exit; done && wait $$!

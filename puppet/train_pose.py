@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 from musepose.errors import Parser, run_script
 from musepose.files import complete_file, require_file
 from musepose.pose import mm_compat
+from musepose.training.optimizers import Muon
 from musepose.training.states import States
 from puppet.pose_networks import Dwpose, Yolox, half_tensors
 from puppet.pose_pictures import SHOTS, Shot, make_shots
@@ -84,7 +85,7 @@ def train(part: str, config: DictConfig, resume: str | None) -> Path:
     accelerator = Accelerator(cpu=True, mixed_precision=solver.mixed_precision)
     torch.manual_seed(config.seed)
     network = PARTS[part](require_file(Path(settings.config), "name the mm config in the training's config"))
-    optimizer = torch.optim.AdamW(groups(network, solver.weight_decay), settings.learning_rate)
+    optimizer = make_optimizer(network, settings, solver.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda s: min(1, (s + 1) / solver.warmup_steps) * (0.5 + 0.5 * math.cos(math.pi * min(s / settings.steps, 1))),
@@ -123,13 +124,14 @@ def train(part: str, config: DictConfig, resume: str | None) -> Path:
     return path
 
 
-def groups(network: nn.Module, weight_decay: float) -> list[dict]:
-    """Parameters for the optimiser: norms and biases are not decayed."""
-    named = [p for p in network.parameters() if p.requires_grad]
-    return [
-        dict(params=[p for p in named if p.ndim > 1], weight_decay=weight_decay),
-        dict(params=[p for p in named if p.ndim <= 1], weight_decay=0.0),
+def make_optimizer(network: nn.Module, settings: DictConfig, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW, or Muon for the matrices; norms and biases are not decayed."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        dict(params=[p for p in trained if p.ndim > 1], weight_decay=weight_decay, orthogonal=True),
+        dict(params=[p for p in trained if p.ndim <= 1], weight_decay=0.0, orthogonal=False),
     ]
+    return {"adamw": torch.optim.AdamW, "muon": Muon}[settings.optimizer](groups, settings.learning_rate)
 
 
 def main() -> None:

@@ -1,0 +1,43 @@
+"""Make the README's moving pictures: a video as an animated WebP.
+
+python -m puppet.moving_picture output/demo/ref_img_ref_video_dance_1.0_4_1_cmp.mp4 assets/readme/demo.webp
+"""
+
+from pathlib import Path
+
+from PIL import Image
+
+from musepose.errors import Parser, UserError, run_script
+from musepose.files import complete_file
+from musepose.video import probe, read_frames
+
+
+def moving_picture(video: Path, height: int) -> tuple[list[Image.Image], int]:
+    """→ the frames, resized, and how many milliseconds each is shown. Raises UserError: no video."""
+    info = probe(video)
+    width = round(info.width * height / info.height)
+    frames = [Image.fromarray(f).resize((width, height), Image.Resampling.LANCZOS) for f in read_frames(video)]
+    return frames, round(1000 / info.rate)
+
+
+def main() -> None:
+    parser = Parser(prog="-m puppet.moving_picture", description=__doc__.split("\n")[0])
+    parser.add_argument("video", type=Path)
+    parser.add_argument("picture", type=Path, help="the file to write, .webp")
+    parser.add_argument("--height", type=int, default=256, help="pixels (default 256)")
+    parser.add_argument("--quality", type=int, default=60, help="1 to 100 (default 60)")
+    given = parser.parse_args()
+    if given.picture.suffix.lower() != ".webp":
+        raise UserError(f"cannot write {given.picture.name}: end its name in .webp")
+    for name, value, most in (("height", given.height, 4096), ("quality", given.quality, 100)):
+        if not 1 <= value <= most:
+            raise UserError(f"--{name} is {value}: give 1 to {most}")
+    frames, duration = moving_picture(given.video, given.height)
+    with complete_file(given.picture) as partial:
+        settings = {"duration": duration, "loop": 0, "quality": given.quality, "method": 6}
+        frames[0].save(partial, format="WEBP", save_all=True, append_images=frames[1:], **settings)
+    print(f"wrote {given.picture}: {len(frames)} frames, {given.picture.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    run_script(main)
