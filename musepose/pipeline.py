@@ -41,6 +41,14 @@ class Pose2VideoOutput(BaseOutput):
     videos: Tensor  # 1 c f h w, float32 in [0, 1], on the CPU
 
 
+def share_noise(noise: Tensor, common: Tensor, portion: float) -> Tensor:
+    """Frames' own noise and one that all share → unit Gaussian frames, correlated by `portion`.
+
+    This is the mixed noise of Ge et al. 2023, "Preserve Your Own Correlation".
+    """
+    return (1 - portion) ** 0.5 * noise + portion**0.5 * common
+
+
 @contextmanager
 def _temporary_folder_errors() -> Iterator[None]:
     """A temporary folder that is full or not there as a UserError that names it, not the video being written."""
@@ -184,6 +192,7 @@ class Pose2VideoPipeline(DiffusionPipeline):
         num_inference_steps: int = 20,
         guidance_scale: float = 3.5,  # no guidance where <= 1
         seed: int = 99,
+        shared_noise: float = 0.0,  # portion of the starting noise's variance that is the same in all frames
         context_frames: int = 48,
         context_overlap: int = 4,
         progress: Progress | None = None,
@@ -199,7 +208,7 @@ class Pose2VideoPipeline(DiffusionPipeline):
         rows = torch.cat([torch.zeros_like(token), token]) if guided else token
         context = self.denoising_unet.prepare(rows, features)
 
-        latents = self.initial_noise(length, width, height, seed)
+        latents = self.initial_noise(length, width, height, seed, shared_noise)
         self.scheduler.set_timesteps(num_inference_steps)
         for step, timestep in enumerate(self.scheduler.timesteps):
             average = WindowAverage(latents)
@@ -230,12 +239,18 @@ class Pose2VideoPipeline(DiffusionPipeline):
         """Reference latents 1 c h w and token 1 1 d → the input of every spatial self-attention, 1 n c each."""
         return self.reference_unet(latents, 0, self.reference_unet.prepare(token))
 
-    def initial_noise(self, length: int, width: int, height: int, seed: int) -> Tensor:
-        """→ f c h w, drawn on the CPU in the sampling dtype and the published order b c f h w: the same everywhere."""
+    def initial_noise(self, length: int, width: int, height: int, seed: int, shared: float = 0.0) -> Tensor:
+        """→ f c h w, drawn on the CPU in the sampling dtype and the published order b c f h w: the same everywhere.
+
+        With `shared`, frames are correlated by that much (see `share_noise`).
+        """
         channels = self.denoising_unet.config.in_channels
         shape = (1, channels, length, height // self.vae_scale_factor, width // self.vae_scale_factor)
         generator = torch.Generator("cpu").manual_seed(seed)
         noise = torch.randn(shape, generator=generator, dtype=self.denoising_unet.dtype)
+        if shared:
+            common = torch.randn(shape[:2] + (1,) + shape[3:], generator=generator, dtype=noise.dtype)
+            noise = share_noise(noise, common, shared)
         noise = rearrange(noise, "1 c f h w -> f c h w").contiguous()
         return noise.to(self.denoising_unet.device) * self.scheduler.init_noise_sigma
 

@@ -78,6 +78,7 @@ def render(job: Job, settings: Settings, pipeline: Any) -> None:
             num_inference_steps=settings.steps,
             guidance_scale=settings.cfg,
             seed=settings.seed,
+            shared_noise=settings.shared_noise,
             context_frames=settings.context_frames,
             context_overlap=settings.context_overlap,
             progress=bars.update,

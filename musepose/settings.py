@@ -41,6 +41,14 @@ SETTINGS = (
     Setting(("--seed",), int, 99, "where the noise starts, for each case anew", low=-(2**63), high=2**63 - 1),
     Setting(("--steps",), int, 20, "denoising steps", low=1, high=1000),
     Setting(
+        ("--shared_noise",),
+        float,
+        0.0,
+        "portion of the starting noise that is the same in all frames: less flicker; published: 0",
+        low=0,
+        high=1,
+    ),
+    Setting(
         ("--fps",),
         Fraction,
         None,
@@ -80,6 +88,7 @@ class Settings:
     cfg: float
     seed: int
     steps: int
+    shared_noise: float
     fps: Fraction | None
     skip: int
     device: str | None

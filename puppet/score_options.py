@@ -34,6 +34,7 @@ class Options:
     size: int  # pixels
     steps: int
     cfg: float
+    shared_noise: float
     context_frames: int
     context_overlap: int
     characters: int
@@ -126,6 +127,7 @@ def animate(
         num_inference_steps=options.steps,
         guidance_scale=options.cfg,
         seed=seed,
+        shared_noise=options.shared_noise,
         context_frames=context[0],
         context_overlap=context[1],
     )

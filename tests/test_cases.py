@@ -37,7 +37,16 @@ def job(pose=None, **settings):
 
 def test_defaults_are_the_published_ones():
     expected = {"width": 768, "height": 768, "length": 300, "context_frames": 48, "context_overlap": 4}
-    expected |= {"cfg": 3.5, "seed": 99, "steps": 20, "fps": None, "skip": 1, "device": None, "dtype": "float16"}
+    expected |= {
+        "cfg": 3.5,
+        "seed": 99,
+        "steps": 20,
+        "shared_noise": 0.0,
+        "fps": None,
+        "skip": 1,
+        "device": None,
+        "dtype": "float16",
+    }
     assert vars(DEFAULTS) == {**expected, "output": None, "overwrite": False, "no_audio": False}
 
 
@@ -102,6 +111,8 @@ BAD_SETTINGS = [
     ("context_overlap", "-1", "--context_overlap is -1: give at least 0"),
     ("cfg", "nan", "--cfg is 'nan': give a number"),
     ("cfg", "-1", "--cfg is -1: give at least 0"),
+    ("shared_noise", "1.5", "--shared_noise is 1.5: give at most 1"),
+    ("shared_noise", "-0.1", "--shared_noise is -0.1: give at least 0"),
     ("seed", "1.5", "--seed is '1.5': give a whole number"),
     ("seed", str(2**63), "give at most 9223372036854775807"),
     ("steps", "0", "--steps is 0: give at least 1"),
@@ -238,7 +249,7 @@ def test_missing_and_empty_weights(stage_2, key, file, breaker, word):
 
 def test_every_setting_can_stand_in_the_yaml(stage_2):
     values = {"width": 64, "height": 72, "length": 9, "context_frames": 8, "context_overlap": 2, "cfg": 2.5, "seed": 5}
-    values |= {"steps": 3, "fps": "30000/1001", "skip": 0, "device": "cpu", "output": "results"}
+    values |= {"steps": 3, "fps": "30000/1001", "skip": 0, "device": "cpu", "output": "results", "shared_noise": 0.5}
     values |= {"overwrite": True, "no_audio": True}
     assert values.keys() | {"dtype"} == {setting.name for setting in SETTINGS}
     made = vars(plan(stage_2, weight_dtype="bf16", **values).settings)

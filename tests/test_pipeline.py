@@ -63,6 +63,25 @@ def test_the_seed_decides_and_nothing_else_does():
     assert not torch.equal(first, other)
 
 
+def test_shared_noise_is_the_same_in_all_frames_and_as_strong():
+    pipe = pipeline()
+    alone, half, whole = (pipe.initial_noise(40, 64, 64, 1, shared) for shared in (0.0, 0.5, 1.0))
+    assert torch.equal(alone, pipe.initial_noise(40, 64, 64, 1))
+    assert torch.equal(whole[0], whole[39])
+    for noise, portion in ((alone, 0.0), (half, 0.5), (whole, 1.0)):
+        assert abs((noise[:-1] * noise[1:]).mean() - portion) < 0.12  # the shared part is only 256 numbers
+        assert abs(noise.std() - 1) < 0.12
+
+
+def test_shared_noise_and_one_pose_give_one_picture():
+    pose = poses(1)[0]
+    settings = SHORT | {"shared_noise": 1.0, "guidance_scale": 1.0, "num_inference_steps": 1}
+    frames = pipeline()(reference(), [pose, pose, pose], output_type="latent", **settings).videos
+    apart = pipeline()(reference(), [pose] * 3, output_type="latent", **settings | {"shared_noise": 0.0}).videos
+    changes, before = (clip.diff(dim=2).abs().mean() for clip in (frames, apart))
+    assert changes < 0.3 * before  # not none: the motion modules tell frames apart by their positions
+
+
 def test_guidance_of_one_is_no_guidance():
     """Guidance just above 1 computes both rows; its limit is the conditional row alone."""
     alone = pipeline()(reference(), poses(3), guidance_scale=1.0, output_type="latent", **SHORT).videos

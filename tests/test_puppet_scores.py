@@ -16,8 +16,8 @@ from puppet.score_tables import worst_tenth
 from puppet.world import HELD_OUT
 
 MOTION_MODULE = ROOT / "pretrained_weights" / "puppet" / "MusePose" / "motion_module.pth"  # what is trained last
-# Of eight characters at few steps, well below what the weights reach: this catches what is broken, not what is worse.
-LOWEST_PSNR, LOWEST_FIGURE, LOWEST_SSIM, LOWEST_GAIN = 22.0, 16.0, 0.85, 3.0
+# Of eight characters, well below what the weights reach: this catches what is broken, not what is worse.
+LOWEST_PSNR, LOWEST_FIGURE, LOWEST_SSIM, LOWEST_GAIN = 23.0, 17.0, 0.82, 3.0
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_with_true_keypoints_alignment_gives_the_targets_own_limbs():
 @pytest.mark.skipif(not MOTION_MODULE.is_file(), reason="the puppet weights are not there")
 def test_the_puppet_weights_animate_characters_never_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
-    flags = "--characters 8 --clip_frames 3 --baseline_frames 1 --steps 6 --workers 1 --motion 0 --across 0".split()
+    flags = "--characters 8 --clip_frames 3 --baseline_frames 1 --workers 1 --motion 0 --across 0".split()
     flags += ["--set_ups", "0"]
     assert evaluate.main(["--puppets", *flags, "--json", str(tmp_path / "scores.json")]) == 0
     image = json.loads((tmp_path / "scores.json").read_text())["image"]

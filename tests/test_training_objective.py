@@ -94,6 +94,16 @@ def test_the_noise_offset_is_one_number_a_clip_and_channel() -> None:
     assert (numbers[:, 0] != numbers[:, 1]).all()
 
 
+def test_frames_share_the_portion_of_the_noise_that_is_wanted() -> None:
+    for portion in (0.25, 1.0):
+        noise = objective(shared_noise=portion).draw(MANY[:300], (2, 2, 4, 4)).noise
+        first, second = noise[:, 0], noise[:, 1]
+        assert abs((first * second).mean() - portion) < 0.05
+        assert abs(noise.std() - 1) < 0.03
+    assert torch.equal(first, second)
+    assert not torch.equal(noise[0], noise[1])  # of one clip, not of all
+
+
 def test_timesteps_cover_the_schedule_and_the_bias_shifts_its_portion() -> None:
     even = objective().draw(MANY, SHAPE).timesteps
     assert even.min() < 5 and even.max() > 994 and abs((even >= 600).float().mean() - 0.4) < 0.04

@@ -9,6 +9,7 @@ from diffusers.training_utils import compute_snr
 from torch import Tensor
 
 from musepose.errors import UserError
+from musepose.pipeline import share_noise
 from musepose.training.settings import TimestepBias, TrainConfig
 from musepose.training.states import seeded
 
@@ -38,6 +39,7 @@ class Objective:
             config.noise_offset,
             config.snr_gamma,
         )
+        self.shared_noise = config.shared_noise
         self.bias: TimestepBias = config.timestep_bias
         self.frames_share_timestep = frames_share_timestep
 
@@ -49,6 +51,8 @@ class Objective:
         frames, channels = shape[:2]
         generator = seeded(seed)
         noise = torch.randn(shape, generator=generator)
+        if self.shared_noise:
+            noise = share_noise(noise, torch.randn(1, *shape[1:], generator=generator), self.shared_noise)
         noise += self.noise_offset * torch.randn(1, channels, 1, 1, generator=generator)
         count = 1 if self.frames_share_timestep else frames
         biased = torch.rand(count, generator=generator) < self.bias.portion

@@ -88,6 +88,7 @@ class TrainConfig:
     save_dtype: str = "fp16"
     uncond_ratio: float = 0.1
     noise_offset: float = 0.05
+    shared_noise: float = 0.0  # portion of the noise's variance that a sample's frames share, as test_stage_2.py's flag
     snr_gamma: float | None = 5.0
     seed: int = 12580
     output_dir: str = MISSING  # states, samples, logs
@@ -132,6 +133,7 @@ LIMITS = {  # smallest and largest value
     "timestep_bias.first": (0, 999),
     "uncond_ratio": (0, 1),
     "noise_offset": (0, None),
+    "shared_noise": (0, 1),
     "snr_gamma": (0, None),
     "checkpointing_steps": (1, None),
     "total_limit": (1, None),
