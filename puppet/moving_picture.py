@@ -1,6 +1,6 @@
 """Make the README's moving pictures: a video as an animated WebP.
 
-python -m puppet.moving_picture output/demo/ref_img_ref_video_dance_1.0_4_1_cmp.mp4 assets/readme/demo.webp
+python -m puppet.moving_picture output/demo/ref_img_ref_video_dance_1.0_2_1_cmp.mp4 assets/readme/demo.webp
 """
 
 from pathlib import Path

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from musepose.errors import Parser, run_script
+from musepose.errors import Parser, UserError, run_script
 from musepose.files import complete_file, require_file
 from musepose.pose import mm_compat
 from musepose.training.optimizers import Muon
@@ -30,6 +30,7 @@ from puppet.pose_samples import LEAST_SHOWN, Boxed, Pointed, boxed, pointed
 from puppet.world import HELD_OUT
 
 PARTS = {"yolox": Yolox, "dwpose": Dwpose}
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 
 
 class Pool:
@@ -125,13 +126,15 @@ def train(part: str, config: DictConfig, resume: str | None) -> Path:
 
 
 def make_optimizer(network: nn.Module, settings: DictConfig, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW, or Muon for the matrices; norms and biases are not decayed."""
+    """AdamW, or Muon for the matrices; norms and biases are not decayed. Raises UserError: neither is wanted."""
+    if settings.optimizer not in OPTIMIZERS:
+        raise UserError(f"the optimizer is {settings.optimizer}: give {' or '.join(OPTIMIZERS)}")
     trained = [p for p in network.parameters() if p.requires_grad]
     groups = [
         dict(params=[p for p in trained if p.ndim > 1], weight_decay=weight_decay, orthogonal=True),
         dict(params=[p for p in trained if p.ndim <= 1], weight_decay=0.0, orthogonal=False),
     ]
-    return {"adamw": torch.optim.AdamW, "muon": Muon}[settings.optimizer](groups, settings.learning_rate)
+    return OPTIMIZERS[settings.optimizer](groups, settings.learning_rate)
 
 
 def main() -> None:

@@ -9,8 +9,10 @@ import torch
 from omegaconf import OmegaConf
 
 import puppet.train_pose as program
+from musepose.errors import UserError
 from musepose.pose.detector import PoseDetector
 from musepose.pose.keypoints import People
+from musepose.training.optimizers import Muon
 from puppet.pose_networks import Dwpose, Yolox, box_iou, simcc_labels
 from puppet.pose_pictures import make_shots, partner
 from puppet.pose_samples import boxed, pointed
@@ -102,6 +104,22 @@ def test_a_resumed_run_ends_with_the_same_weights(part, configs, tmp_path, monke
     one, other = (torch.load(path, weights_only=True)["state_dict"] for path in (whole, resumed))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("muon", Muon)])
+def test_the_optimizer_is_the_one_wanted_and_decays_matrices_only(name, kind):
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8))
+    optimizer = program.make_optimizer(network, OmegaConf.create(dict(optimizer=name, learning_rate=1e-3)), 0.1)
+    assert type(optimizer) is kind
+    decays = {len(p.shape): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    assert decays == {4: 0.1, 1: 0.0}
+
+
+def test_an_unknown_optimizer_is_refused(configs, tmp_path):
+    wrong = OmegaConf.merge(settings("dwpose", configs, tmp_path), dict(dwpose=dict(optimizer="sgd")))
+    with pytest.raises(UserError, match="the optimizer is sgd: give adamw or muon"):
+        program.train("dwpose", wrong, None)
+    assert not (tmp_path / "dwpose.pth").exists()
 
 
 def test_the_detector_takes_the_files_written(configs, tmp_path, caplog):
