@@ -1,0 +1,1 @@
+"""How fast and how lean it is: `python -m benchmarks.run CASE …`; results in RESULTS.md."""

@@ -1,0 +1,103 @@
+"""Times of several ways to do the same thing, taken in turns; the machine's name; tables in Markdown."""
+
+import gc
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Table:
+    """A case's result: what was measured, one row a variant, and remarks under it."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    remarks: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        lines = [f"### {self.title}", "", _row(self.columns), _row(["---", *["---:"] * (len(self.columns) - 1)])]
+        lines += [_row(row) for row in self.rows]
+        return "\n".join([*lines, *(f"\n{remark}" for remark in self.remarks)])
+
+
+def _row(cells: Sequence[Any]) -> str:
+    return "| " + " | ".join(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in cells) + " |"
+
+
+def medians(
+    ways: Mapping[str, Callable[[], Any]],
+    repeats: int = 3,
+    warm_up: int = 1,
+    synchronize: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """Seconds of each way, the median of `repeats`. They take turns, so that a slow moment of the machine hits all."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(warm_up + repeats):
+        for name, way in ways.items():
+            gc.collect()
+            synchronize()
+            start = time.perf_counter()
+            way()
+            synchronize()
+            if turn >= warm_up:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def machine() -> str:
+    """Processor, cores, memory and GPU, and the libraries that do the work."""
+    import torch
+
+    parts = [f"{_processor()}, {os.cpu_count()} cores"]
+    if hasattr(os, "sysconf"):
+        parts.append(f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB")
+    parts += [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["no GPU"]
+    parts += [f"{platform.system()}", f"Python {platform.python_version()}", f"torch {torch.__version__}"]
+    return ", ".join(parts)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
+
+
+def revision() -> str:
+    """The commit that was measured, with a + where the tree differed from it; "unknown" outside a repository."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def peak_memory(arguments: Sequence[str], status: int = 0, **options: Any) -> tuple[float, float]:
+    """Run a Python command line in a process of its own. → (resident peak in MiB, seconds).
+
+    Raises RuntimeError where it ends with another exit status than expected.
+    """
+    code = (
+        "import resource, subprocess, sys; done = subprocess.run([sys.executable, *sys.argv[1:]]); "
+        "print('PEAK', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(done.returncode)"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT, **options)
+    seconds = time.perf_counter() - start
+    if done.returncode != status:
+        raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return int(done.stdout.rsplit("PEAK", 1)[1]) / unit, seconds

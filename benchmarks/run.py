@@ -1,0 +1,49 @@
+"""Runs benchmark cases and prints their tables, ready for RESULTS.md.
+
+python -m benchmarks.run --list
+python -m benchmarks.run unet_256 start_up
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from datetime import date
+
+from benchmarks.measure import Table, machine, revision
+from musepose.errors import UserError, run_script
+
+# case → module of this folder, function in it
+CASES = {
+    "start_up": ("start_up", "start_up"),
+}
+
+
+def load_case(name: str) -> Callable[[], Table]:
+    module, function = CASES[name]
+    return getattr(importlib.import_module(f"benchmarks.{module}"), function)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="which cases; default: all")
+    parser.add_argument("--list", action="store_true", help="say what each case measures, and stop")
+    asked = parser.parse_args(arguments)
+    unknown = [name for name in asked.cases if name not in CASES]
+    if unknown:
+        raise UserError(f"there is no case {unknown[0]}: choose from {', '.join(CASES)}")
+    names = asked.cases or list(CASES)
+    if asked.list:
+        for name in names:
+            print(f"{name:20} {(load_case(name).__doc__ or '').splitlines()[0]}")
+        return 0
+    print(f"## {date.today()}, commit {revision()}\n\n`python -m benchmarks.run {' '.join(names)}`\n\n{machine()}")
+    for name in names:
+        print(f"\n{load_case(name)()}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(lambda: main(sys.argv[1:]))
