@@ -12,6 +12,7 @@ from tiny_weights import MOTION_CONFIG, UNET_CONFIG, tiny_models
 from torch.utils.flop_counter import FlopCounterMode
 
 from musepose.models.attention import SpatialBlock
+from musepose.models.chunks import Chunks
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
 
@@ -137,3 +138,31 @@ def test_refuses_what_it_would_compute_wrongly():
         unet.prepare(torch.zeros(1, 77, 32))
     with pytest.raises(ValueError, match="clips of 2"):
         unet(torch.zeros(3, 4, 8, 8), 1, unet.prepare(torch.zeros(1, 1, 32)), frames=2)
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+@pytest.mark.parametrize("chunks", [Chunks(1), Chunks(130), Chunks(10**6), Chunks(64, offload_skips=True)], ids=str)
+@torch.no_grad()
+def test_pieces_change_nothing(chunks, frames):
+    """Guided, at a size that halves to odd numbers: pieces of one picture, of a few, of different ones by level."""
+    reference_unet, unet = models()["reference_unet"], models()["denoising_unet"]
+    generator = torch.Generator().manual_seed(frames)
+    token = torch.randn(1, 1, 32, generator=generator)
+    features = reference_unet(torch.randn(1, 4, 9, 7, generator=generator), 0, reference_unet.prepare(token))
+    sample = torch.randn(2 * frames, 4, 9, 7, generator=generator)
+    pose = torch.randn(frames, 32, 9, 7, generator=generator)
+    timesteps = torch.rand(2 * frames, generator=generator) * 900  # one for every picture
+    context = unet.prepare(torch.cat([torch.zeros_like(token), token]), features)
+    expected = unet(sample, timesteps, context, pose, frames=frames)
+    ours = unet(sample, timesteps, context, pose, frames=frames, chunks=chunks)
+    assert (ours - expected).abs().max() < 2e-5
+
+
+@torch.no_grad()
+def test_the_inputs_are_not_overwritten():
+    unet = models()["denoising_unet"]
+    sample, token, pose = torch.randn(4, 4, 8, 8), torch.randn(1, 1, 32), torch.randn(4, 32, 8, 8)
+    context = unet.prepare(token)
+    before = [tensor.clone() for tensor in (sample, pose, context[0].text)]
+    unet(sample, 500, context, pose, frames=4, chunks=Chunks(64))
+    assert all(torch.equal(a, b) for a, b in zip((sample, pose, context[0].text), before, strict=True))

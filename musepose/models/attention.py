@@ -15,7 +15,10 @@ from diffusers.models.attention import FeedForward
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from musepose.models.chunks import add, feed_forward, spans
+
 TRANSFORMER_NORM_EPS = 1e-6  # of the GroupNorm in front of a transformer; the resnets have 1e-5
+CPU_PLAIN_KEYS = 1024  # up to so many keys plain attention is faster than fused, for bfloat16 on a CPU
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,12 @@ class BlockContext:
 
     text: Tensor  # (b, c) output of the cross-attention with the CLIP token
     reference: tuple[Tensor, Tensor] | None = None  # keys, values: (r, n, c), for the last r of the b rows
+
+    def row(self, index: int) -> "BlockContext":
+        """What row `index` of the b rows needs, alone."""
+        place = -1 if self.reference is None else index - (len(self.text) - len(self.reference[0]))
+        reference = None if place < 0 else tuple(t[place : place + 1] for t in self.reference)
+        return BlockContext(self.text[index : index + 1], reference)
 
 
 class Attention(nn.Module):
@@ -40,7 +49,7 @@ class Attention(nn.Module):
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Projected query (b, n, c), key and value (b, m, c) → (b, n, c), before the output projection."""
         query, key, value = (rearrange(x, "b n (h d) -> b h n d", h=self.heads) for x in (query, key, value))
-        if query.device.type == "cpu" and query.dtype == torch.bfloat16:
+        if query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[2] <= CPU_PLAIN_KEYS:
             # There the fused kernel is slower than the plain products, up to four times at small sizes.
             weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(dim=-1)
             return rearrange(weights.to(value.dtype) @ value, "b h n d -> b n (h d)")
@@ -74,9 +83,9 @@ class SpatialBlock(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """→ the block's output, and the self-attention's input, which is what a reference gives; both (b f) n c."""
         normed = self.norm1(x)
-        x = x + self._self_attention(normed, context, frames)
-        x = x + context.text.repeat_interleave(frames, dim=0)[:, None]
-        return x + self.ff(self.norm3(x)), normed
+        x = add(x, self._self_attention(normed, context, frames))
+        x = add(x, context.text.repeat_interleave(frames, dim=0)[:, None])
+        return add(x, feed_forward(self.ff, self.norm3(x))), normed
 
     def _self_attention(self, x: Tensor, context: BlockContext, frames: int) -> Tensor:
         attn = self.attn1
@@ -95,7 +104,10 @@ class SpatialBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Stable Diffusion 1.5's transformer over the pixels of each frame, (b f) c h w → the same."""
+    """Stable Diffusion 1.5's transformer over the pixels of each frame, (b f) c h w → the same.
+
+    Without gradients the input is overwritten.
+    """
 
     def __init__(self, dim: int, heads: int, context_dim: int, norm_groups: int):
         super().__init__()
@@ -107,13 +119,15 @@ class SpatialTransformer(nn.Module):
     def forward(self, x: Tensor, context: BlockContext, frames: int) -> tuple[Tensor, Tensor]:
         """→ the output, and the block's self-attention input (b f) n c."""
         height, width = x.shape[-2:]
-        hidden = rearrange(self.proj_in(self.norm(x)), "b c h w -> b (h w) c")
+        # Contiguous at once, or every norm of the block would make its own copy.
+        hidden = rearrange(self.proj_in(self.norm(x)), "b c h w -> b (h w) c").contiguous()
         hidden, normed = self.transformer_blocks[0](hidden, context, frames)
-        return x + self.proj_out(rearrange(hidden, "b (h w) c -> b c h w", h=height, w=width)), normed
+        # Into x, not the other way round: the sum keeps x's memory format. GroupNorm is less exact in channels_last.
+        return add(x, self.proj_out(rearrange(hidden, "b (h w) c -> b c h w", h=height, w=width))), normed
 
 
 class PositionalEncoding(nn.Module):
-    """Adds sine and cosine of the frame's number (Vaswani et al. 2017, section 3.5) to (b, f, c)."""
+    """Sinusoidal positions (Vaswani et al. 2017), recomputed: the checkpoints' `pe` is not loaded."""
 
     def __init__(self, dim: int, max_len: int):
         super().__init__()
@@ -129,21 +143,19 @@ class PositionalEncoding(nn.Module):
 
 
 class TemporalAttention(Attention):
-    """Self-attention of each pixel along its frames."""
+    """Self-attention of each pixel along its frames, (b n) f c → the same."""
 
     def __init__(self, dim: int, heads: int, max_frames: int):
         super().__init__(dim, heads)
         self.pos_encoder = PositionalEncoding(dim, max_frames)
 
-    def forward(self, x: Tensor, frames: int) -> Tensor:  # (b f) n c → the same
-        pixels = x.shape[1]
-        x = self.pos_encoder(rearrange(x, "(b f) n c -> (b n) f c", f=frames))
-        x = self.to_out[0](self.attend(self.to_q(x), self.to_k(x), self.to_v(x)))
-        return rearrange(x, "(b n) f c -> (b f) n c", n=pixels)
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pos_encoder(x)
+        return self.to_out[0](self.attend(self.to_q(x), self.to_k(x), self.to_v(x)))
 
 
 class TemporalBlock(nn.Module):
-    """A row of temporal self-attentions and a feed-forward, each with its norm and residual."""
+    """A row of temporal self-attentions and a feed-forward, each with its norm and residual: (b n) f c → the same."""
 
     def __init__(self, dim: int, heads: int, max_frames: int, attentions: int):
         super().__init__()
@@ -152,14 +164,17 @@ class TemporalBlock(nn.Module):
         self.ff = FeedForward(dim, activation_fn="geglu")
         self.ff_norm = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, frames: int) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         for attention, norm in zip(self.attention_blocks, self.norms, strict=True):
-            x = x + attention(norm(x), frames)
-        return x + self.ff(self.ff_norm(x))
+            x = add(x, attention(norm(x)))
+        return add(x, feed_forward(self.ff, self.ff_norm(x)))
 
 
 class TemporalTransformer(nn.Module):
-    """Normalised per frame, then attention along the frames, (b f) c h w → the same."""
+    """Normalised per frame, then attention along the frames, (b f) c h w → the same.
+
+    Without gradients the input is overwritten.
+    """
 
     def __init__(self, dim: int, heads: int, max_frames: int, blocks: int, attentions: int, norm_groups: int):
         super().__init__()
@@ -170,22 +185,42 @@ class TemporalTransformer(nn.Module):
         )
         self.proj_out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, frames: int) -> Tensor:
-        height, width = x.shape[-2:]
-        # Contiguous, as on a CPU torch 2.13 crashes in the backward pass of a GroupNorm over another layout whose input
-        # needs no gradient: that of the first motion module, where nothing else is trained.
-        hidden = self.proj_in(rearrange(self.norm(x.contiguous()), "b c h w -> b (h w) c"))
+    def forward(
+        self,
+        x: Tensor,
+        frames: int,
+        tokens: int | None = None,  # positions that go through together, at least one pixel's; None: all
+    ) -> Tensor:
+        if torch.is_grad_enabled():
+            # On a CPU torch 2.13 crashes in the backward pass of a GroupNorm over another layout whose input needs no
+            # gradient: that of the first motion module, where nothing else is trained.
+            x = x.contiguous()
+        normed = self.norm(x)
+        pixels = x.shape[-2] * x.shape[-1]
+        step = pixels if tokens is None else max(1, min(pixels, tokens // len(x)))
+        if step == pixels:
+            return add(x, self._attend(normed.flatten(2), frames).view_as(x))
+        flat, normed = x.flatten(2), normed.flatten(2)
+        for part in spans(pixels, step):
+            flat[..., part].add_(self._attend(normed[..., part], frames))
+        return x
+
+    def _attend(self, normed: Tensor, frames: int) -> Tensor:  # (b f) c n → the same
+        hidden = self.proj_in(rearrange(normed, "(b f) c n -> (b n) f c", f=frames))
         for block in self.transformer_blocks:
-            hidden = block(hidden, frames)
-        return x + rearrange(self.proj_out(hidden), "b (h w) c -> b c h w", h=height, w=width)
+            hidden = block(hidden)
+        return rearrange(self.proj_out(hidden), "(b n) f c -> (b f) c n", n=normed.shape[-1])
 
 
 class MotionModule(nn.Module):
-    """AnimateDiff's motion module (Guo et al. 2023): the name under which checkpoints keep a temporal transformer."""
+    """AnimateDiff's motion module (Guo et al. 2023): the name under which checkpoints keep a temporal transformer.
+
+    Without gradients the input is overwritten.
+    """
 
     def __init__(self, dim: int, heads: int, max_frames: int, blocks: int, attentions: int, norm_groups: int):
         super().__init__()
         self.temporal_transformer = TemporalTransformer(dim, heads, max_frames, blocks, attentions, norm_groups)
 
-    def forward(self, x: Tensor, frames: int) -> Tensor:
-        return self.temporal_transformer(x, frames)
+    def forward(self, x: Tensor, frames: int, tokens: int | None = None) -> Tensor:
+        return self.temporal_transformer(x, frames, tokens)

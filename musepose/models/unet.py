@@ -12,11 +12,12 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
-from diffusers.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
+from diffusers.models.resnet import Downsample2D, Upsample2D
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from musepose.models.attention import BlockContext, MotionModule, SpatialBlock, SpatialTransformer
+from musepose.models.chunks import WHOLE, Chunks, Resnet, in_pieces, silu
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Pass:
     contexts: Iterator[BlockContext]  # one per spatial transformer, in the order in which they are met
     frames: int
     features: list[Tensor] | None  # collects the self-attention inputs where they are wanted
+    chunks: Chunks
 
 
 class Level(nn.Module):
@@ -40,27 +42,58 @@ class Level(nn.Module):
 
         self.gradient_checkpointing = False  # set by diffusers' enable_gradient_checkpointing
 
-    def layer(self, index: int, x: Tensor, run: Pass) -> Tensor:
+    def layer(self, index: int, x: Tensor, run: Pass, skip: Tensor | None = None) -> Tensor:
+        """Layer `index` on x (b f) c h w, with a skip connection's channels behind x's own where there is one."""
         context = next(run.contexts) if index < len(self.attentions) else None
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            x, features = checkpoint(self._layer, index, x, run.temb, context, run.frames, use_reentrant=False)
+            arguments = (index, x, skip, run.temb, context, run.frames)
+            x, features = checkpoint(self._spatial_and_temporal, *arguments, use_reentrant=False)
+        elif run.features is not None or torch.is_grad_enabled() or run.chunks.rows(x) == len(x):
+            tokens = run.chunks.tokens
+            x, features = self._spatial_and_temporal(index, x, skip, run.temb, context, run.frames, tokens)
         else:
-            x, features = self._layer(index, x, run.temb, context, run.frames)
+            x, features = self._spatial_in_pieces(index, x, skip, context, run), None
+            x = self._temporal(index, x, run.frames, run.chunks.tokens)
         if run.features is not None and features is not None:
             run.features.append(features)
         return x
 
-    def _layer(
-        self, index: int, x: Tensor, temb: Tensor, context: BlockContext | None, frames: int
+    def _spatial_and_temporal(
+        self,
+        index: int,
+        x: Tensor,
+        skip: Tensor | None,
+        temb: Tensor,
+        context: BlockContext | None,
+        frames: int,
+        tokens: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """→ the layer's output, and its self-attention input where it has one."""
-        features = None
-        x = self.resnets[index](x, temb)
-        if context is not None:
-            x, features = self.attentions[index](x, context, frames)
-        if index < len(self.motion_modules):
-            x = self.motion_modules[index](x, frames)
-        return x, features
+        x, features = self._spatial(index, x, skip, temb, context, frames)
+        return self._temporal(index, x, frames, tokens), features
+
+    def _spatial(
+        self, index: int, x: Tensor, skip: Tensor | None, temb: Tensor, context: BlockContext | None, frames: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """→ what the resnet and the spatial transformer make of x, and the latter's self-attention input."""
+        x = self.resnets[index](x if skip is None else torch.cat([x, skip.to(x.device)], dim=1), temb)
+        return (x, None) if context is None else self.attentions[index](x, context, frames)
+
+    def _spatial_in_pieces(
+        self, index: int, x: Tensor, skip: Tensor | None, context: BlockContext | None, run: Pass
+    ) -> Tensor:
+        """`_spatial` on some frames at a time, never on frames of two rows, whose contexts differ."""
+
+        def piece(part: slice) -> Tensor:
+            temb = run.temb if len(run.temb) == 1 else run.temb[part]
+            own = None if context is None else context.row(part.start // run.frames)
+            arguments = (x[part], None if skip is None else skip[part], temb, own, part.stop - part.start)
+            return self._spatial(index, *arguments)[0]
+
+        step = min(run.chunks.rows(x), run.frames)
+        return in_pieces(piece, len(x), step, run.frames)
+
+    def _temporal(self, index: int, x: Tensor, frames: int, tokens: int | None) -> Tensor:
+        return self.motion_modules[index](x, frames, tokens) if index < len(self.motion_modules) else x
 
 
 class UNet(ModelMixin, ConfigMixin):
@@ -96,7 +129,7 @@ class UNet(ModelMixin, ConfigMixin):
         def level(channels: list[tuple[int, int]], attentions: int) -> Level:
             width = channels[0][1]
             resnets = [
-                ResnetBlock2D(
+                Resnet(
                     in_channels=i, out_channels=o, temb_channels=temb_width, groups=norm_num_groups, eps=norm_eps
                 )
                 for i, o in channels
@@ -142,7 +175,6 @@ class UNet(ModelMixin, ConfigMixin):
 
         if has_output:
             self.conv_norm_out = nn.GroupNorm(norm_num_groups, widths[0], eps=norm_eps)
-            self.conv_act = nn.SiLU()
             self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
 
     def spatial_blocks(self) -> dict[str, SpatialBlock]:
@@ -172,38 +204,45 @@ class UNet(ModelMixin, ConfigMixin):
         context: Sequence[BlockContext],  # from `prepare`
         pose_features: Tensor | None = None,  # (b f) c h w or f c h w, added behind conv_in
         frames: int = 1,
+        chunks: Chunks = WHOLE,  # changes memory and time, not the result; without gradients only
     ) -> Tensor | list[Tensor]:
         """→ the prediction (b f) c h w; without an output layer, the self-attention inputs of every spatial block."""
         if len(sample) % frames:
             raise ValueError(f"{len(sample)} pictures are no whole number of clips of {frames} frames")
         features = None if self.config.has_output else []
-        run = Pass(self._embed(timestep, sample, frames), iter(context), frames, features)
+        run = Pass(self._embed(timestep, sample, frames), iter(context), frames, features, chunks)
 
         x = self.conv_in(sample)
         if pose_features is not None:
             x = (x.unflatten(0, (-1, len(pose_features))) + pose_features).flatten(0, 1)
-        skips = [x]
+        waiting = (lambda skip: skip.to("cpu")) if chunks.offload_skips else (lambda skip: skip)
+        skips = [waiting(x)]
         for level in self.down_blocks:
             for index in range(len(level.resnets)):
                 x = level.layer(index, x, run)
-                skips.append(x)
+                skips.append(waiting(x))
             if hasattr(level, "downsamplers"):
                 x = level.downsamplers[0](x)
-                skips.append(x)
+                skips.append(waiting(x))
 
         for index in range(len(self.mid_block.resnets)):
             x = self.mid_block.layer(index, x, run)
 
         for level in self.up_blocks:
             for index in range(len(level.resnets)):
-                x = level.layer(index, torch.cat([x, skips.pop()], dim=1), run)
+                x = level.layer(index, x, run, skips.pop())
             if hasattr(level, "upsamplers"):
                 # Sides that halve to odd numbers come back right only with the next skip's size.
-                x = level.upsamplers[0](x, output_size=skips[-1].shape[-2:])
+                x = self._upsample(level.upsamplers[0], x, skips[-1].shape[-2:], chunks)
 
-        if features is not None:
-            return features
-        return self.conv_out(self.conv_act(self.conv_norm_out(x)))
+        return self._output(x, chunks) if features is None else features
+
+    def _upsample(self, layer: Upsample2D, x: Tensor, size: torch.Size, chunks: Chunks) -> Tensor:
+        step = max(1, chunks.rows(x) * x.shape[-2] * x.shape[-1] // (size[0] * size[1]))
+        return in_pieces(lambda part: layer(x[part], output_size=size), len(x), step if chunks.tokens else len(x))
+
+    def _output(self, x: Tensor, chunks: Chunks) -> Tensor:
+        return in_pieces(lambda part: self.conv_out(silu(self.conv_norm_out(x[part]))), len(x), chunks.rows(x))
 
     def _embed(self, timestep: Tensor | float, sample: Tensor, frames: int) -> Tensor:
         timesteps = torch.as_tensor(timestep, device=sample.device).reshape(-1)

@@ -1,0 +1,100 @@
+"""The same layers on less at a time: what is computed together, and what waits elsewhere, changes memory and not results.
+
+Spatial layers see frames one by one, temporal layers see pixels one by one, a feed-forward sees every position by
+itself: each of them can run in pieces. Without gradients a value that is not needed again may be overwritten.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention import FeedForward
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor
+
+CPU_FEED_FORWARD = 1024  # positions whose hidden layer a CPU's cache holds: up to a quarter faster than all at once
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """How a forward pass is cut up."""
+
+    tokens: int | None = None  # positions (frames x pixels) that go through a layer together; None: all
+    offload_skips: bool = False  # skip connections wait on the CPU
+
+    def rows(self, x: Tensor) -> int:
+        """How many pictures of x (n c h w) go through a layer together, at least one."""
+        if self.tokens is None:
+            return len(x)
+        return max(1, min(len(x), self.tokens // (x.shape[-2] * x.shape[-1])))
+
+
+WHOLE = Chunks()
+
+
+def spans(length: int, step: int, group: int | None = None) -> Iterator[slice]:
+    """[0, length) in pieces of at most `step`, none of which reaches over a multiple of `group`."""
+    group = group or length
+    for first in range(0, length, group):
+        last = min(first + group, length)
+        for start in range(first, last, step):
+            yield slice(start, min(start + step, last))
+
+
+def in_pieces(function: Callable[[slice], Tensor], length: int, step: int, group: int | None = None) -> Tensor:
+    """Put together what `function` makes of each piece of `length` rows (see `spans`)."""
+    if step >= length:
+        return function(slice(0, length))
+    whole = None
+    for rows in spans(length, step, group):
+        part = function(rows)
+        if whole is None:
+            whole = _empty_rows(part, length)
+        whole[rows] = part
+    return whole
+
+
+def _empty_rows(part: Tensor, length: int) -> Tensor:
+    """As `part`, of so many rows, in the same memory format."""
+    last = part.ndim == 4 and part.is_contiguous(memory_format=torch.channels_last) and not part.is_contiguous()
+    memory_format = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(
+        length, *part.shape[1:], dtype=part.dtype, device=part.device, memory_format=memory_format
+    )
+
+
+def silu(x: Tensor) -> Tensor:
+    """SiLU of a value that nobody else needs."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
+def add(x: Tensor, y: Tensor) -> Tensor:
+    """x + y, where nobody else needs x."""
+    return x + y if torch.is_grad_enabled() else x.add_(y)
+
+
+def feed_forward(layer: FeedForward, x: Tensor, tokens: int | None = None) -> Tensor:
+    """diffusers' GEGLU feed-forward (Shazeer 2020), (b, n, c) → the same, at most `tokens` positions at a time."""
+    if torch.is_grad_enabled():
+        return layer(x)
+    if x.device.type == "cpu":
+        tokens = CPU_FEED_FORWARD
+    project, _, out = layer.net
+    flat = x.flatten(0, -2)
+
+    def piece(rows: slice) -> Tensor:
+        hidden, gate = project.proj(flat[rows]).chunk(2, dim=-1)
+        return out(F.gelu(gate).mul_(hidden))
+
+    return in_pieces(piece, len(flat), tokens or len(flat)).view_as(x)
+
+
+class Resnet(ResnetBlock2D):
+    """diffusers' residual block as this UNet has it (`scale` 1, no dropout), with fewer passes over memory."""
+
+    def forward(self, x: Tensor, temb: Tensor) -> Tensor:  # n c h w; n c or 1 c
+        hidden = self.conv1(silu(self.norm1(x)))
+        hidden = add(hidden, self.time_emb_proj(F.silu(temb))[:, :, None, None])
+        hidden = self.conv2(silu(self.norm2(hidden)))
+        return add(hidden, x if self.conv_shortcut is None else self.conv_shortcut(x))
