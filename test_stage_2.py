@@ -39,13 +39,18 @@ def load_pipeline(plan: Plan) -> Any:
     from musepose.device import choose_device, choose_dtype
     from musepose.models.weights import WeightPaths, check_weights
     from musepose.pipeline import Pose2VideoPipeline
+    from musepose.rehearsal import Work, choose_plan, meta_pipeline
 
-    device = choose_device(plan.settings.device)
-    dtype = choose_dtype(plan.settings.dtype, device)
+    settings = plan.settings
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings.dtype, device)
     paths = WeightPaths(**plan.weights)
     check_weights(paths)
+    work = Work(settings.width, settings.height, *plan.longest, guided=settings.cfg > 1)
+    memory, told = choose_plan(meta_pipeline(paths, dtype), work, settings.vram, device)
+    print(told, flush=True)
     try:
-        return Pose2VideoPipeline.from_published(paths, device, dtype)
+        return Pose2VideoPipeline.from_published(paths, device, dtype, memory)
     except RuntimeError as error:  # torch's own OutOfMemoryError is one
         if "out of memory" not in str(error).lower():
             raise

@@ -15,6 +15,7 @@ from musepose.errors import UserError
 from musepose.files import DOWNLOAD_HINT, check_writable, require_file
 from musepose.settings import SETTINGS, Settings, merge_settings
 from musepose.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoInfo, list_media, probe, read_image
+from musepose.windows import padded_length
 
 # Key in the YAML → field of models.weights.WeightPaths, and the file under it whose absence can be told at once.
 WEIGHT_KEYS = {
@@ -61,6 +62,18 @@ class Plan:
     settings: Settings
     weights: dict[str, Path]  # by the fields of models.weights.WeightPaths
     jobs: tuple[Job, ...]
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """Most frames that any job denoises together, and in all."""
+        settings = self.settings
+        lengths = [
+            job.frames
+            if settings.tail == "flush"
+            else padded_length(job.frames, settings.context_frames, settings.context_overlap)
+            for job in self.jobs
+        ]
+        return min(settings.context_frames, max(lengths)), max(lengths)
 
 
 def make_plan(config_path: Path, flags: Mapping[str, Any], now: datetime) -> Plan:

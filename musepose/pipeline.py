@@ -1,8 +1,6 @@
 """The image stage: one reference picture and a skeleton video → the video of that person in those poses."""
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +14,18 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
-from musepose.errors import UserError
+from musepose.background import ahead
+from musepose.denoising import Denoiser, PoseGuide
+from musepose.memory import HIGH, MemoryPlan
 from musepose.models.attention import BlockContext
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
 from musepose.models.weights import WeightPaths, load_models, scheduler_config
-from musepose.windows import WindowAverage, check_windows, padded_length, windows
+from musepose.noise import initial_noise
+from musepose.pose_frames import PoseFrames
+from musepose.processes import Processes
+from musepose.residency import Residency
+from musepose.windows import check_windows, padded_length, windows
 
 CLIP_SIDE = 224
 # From transformers 5 on, the plain name needs torchvision; the one that works with PIL alone has a name of its own.
@@ -39,64 +43,6 @@ def clip_pixels(pictures: Sequence[Image.Image]) -> Tensor:
 @dataclass
 class Pose2VideoOutput(BaseOutput):
     videos: Tensor  # 1 c f h w, float32 in [0, 1], on the CPU
-
-
-def share_noise(noise: Tensor, common: Tensor, portion: float) -> Tensor:
-    """Frames' own noise and one that all share → unit Gaussian frames, correlated by `portion`.
-
-    This is the mixed noise of Ge et al. 2023, "Preserve Your Own Correlation".
-    """
-    return (1 - portion) ** 0.5 * noise + portion**0.5 * common
-
-
-@contextmanager
-def _temporary_folder_errors() -> Iterator[None]:
-    """A temporary folder that is full or not there as a UserError that names it, not the video being written."""
-    try:
-        yield
-    except OSError as error:
-        folder = tempfile.tempdir or "(there is none)"
-        raise UserError(
-            f"cannot write to the temporary folder {folder} ({error.strerror or error}): free some space, or set TMPDIR"
-        ) from error
-
-
-class PoseFrames:
-    """Skeleton pictures at sampling size in a temporary file, so that the video's length costs no memory.
-
-    Indices past the end give the last frame: that is how a video is padded. Raises ValueError where there is no
-    picture, UserError where the temporary folder cannot hold them.
-    """
-
-    def __init__(self, pictures: Iterable[np.ndarray], width: int, height: int):
-        self.shape = (height, width, 3)
-        self.length = 0
-        with _temporary_folder_errors():
-            # Unbuffered, so that a full disk shows here and not when the frames are read back.
-            self._file = tempfile.TemporaryFile(prefix="musepose-", buffering=0)  # noqa: SIM115 (lives as long as this)
-        resizer = VaeImageProcessor()  # the published way to resize, Lanczos on bytes
-        for picture in pictures:
-            resized = np.asarray(resizer.resize(Image.fromarray(picture), height, width))
-            with _temporary_folder_errors():
-                self._write(resized.tobytes())
-            self.length += 1
-        if not self.length:
-            raise ValueError("there is no pose frame")
-
-    def _write(self, data: bytes) -> None:
-        """All of it: an unbuffered file may take a part, and tells of a full disk only at the next attempt."""
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._file.write(rest) :]
-
-    def read(self, frames: range) -> Tensor:
-        """→ float32 f 3 h w in [0, 1]."""
-        size = int(np.prod(self.shape))
-        pictures = []
-        for index in frames:
-            self._file.seek(min(index, self.length - 1) * size)
-            pictures.append(np.frombuffer(self._file.read(size), np.uint8).reshape(self.shape))
-        return rearrange(torch.from_numpy(np.stack(pictures)), "f h w c -> f c h w").float() / 255
 
 
 class Pose2VideoPipeline(DiffusionPipeline):
@@ -122,13 +68,23 @@ class Pose2VideoPipeline(DiffusionPipeline):
         )
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.reference_processor = VaeImageProcessor(self.vae_scale_factor, do_convert_rgb=True)
+        models = {name: model for name, model in self.components.items() if isinstance(model, torch.nn.Module)}
+        self.residency = Residency(models)
+        self.processes = Processes()
 
     @classmethod
     def from_published(
-        cls, paths: WeightPaths, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+        cls,
+        paths: WeightPaths,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        memory: MemoryPlan = HIGH,
     ) -> "Pose2VideoPipeline":
         """Load the published layout. Raises UserError as `check_weights` does."""
-        return cls(**load_models(paths, device, dtype), scheduler=DDIMScheduler(**scheduler_config(paths)))
+        models = load_models(paths, "cpu" if memory.offload else device, dtype)
+        pipeline = cls(**models, scheduler=DDIMScheduler(**scheduler_config(paths)))
+        pipeline.residency = Residency(models, torch.device(device), memory)
+        return pipeline
 
     @torch.no_grad()
     def __call__(
@@ -156,13 +112,17 @@ class Pose2VideoPipeline(DiffusionPipeline):
         num_frames: int,
         context_frames: int = 48,
         context_overlap: int = 4,
+        tail: str = "pad",
         progress: Progress | None = None,
         **sampling,
     ) -> Iterator[np.ndarray]:
-        """Yield num_frames pictures (height, width, 3) uint8 RGB, decoded one by one.
+        """Yield num_frames pictures (height, width, 3) uint8 RGB; the next ones are decoded meanwhile.
 
-        As published, the last pose is repeated until the windows fit (`padded_length`), and the surplus is not decoded.
+        tail: "pad", as published: the last pose is repeated until the windows fit (`padded_length`), and the surplus is
+        not decoded. "flush": the last window ends at the last frame, from the same noise. With several processes every
+        one yields all pictures.
         """
+        padded = padded_length(num_frames, context_frames, context_overlap)
         latents = self.sample(
             reference,
             pose_frames,
@@ -170,15 +130,33 @@ class Pose2VideoPipeline(DiffusionPipeline):
             height=height,
             context_frames=context_frames,
             context_overlap=context_overlap,
-            video_length=padded_length(num_frames, context_frames, context_overlap),
+            video_length=padded if tail == "pad" else num_frames,
+            noise_length=padded,
             progress=progress,
             **sampling,
         )
-        for index in range(num_frames):
-            picture = self.decode(latents[index : index + 1])[0]
-            yield rearrange(picture * 255, "c h w -> h w c").round().byte().numpy()
+        pictures = ahead(self._decode_shares(latents[:num_frames]), self.residency.plan.decode_frames)
+        for index, picture in enumerate(pictures):
+            yield picture
             if progress:
                 progress("decoding", index + 1, num_frames)
+
+    def _decode_shares(self, latents: Tensor) -> Iterator[np.ndarray]:
+        """Pictures of all frames in order; each process decodes every `count`-th batch."""
+        workers, length, start = self.processes, len(latents), 0
+        while start < length:
+            size = min(self.residency.plan.decode_frames, max(1, -(-(length - start) // workers.count)))
+            batch = latents[start : start + size * workers.count]
+            mine = batch[workers.rank * size : (workers.rank + 1) * size]
+            pictures = (self.decode(mine) if len(mine) else self._no_picture(batch)) * 255
+            pictures = rearrange(pictures, "f c h w -> f h w c").round().byte()
+            surplus = pictures.new_zeros(size - len(pictures), *pictures.shape[1:])  # every process sends as much
+            yield from torch.cat(workers.gather(torch.cat([pictures, surplus])))[: len(batch)].numpy()
+            start += len(batch)
+
+    def _no_picture(self, latents: Tensor) -> Tensor:
+        height, width = (side * self.vae_scale_factor for side in latents.shape[-2:])
+        return torch.zeros(0, 3, height, width)
 
     @torch.no_grad()
     def sample(
@@ -189,6 +167,7 @@ class Pose2VideoPipeline(DiffusionPipeline):
         width: int,
         height: int,
         video_length: int | None = None,  # default: as many as there are poses; if longer, the last one is repeated
+        noise_length: int | None = None,  # default: video_length; if longer, the noise is that of a longer video
         num_inference_steps: int = 20,
         guidance_scale: float = 3.5,  # no guidance where <= 1
         seed: int = 99,
@@ -201,70 +180,76 @@ class Pose2VideoPipeline(DiffusionPipeline):
         self._check(width, height, num_inference_steps, context_frames, context_overlap)
         poses = PoseFrames(pose_frames, width, height)
         length = poses.length if video_length is None else video_length
-        guided = guidance_scale > 1
-
-        token = self.embed_reference(reference)
-        features = self.reference_features(self.encode_reference(reference, width, height), token)
-        rows = torch.cat([torch.zeros_like(token), token]) if guided else token
-        context = self.denoising_unet.prepare(rows, features)
-
-        latents = self.initial_noise(length, width, height, seed, shared_noise)
+        contexts = self.prepare(reference, width, height, guided=guidance_scale > 1)
+        latents = self.initial_noise(noise_length or length, width, height, seed, shared_noise)[:length]
+        guide = PoseGuide(self.pose_guider, poses, length, self.residency)
+        spans = list(windows(length, context_frames, context_overlap))
+        denoiser = Denoiser(self.denoising_unet, contexts, guide, spans, self.residency, self.processes)
         self.scheduler.set_timesteps(num_inference_steps)
         for step, timestep in enumerate(self.scheduler.timesteps):
-            average = WindowAverage(latents)
-            for window in windows(length, context_frames, context_overlap):
-                prediction = self._predict(latents[window.start : window.stop], timestep, context, poses.read(window))
-                if guided:
-                    unconditional, conditional = prediction.chunk(2)
-                    prediction = unconditional + guidance_scale * (conditional - unconditional)
-                average.add(window, prediction)
-            latents = self.scheduler.step(average.mean(), timestep, latents).prev_sample
+            for frames, prediction in denoiser(latents, float(timestep)):
+                if len(contexts) == 2:
+                    unconditional, conditional = prediction
+                    guided = unconditional + guidance_scale * (conditional - unconditional)
+                else:
+                    guided = prediction[0]
+                part = latents[frames.start : frames.stop]
+                part.copy_(self.scheduler.step(guided, timestep, part).prev_sample)
             if progress:
                 progress("denoising", step + 1, num_inference_steps)
         return latents
 
+    def prepare(self, reference: Image.Image, width: int, height: int, guided: bool) -> list[list[BlockContext]]:
+        """What stays the same over a sampling, for each row of the guidance: the unconditional one first."""
+        token = self.embed_reference(reference)
+        features = self.reference_features(self.encode_reference(reference, width, height), token)
+        return self.contexts(token, features, guided)
+
+    def contexts(self, token: Tensor, features: list[Tensor], guided: bool) -> list[list[BlockContext]]:
+        """Token 1 1 d and the reference's features → the rows of `prepare`."""
+        self.residency.use("denoising_unet", "pose_guider")
+        rows = [self.denoising_unet.prepare(torch.zeros_like(token))] if guided else []
+        return [*rows, self.denoising_unet.prepare(token, features)]
+
     def encode_reference(self, reference: Image.Image, width: int, height: int) -> Tensor:
         """→ 1 c h w: the mean of the VAE's posterior in the UNets' scale."""
+        self.residency.use("vae")
         pixels = self.reference_processor.preprocess(reference, height=height, width=width)
         mean = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist.mean
         return mean * self.vae.config.scaling_factor
 
     def embed_reference(self, reference: Image.Image) -> Tensor:
         """→ 1 1 d: the picture's CLIP embedding, as the one token of the cross-attention."""
+        self.residency.use("image_encoder")
         pixels = clip_pixels([reference])
         encoder = self.image_encoder
         return encoder(pixels.to(encoder.device, encoder.dtype)).image_embeds[:, None]
 
     def reference_features(self, latents: Tensor, token: Tensor) -> list[Tensor]:
         """Reference latents 1 c h w and token 1 1 d → the input of every spatial self-attention, 1 n c each."""
+        self.residency.use("reference_unet")
         return self.reference_unet(latents, 0, self.reference_unet.prepare(token))
 
     def initial_noise(self, length: int, width: int, height: int, seed: int, shared: float = 0.0) -> Tensor:
-        """→ f c h w, drawn on the CPU in the sampling dtype and the published order b c f h w: the same everywhere.
-
-        With `shared`, frames are correlated by that much (see `share_noise`).
-        """
-        channels = self.denoising_unet.config.in_channels
-        shape = (1, channels, length, height // self.vae_scale_factor, width // self.vae_scale_factor)
-        generator = torch.Generator("cpu").manual_seed(seed)
-        noise = torch.randn(shape, generator=generator, dtype=self.denoising_unet.dtype)
-        if shared:
-            common = torch.randn(shape[:2] + (1,) + shape[3:], generator=generator, dtype=noise.dtype)
-            noise = share_noise(noise, common, shared)
-        noise = rearrange(noise, "1 c f h w -> f c h w").contiguous()
-        return noise.to(self.denoising_unet.device) * self.scheduler.init_noise_sigma
+        """→ f c h w in the sampling dtype, of the scheduler's variance (see `musepose.noise.initial_noise`)."""
+        side = self.vae_scale_factor
+        plane = (self.denoising_unet.config.in_channels, height // side, width // side)
+        noise = initial_noise(length, plane, seed, self.denoising_unet.dtype, self.residency.device, shared)
+        return noise * self.scheduler.init_noise_sigma if self.scheduler.init_noise_sigma != 1 else noise
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """f c h w → pictures f 3 H W, float32 in [0, 1], on the CPU."""
+        self.residency.use("vae")
         latents = latents.to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor
-        return (self.vae.decode(latents).sample / 2 + 0.5).clamp(0, 1).float().cpu()
 
-    def _predict(self, latents: Tensor, timestep: Tensor, context: list[BlockContext], pictures: Tensor) -> Tensor:
-        """One window, latents f c h w and pictures f 3 H W → (b f) c h w, b the rows of the context."""
-        pose_features = self.pose_guider(pictures.to(self.pose_guider.device, self.pose_guider.dtype))
-        rows = len(context[0].text)
-        return self.denoising_unet(latents.repeat(rows, 1, 1, 1), timestep, context, pose_features, frames=len(latents))
+        def attempt() -> Tensor:
+            return torch.cat([self._decode(part) for part in latents.split(self.residency.plan.decode_frames)])
+
+        return self.residency.within_memory(attempt)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        return (self.vae.decode(latents).sample / 2 + 0.5).clamp(0, 1).float().cpu()
 
     def _check(self, width: int, height: int, steps: int, context_frames: int, context_overlap: int) -> None:
         if min(width, height) <= 0 or width % self.vae_scale_factor or height % self.vae_scale_factor:

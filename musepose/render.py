@@ -81,6 +81,7 @@ def render(job: Job, settings: Settings, pipeline: Any) -> None:
             shared_noise=settings.shared_noise,
             context_frames=settings.context_frames,
             context_overlap=settings.context_overlap,
+            tail=settings.tail,
             progress=bars.update,
         )
         # Entered first, the result appears last: where it is, its comparison is.

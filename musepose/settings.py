@@ -25,6 +25,7 @@ class Setting:
     multiple: int = 0  # of which it must be one
     choices: tuple[str, ...] = ()
     key: str = ""  # in the YAML, where it is not the flag's name
+    words: tuple[str, ...] = ()  # that may stand instead of a number
 
     @property
     def name(self) -> str:
@@ -69,6 +70,29 @@ SETTINGS = (
         ("--dtype",), str, "fp16", "of weights and sampling", choices=(*DTYPES, *DTYPES.values()), key="weight_dtype"
     ),
     Setting(
+        ("--vram",),
+        float,
+        "auto",
+        "memory to get along with, in GB, or high, or low; auto: what is free. Changes time, not the result",
+        low=1,
+        words=("auto", "high", "low"),
+    ),
+    Setting(
+        ("--tail",),
+        str,
+        "pad",
+        "pad: the last pose is repeated until the windows fit, as published; flush: no frame is denoised in vain",
+        choices=("pad", "flush"),
+    ),
+    Setting(("--compile",), bool, False, "compile the denoising UNet's layers; needs a C++ compiler"),
+    Setting(
+        ("--split",),
+        str,
+        None,
+        "with several processes: share out the cases, or the frames of each; default: cases if there are enough",
+        choices=("cases", "frames"),
+    ),
+    Setting(
         ("--output",), str, None, "folder of the results, for runs to be resumed; default: a new one under ./output"
     ),
     Setting(("--overwrite",), bool, False, "with --output: render finished cases again"),
@@ -93,6 +117,10 @@ class Settings:
     skip: int
     device: str | None
     dtype: str  # float16, float32, bfloat16
+    vram: str | float  # auto, high, low, or GB
+    tail: str  # pad, flush
+    compile: bool
+    split: str | None  # cases, frames
     output: str | None
     overwrite: bool
     no_audio: bool
@@ -124,13 +152,16 @@ def parse_setting(setting: Setting, value: Any, origin: str) -> Any:
         if not isinstance(value, setting.kind) or value == "":
             raise UserError(f"{origin} is {value!r}: give {'a text' if setting.kind is str else 'true or false'}")
         return value
+    if value in setting.words:
+        return value
     try:
         number = setting.kind(str(value))  # by way of the text, so that true or 8.5 make no whole number
         if not math.isfinite(number):
             raise ValueError
     except (ValueError, ZeroDivisionError, OverflowError):
         wanted = {int: "a whole number", float: "a number", Fraction: "a number or a fraction such as 30000/1001"}
-        raise UserError(f"{origin} is {value!r}: give {wanted[setting.kind]}") from None
+        choices = ", ".join([*setting.words, wanted[setting.kind]])
+        raise UserError(f"{origin} is {value!r}: give {choices}") from None
     if number < setting.low:
         raise UserError(f"{origin} is {value}: give at least {setting.low}")
     if number > setting.high:

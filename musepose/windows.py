@@ -1,13 +1,10 @@
-"""Which frames are denoised together, and how their predictions are blended.
+"""Which frames are denoised together. Needs no torch.
 
 The motion modules see a window of `context_frames` (S) at a time. Windows overlap by `context_overlap` (O) frames, and
 where they do, their predictions are averaged.
 """
 
 from collections.abc import Iterator
-
-import torch
-from torch import Tensor
 
 
 def check_windows(context_frames: int, context_overlap: int) -> None:
@@ -32,19 +29,3 @@ def windows(frames: int, context_frames: int, context_overlap: int) -> Iterator[
         yield range(start, start + context_frames)
         start += context_frames - context_overlap
     yield range(max(0, min(start, frames - context_frames)), frames)
-
-
-class WindowAverage:
-    """Running mean of predictions over overlapping windows, frames in the batch: f c h w."""
-
-    def __init__(self, like: Tensor):
-        self.total = torch.zeros_like(like)
-        self.count = torch.zeros(len(like), 1, 1, 1, dtype=like.dtype, device=like.device)
-
-    def add(self, window: range, prediction: Tensor) -> None:
-        frames = slice(window.start, window.stop)
-        self.total[frames] += prediction
-        self.count[frames] += 1
-
-    def mean(self) -> Tensor:
-        return self.total / self.count

@@ -46,6 +46,10 @@ def test_defaults_are_the_published_ones():
         "skip": 1,
         "device": None,
         "dtype": "float16",
+        "vram": "auto",
+        "tail": "pad",
+        "compile": False,
+        "split": None,
     }
     assert vars(DEFAULTS) == {**expected, "output": None, "overwrite": False, "no_audio": False}
 
@@ -53,6 +57,23 @@ def test_defaults_are_the_published_ones():
 def test_flag_wins_over_yaml_and_yaml_over_default(stage_2):
     made = plan(stage_2, {"steps": "7"}, steps=5, skip=3, weight_dtype="fp32").settings
     assert (made.steps, made.skip, made.dtype, made.seed) == (7, 3, "float32", 99)
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("low", "low"), ("12", 12.0), (7.5, 7.5)])
+def test_memory_is_a_word_or_a_number(stage_2, given, wanted):
+    assert plan(stage_2, {"vram": given}).settings.vram == wanted
+    assert plan(stage_2, vram=given).settings.vram == wanted
+
+
+@pytest.mark.parametrize(
+    ("settings", "longest"),
+    [({}, (48, 48)), ({"tail": "flush"}, (5, 5)), ({"context_frames": 3, "context_overlap": 1}, (3, 5))],
+)
+def test_longest_work_of_a_plan(stage_2, settings, longest):
+    write_video(stage_2.path / "short.mp4", 4)
+    made = plan(stage_2, test_cases={"ref.png": ["short.mp4", "dance.mp4"]}, **settings)
+    assert [job.frames for job in made.jobs] == [2, 5]
+    assert made.longest == longest
 
 
 def test_published_folder_and_file_names(stage_2):
@@ -124,6 +145,10 @@ BAD_SETTINGS = [
     ("skip", "1000", "--skip is 1000: give at most 999"),
     ("dtype", "int8", "--dtype is int8: choose from fp16, fp32, bf16"),
     ("output", "", "--output is '': give a text"),
+    ("vram", "lots", "--vram is 'lots': give auto, high, low, a number"),
+    ("vram", "0.5", "--vram is 0.5: give at least 1"),
+    ("tail", "cut", "--tail is cut: choose from pad, flush"),
+    ("split", "halves", "--split is halves: choose from cases, frames"),
 ]
 
 
@@ -250,7 +275,7 @@ def test_missing_and_empty_weights(stage_2, key, file, breaker, word):
 def test_every_setting_can_stand_in_the_yaml(stage_2):
     values = {"width": 64, "height": 72, "length": 9, "context_frames": 8, "context_overlap": 2, "cfg": 2.5, "seed": 5}
     values |= {"steps": 3, "fps": "30000/1001", "skip": 0, "device": "cpu", "output": "results", "shared_noise": 0.5}
-    values |= {"overwrite": True, "no_audio": True}
+    values |= {"overwrite": True, "no_audio": True, "vram": "low", "tail": "flush", "compile": True, "split": "cases"}
     assert values.keys() | {"dtype"} == {setting.name for setting in SETTINGS}
     made = vars(plan(stage_2, weight_dtype="bf16", **values).settings)
     assert made == {**values, "fps": Fraction(30000, 1001), "dtype": "bfloat16"}

@@ -13,7 +13,8 @@ from PIL import Image
 from tiny_weights import ROOT, tiny_models, write_published_layout
 
 from musepose.errors import UserError
-from musepose.pipeline import Pose2VideoPipeline, PoseFrames
+from musepose.pipeline import Pose2VideoPipeline
+from musepose.pose_frames import PoseFrames
 
 SHORT = dict(width=32, height=40, num_inference_steps=2, context_frames=4, context_overlap=1)
 
@@ -119,12 +120,12 @@ def test_temporary_folder_that_is_not_there(monkeypatch):
 def test_full_temporary_folder_is_named():
     """Its files may hold 3000 bytes here; one frame has 768."""
     code = """
-import resource, signal, tempfile, numpy, musepose.pipeline as pipeline
+import resource, signal, tempfile, numpy, musepose.pose_frames as pose_frames
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 try:
-    pipeline.PoseFrames([numpy.zeros((16, 16, 3), numpy.uint8)] * 5, 16, 16)
-except pipeline.UserError as error:
+    pose_frames.PoseFrames([numpy.zeros((16, 16, 3), numpy.uint8)] * 5, 16, 16)
+except pose_frames.UserError as error:
     print(tempfile.gettempdir() in str(error) and "free some space" in str(error))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
@@ -134,7 +135,7 @@ except pipeline.UserError as error:
 def test_pose_frames_are_read_back_and_repeat_the_last():
     pictures = np.random.default_rng(2).integers(0, 255, (3, 16, 8, 3), np.uint8)
     read = PoseFrames(pictures, width=8, height=16).read(range(1, 5))
-    expected = torch.from_numpy(pictures[[1, 2, 2, 2]]).permute(0, 3, 1, 2) / 255
+    expected = torch.from_numpy(pictures[[1, 2, 2, 2]]).permute(0, 3, 1, 2)
     assert torch.equal(read, expected)
 
 

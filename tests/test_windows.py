@@ -7,7 +7,8 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from musepose.windows import WindowAverage, padded_length, windows
+from musepose.denoising import WindowAverage
+from musepose.windows import padded_length, windows
 
 SIZES = {"frames": st.integers(1, 400), "context": st.integers(1, 128), "overlap": st.integers(0, 127)}
 
@@ -40,10 +41,24 @@ def test_published_windows(frames, padded):
 
 
 def test_overlap_is_averaged():
-    average = WindowAverage(torch.zeros(5, 1, 2, 2))
-    average.add(range(0, 3), torch.full((3, 1, 2, 2), 1.0))
-    average.add(range(2, 5), torch.full((3, 1, 2, 2), 4.0))
-    assert average.mean()[:, 0, 0, 0].tolist() == [1.0, 1.0, 2.5, 4.0, 4.0]
+    average = WindowAverage(1, torch.zeros(5, 1, 2, 2))
+    average.add(0, torch.full((1, 3, 1, 2, 2), 1.0))
+    average.add(2, torch.full((1, 3, 1, 2, 2), 4.0))
+    frames, mean = average.take(5)
+    assert frames == range(5)
+    assert mean[0, :, 0, 0, 0].tolist() == [1.0, 1.0, 2.5, 4.0, 4.0]
+
+
+def test_frames_are_let_go_of_when_they_are_finished():
+    average = WindowAverage(2, torch.zeros(1, 1, 1, 1))
+    means = []
+    for start in (0, 3, 6):
+        average.add(start, torch.full((2, 4, 1, 1, 1), float(start)))
+        frames, mean = average.take(start + 3)
+        assert mean.shape == (2, len(frames), 1, 1, 1)
+        means += mean[1].flatten().tolist()
+        assert average._total.shape[1] == 1
+    assert means == [0.0, 0.0, 0.0, 1.5, 3.0, 3.0, 4.5, 6.0, 6.0]
 
 
 @pytest.mark.parametrize(("context", "overlap"), [(4, 4), (4, 9), (4, -1), (0, 0)])

@@ -7,6 +7,7 @@ holds both, computed once a sampling.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +34,17 @@ class BlockContext:
         place = -1 if self.reference is None else index - (len(self.text) - len(self.reference[0]))
         reference = None if place < 0 else tuple(t[place : place + 1] for t in self.reference)
         return BlockContext(self.text[index : index + 1], reference)
+
+    @staticmethod
+    def join(parts: Sequence["BlockContext"]) -> "BlockContext":
+        """Several rows' contexts as one; those without a reference must come first."""
+        if len(parts) == 1:
+            return parts[0]
+        references = [part.reference for part in parts if part.reference is not None]
+        reference = references[0] if references else None
+        if len(references) > 1:
+            reference = tuple(torch.cat(tensors) for tensors in zip(*references, strict=True))
+        return BlockContext(torch.cat([part.text for part in parts]), reference)
 
 
 class Attention(nn.Module):

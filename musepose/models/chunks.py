@@ -1,4 +1,4 @@
-"""The same layers on less at a time: what is computed together, and what waits elsewhere, changes memory and not results.
+"""The same layers on less at a time: what is computed together, and what waits, changes memory and not results.
 
 Spatial layers see frames one by one, temporal layers see pixels one by one, a feed-forward sees every position by
 itself: each of them can run in pieces. Without gradients a value that is not needed again may be overwritten.
@@ -59,9 +59,7 @@ def _empty_rows(part: Tensor, length: int) -> Tensor:
     """As `part`, of so many rows, in the same memory format."""
     last = part.ndim == 4 and part.is_contiguous(memory_format=torch.channels_last) and not part.is_contiguous()
     memory_format = torch.channels_last if last else torch.contiguous_format
-    return torch.empty(
-        length, *part.shape[1:], dtype=part.dtype, device=part.device, memory_format=memory_format
-    )
+    return torch.empty(length, *part.shape[1:], dtype=part.dtype, device=part.device, memory_format=memory_format)
 
 
 def silu(x: Tensor) -> Tensor:

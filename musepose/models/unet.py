@@ -129,9 +129,7 @@ class UNet(ModelMixin, ConfigMixin):
         def level(channels: list[tuple[int, int]], attentions: int) -> Level:
             width = channels[0][1]
             resnets = [
-                Resnet(
-                    in_channels=i, out_channels=o, temb_channels=temb_width, groups=norm_num_groups, eps=norm_eps
-                )
+                Resnet(in_channels=i, out_channels=o, temb_channels=temb_width, groups=norm_num_groups, eps=norm_eps)
                 for i, o in channels
             ]
             # The middle block has one transformer for two resnets; a motion module goes with every other layer.
@@ -245,6 +243,9 @@ class UNet(ModelMixin, ConfigMixin):
         return in_pieces(lambda part: self.conv_out(silu(self.conv_norm_out(x[part]))), len(x), chunks.rows(x))
 
     def _embed(self, timestep: Tensor | float, sample: Tensor, frames: int) -> Tensor:
-        timesteps = torch.as_tensor(timestep, device=sample.device).reshape(-1)
+        if isinstance(timestep, Tensor):
+            timesteps = timestep.to(sample.device).reshape(-1)
+        else:
+            timesteps = torch.full((1,), timestep, device=sample.device)  # made there: nothing waits for a copy
         temb = self.time_embedding(self.time_proj(timesteps).to(sample.dtype))
         return temb if len(temb) in (1, len(sample)) else temb.repeat_interleave(frames, dim=0)

@@ -93,7 +93,7 @@ def check_weights(paths: WeightPaths, names: Container[str] = MODELS) -> None:
 
     Raises UserError: something is missing, truncated, no checkpoint, or of another architecture.
     """
-    for name, model in _empty_models(paths):
+    for name, model in empty_models(paths):
         if name in names:
             _gather(model, _sources(name, model, paths), warn=True)
 
@@ -106,7 +106,7 @@ def load_models(
     Raises UserError as `check_weights` does.
     """
     models = {}
-    for name, model in _empty_models(paths):
+    for name, model in empty_models(paths):
         if name not in names:
             continue
         tensors = _gather(model, _sources(name, model, paths))
@@ -134,7 +134,7 @@ def scheduler_config(paths: WeightPaths) -> dict:
     return _inference_section(paths.inference_config, "noise_scheduler_kwargs")
 
 
-def _empty_models(paths: WeightPaths) -> Iterator[tuple[str, nn.Module]]:
+def empty_models(paths: WeightPaths) -> Iterator[tuple[str, nn.Module]]:
     """Models whose parameters are on the meta device; their computed buffers are real."""
     unet = unet_config(paths.base_model / "unet" / "config.json")
     motion, guider = motion_config(paths.inference_config), guider_config(paths.inference_config)

@@ -9,7 +9,7 @@ from diffusers.training_utils import compute_snr
 from torch import Tensor
 
 from musepose.errors import UserError
-from musepose.pipeline import share_noise
+from musepose.noise import share_noise
 from musepose.training.settings import TimestepBias, TrainConfig
 from musepose.training.states import seeded
 

@@ -1,0 +1,134 @@
+"""One denoising step over a whole video: every window's prediction, averaged, by one process or by several."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from musepose.models.attention import BlockContext
+from musepose.models.pose_guider import PoseGuider
+from musepose.models.unet import UNet
+from musepose.pose_frames import PoseFrames
+from musepose.processes import Processes
+from musepose.residency import Residency
+
+
+class PoseGuide:
+    """The pose features of a window, kept from step to step where the memory plan has room for the whole video's."""
+
+    def __init__(self, guider: PoseGuider, poses: PoseFrames, frames: int, residency: Residency):
+        self._guider, self._poses, self._frames, self._residency = guider, poses, frames, residency
+        self._kept: dict[range, Tensor] = {}
+
+    def __call__(self, window: range) -> Tensor:
+        """→ f c h w."""
+        if window in self._kept:
+            return self._kept[window]
+        # Bytes cross over, numbers are made of them there.
+        pictures = self._poses.read(window).to(self._guider.device, non_blocking=True)
+        features = self._guider((pictures.float() / 255).to(self._guider.dtype))
+        # Windows overlap: what all of them keep is up to twice the video.
+        if 2 * self._frames * features[0].nbytes <= self._residency.plan.keep_pose_features:
+            self._kept[window] = features
+        else:
+            self._kept.clear()
+        return features
+
+
+class WindowAverage:
+    """Running mean of predictions over overlapping windows, holding only frames that are not finished yet.
+
+    Predictions come as (r f c h w), r the rows of the guidance; no window may start before the one that was added last.
+    """
+
+    def __init__(self, rows: int, like: Tensor):  # like: f c h w, of any number of frames
+        self._start = 0
+        self._total = like.new_zeros(rows, 0, *like.shape[1:])
+        self._count = like.new_zeros(rows, 0, 1, 1, 1)
+
+    def add(self, start: int, total: Tensor, count: Tensor | int = 1) -> None:
+        """Add sums of `count` predictions (r f 1 1 1, or one for all) for the frames from `start` on."""
+        self._extend(start + total.shape[1])
+        frames = slice(start - self._start, start - self._start + total.shape[1])
+        self._total[:, frames] += total
+        self._count[:, frames] += count
+
+    def take(self, stop: int) -> tuple[range, Tensor]:
+        """The frames before `stop`, to which no more will be added, and their means r f c h w; they are let go of."""
+        taken = range(self._start, stop)
+        total, self._total = self._total[:, : len(taken)], self._total[:, len(taken) :]
+        count, self._count = self._count[:, : len(taken)], self._count[:, len(taken) :]
+        self._start = stop
+        return taken, total / count
+
+    def _extend(self, stop: int) -> None:
+        more = stop - self._start - self._total.shape[1]
+        if more > 0:
+            self._total, self._count = (
+                torch.cat([x, x.new_zeros(x.shape[0], more, *x.shape[2:])], dim=1) for x in (self._total, self._count)
+            )
+
+
+class Denoiser:
+    """Predictions for a video whose windows are `spans`, with a context for each row of the guidance."""
+
+    def __init__(
+        self,
+        unet: UNet,
+        contexts: Sequence[Sequence[BlockContext]],
+        guide: PoseGuide,
+        spans: Sequence[range],
+        residency: Residency,
+        processes: Processes,
+    ):
+        self._unet, self._contexts, self._guide = unet, contexts, guide
+        self._residency, self._processes = residency, processes
+        rows = list(range(len(contexts)))
+        # What one process does at a time: a window, for all rows, or, to share out more evenly, for one of them.
+        self._units = [
+            (window, part) for window in spans for part in ([rows] if processes.count == 1 else [[r] for r in rows])
+        ]
+
+    def __call__(self, latents: Tensor, timestep: float) -> Iterator[tuple[range, Tensor]]:
+        """Latents f c h w → frames whose prediction is complete, and it: r f c h w, r the rows of the guidance.
+
+        The latents of the frames given may be changed before the next ones are asked for, those of later frames not.
+        """
+        count, rows = self._processes.count, len(self._contexts)
+        average = WindowAverage(rows, latents)
+        for start in range(0, len(self._units), count):
+            together = self._units[start : start + count]
+            first, last = together[0][0].start, together[-1][0].stop
+            total = latents.new_zeros(rows, last - first, *latents.shape[1:])
+            added = latents.new_zeros(rows, last - first, 1, 1, 1)
+            for rank, (window, part) in enumerate(together):
+                place = slice(window.start - first, window.stop - first)
+                added[part, place] += 1
+                if rank == self._processes.rank:
+                    total[part, place] = self._predict(latents, window, timestep, part)
+            average.add(first, self._processes.sum(total), added)
+            following = self._units[start + count :]
+            done = following[0][0].start if following else last
+            if done > first or not following:
+                yield average.take(done)
+
+    def _predict(self, latents: Tensor, window: range, timestep: float, rows: list[int]) -> Tensor:
+        """One window's prediction for some rows of the guidance: r f c h w."""
+        sample = latents[window.start : window.stop]
+
+        def run(rows: list[int]) -> Tensor:
+            context = [BlockContext.join(parts) for parts in zip(*(self._contexts[row] for row in rows), strict=True)]
+            prediction = self._unet(
+                sample.repeat(len(rows), 1, 1, 1),
+                timestep,
+                context,
+                self._guide(window),
+                frames=len(window),
+                chunks=self._residency.plan.chunks,
+            )
+            return prediction.unflatten(0, (len(rows), -1))
+
+        def attempt() -> Tensor:
+            return run(rows) if self._residency.plan.joint else torch.cat([run([row]) for row in rows])
+
+        return self._residency.within_memory(attempt)

@@ -1,0 +1,64 @@
+"""Skeleton pictures of a whole video, kept on disk between the windows that look at them."""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
+
+from musepose.errors import UserError
+
+
+@contextmanager
+def _temporary_folder_errors() -> Iterator[None]:
+    """A temporary folder that is full or not there as a UserError that names it, not the video being written."""
+    try:
+        yield
+    except OSError as error:
+        folder = tempfile.tempdir or "(there is none)"
+        raise UserError(
+            f"cannot write to the temporary folder {folder} ({error.strerror or error}): free some space, or set TMPDIR"
+        ) from error
+
+
+class PoseFrames:
+    """Skeleton pictures at sampling size in a temporary file, so that the video's length costs no memory.
+
+    Indices past the end give the last frame: that is how a video is padded. Raises ValueError where there is no
+    picture, UserError where the temporary folder cannot hold them.
+    """
+
+    def __init__(self, pictures: Iterable[np.ndarray], width: int, height: int):
+        self.shape = (height, width, 3)
+        self.length = 0
+        with _temporary_folder_errors():
+            # Unbuffered, so that a full disk shows here and not when the frames are read back.
+            self._file = tempfile.TemporaryFile(prefix="musepose-", buffering=0)  # noqa: SIM115 (lives as long as this)
+        resizer = VaeImageProcessor()  # the published way to resize, Lanczos on bytes
+        for picture in pictures:
+            resized = np.asarray(resizer.resize(Image.fromarray(picture), height, width))
+            with _temporary_folder_errors():
+                self._write(resized.tobytes())
+            self.length += 1
+        if not self.length:
+            raise ValueError("there is no pose frame")
+
+    def _write(self, data: bytes) -> None:
+        """All of it: an unbuffered file may take a part, and tells of a full disk only at the next attempt."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+    def read(self, frames: range) -> Tensor:
+        """→ uint8 f 3 h w."""
+        size = int(np.prod(self.shape))
+        pictures = []
+        for index in frames:
+            self._file.seek(min(index, self.length - 1) * size)
+            pictures.append(np.frombuffer(self._file.read(size), np.uint8).reshape(self.shape))
+        return rearrange(torch.from_numpy(np.stack(pictures)), "f h w c -> f c h w")

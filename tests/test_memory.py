@@ -1,0 +1,254 @@
+"""Memory plans: the same result by each, what each takes, which one is chosen, and what if one is too large."""
+
+from functools import cache
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler
+from test_golden_pipeline import CASES, error, load, pipeline
+from tiny_weights import MOTION_CONFIG, tiny_models, write_published_layout
+from torch import nn
+from torch.distributed._tools.mem_tracker import MemTracker
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from musepose import rehearsal
+from musepose.errors import UserError
+from musepose.memory import BY_NAME, GIB, HIGH, LOW, PLANS, RESERVE, is_out_of_memory
+from musepose.models.pose_guider import PoseGuider
+from musepose.models.unet import UNet
+from musepose.models.weights import WeightPaths
+from musepose.pipeline import Pose2VideoPipeline
+from musepose.rehearsal import LiveMemory, Work, choose_plan, meta_pipeline, peak_bytes
+from musepose.residency import Residency
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+LENGTH_48 = dict(window=48, video_length=48, guided=True)
+
+
+def own_pipeline(plan=HIGH) -> Pose2VideoPipeline:
+    made = Pose2VideoPipeline(**tiny_models(), scheduler=pipeline().scheduler)
+    made.residency.plan = plan.for_device(CPU)
+    return made
+
+
+@cache
+def full_size() -> Pose2VideoPipeline:
+    """The published sizes in float16, without numbers."""
+    clip = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, patch_size=14)
+    vae = dict(
+        block_out_channels=[128, 256, 512, 512],
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        layers_per_block=2,
+    )
+    with torch.device("meta"):
+        models = {
+            "vae": AutoencoderKL(**vae),
+            "image_encoder": CLIPVisionModelWithProjection(CLIPVisionConfig(**clip, projection_dim=768)),
+            "reference_unet": UNet(has_output=False),
+            "denoising_unet": UNet(motion_module=MOTION_CONFIG),
+            "pose_guider": PoseGuider(),
+        }
+    models = {name: nn.Module.to(model, "meta", torch.float16).eval() for name, model in models.items()}
+    return Pose2VideoPipeline(**models, scheduler=DDIMScheduler())
+
+
+@CASES
+@pytest.mark.parametrize("plan", PLANS[1:], ids=lambda plan: plan.name)
+def test_every_plan_gives_the_golden_result(name, plan):
+    case, expected, poses, reference = load(name)
+    keys = ("width", "height", "context_frames", "context_overlap", "guidance_scale", "seed")
+    arguments = {key: case[key] for key in keys} | {"num_inference_steps": case["steps"], "output_type": "latent"}
+    tokens = plan.chunks.tokens and 100  # small enough to divide these small pictures
+    divided = plan.__class__(**{**vars(plan), "chunks": plan.chunks.__class__(tokens, plan.chunks.offload_skips)})
+    latents = own_pipeline(divided)(reference, poses, **arguments).videos
+    assert error(latents, expected["latents.final"]) < 2e-4
+    assert error(latents, pipeline()(reference, poses, **arguments).videos) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("plan", "side", "limit"),
+    # The published system takes 16 GB at 512 and 28 GB at 768 pixels.
+    [(HIGH, 512, 10.5), (HIGH, 768, 17.5), (LOW, 512, 4.4), (LOW, 768, 5.8)],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_peak_of_a_full_size_sampling(plan, side, limit):
+    """GiB in float16, models included; `low` must leave room for RESERVE within 6 and 8."""
+    need = max(peak_bytes(full_size(), plan, Work(side, side, **LENGTH_48)).values()) / GIB
+    assert limit - 0.4 < need < limit
+    if plan is LOW:
+        assert need + RESERVE / GIB < {512: 6, 768: 8}[side]
+
+
+def test_a_longer_video_takes_only_its_latents_more():
+    short, long = (
+        max(peak_bytes(full_size(), LOW, Work(512, 512, 48, length, True)).values()) for length in (300, 3000)
+    )
+    assert long - short == pytest.approx(2700 * 4 * 64 * 64 * 2, rel=0.01)
+
+
+@torch.no_grad()
+def test_counts_what_torch_s_own_tracker_counts():
+    """One step on real tensors: MemTracker's peak, from torch.distributed, is the yardstick."""
+    unet = tiny_models()["denoising_unet"]
+    tokens = torch.randn(2, 1, 32)
+    context, sample = unet.prepare(tokens), torch.randn(2 * 3, 4, 16, 16)
+    with LiveMemory([*unet.parameters(), *unet.buffers(), sample]) as ours:
+        unet(sample, 500.0, context, frames=3)
+    tracker = MemTracker()
+    tracker.track_external(unet, sample)
+    with tracker:
+        unet(sample, 500.0, context, frames=3)
+    theirs = sum(tracker.get_tracker_snapshot("peak")[CPU].values()) / 2  # it lists a total beside the parts
+    assert ours.peak == pytest.approx(theirs, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("vram", "name"),
+    [("high", "high"), ("low", "low"), (24.0, "high"), (10.0, "in turns"), (8.0, "medium"), (5.5, "low")],
+)
+def test_the_largest_plan_that_fits_is_chosen(vram, name):
+    chosen, told = choose_plan(full_size(), Work(512, 512, **LENGTH_48), vram, GPU)
+    assert chosen == BY_NAME[name]
+    assert name in told
+
+
+def test_auto_goes_by_what_is_free(monkeypatch):
+    monkeypatch.setattr(rehearsal, "free_memory", lambda device: 9 * GIB)
+    chosen, told = choose_plan(full_size(), Work(768, 768, **LENGTH_48), "auto", GPU)
+    assert chosen is LOW
+    assert "of the 9.0 GB that are free" in told
+    monkeypatch.setattr(rehearsal, "free_memory", lambda device: 2 * GIB)
+    chosen, told = choose_plan(full_size(), Work(512, 512, **LENGTH_48), "auto", GPU)
+    assert chosen is PLANS[-1]
+    assert "more than the 2.0 GB that are free; trying" in told
+
+
+def test_a_number_too_small_for_any_plan():
+    with pytest.raises(UserError, match=r"--vram 3: 512 x 512, 48 frames together takes about 4.1 GB: allow so much"):
+        choose_plan(full_size(), Work(512, 512, **LENGTH_48), 3.0, GPU)
+
+
+def test_rehearses_what_the_files_describe(tmp_path):
+    paths: WeightPaths = write_published_layout(tmp_path)
+    rehearsed = meta_pipeline(paths, torch.float32)
+    assert {p.device.type for p in rehearsed.denoising_unet.parameters()} == {"meta"}
+    chosen, _ = choose_plan(rehearsed, Work(64, 64, 4, 4, True), "auto", CPU)
+    assert chosen == HIGH
+
+
+def test_on_a_cpu_nothing_waits_elsewhere():
+    assert not any(plan.for_device(CPU).offload or plan.for_device(CPU).chunks.offload_skips for plan in PLANS)
+
+
+class Scarce(nn.Module):
+    """A UNet on a device that holds only so many pictures at a time."""
+
+    def __init__(self, unet: UNet, pictures: int):
+        super().__init__()
+        self.unet, self.pictures, self.sizes = unet, pictures, []
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.unet, name)
+
+    def forward(self, sample, *arguments, **options):
+        self.sizes.append(len(sample))
+        if len(sample) > self.pictures:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+        return self.unet(sample, *arguments, **options)
+
+
+def test_out_of_memory_goes_on_with_less_and_says_so(capsys):
+    case, expected, poses, reference = load("pipeline_cfg")
+    keys = ("width", "height", "context_frames", "context_overlap", "guidance_scale", "seed")
+    arguments = {key: case[key] for key in keys} | {"num_inference_steps": case["steps"], "output_type": "latent"}
+    made = own_pipeline()
+    made.denoising_unet = Scarce(made.denoising_unet, case["context_frames"])
+    latents = made(reference, poses, **arguments).videos
+    assert error(latents, expected["latents.final"]) < 2e-4
+    assert made.denoising_unet.sizes.count(2 * case["context_frames"]) == 1  # tried once, not once a window
+    told = capsys.readouterr().err
+    assert told.count("out of memory: going on with less at a time: in turns") == 1
+
+
+def test_out_of_memory_below_the_last_plan_is_an_error(capsys):
+    made = own_pipeline()
+    made.denoising_unet = Scarce(made.denoising_unet, 0)
+    _, _, poses, reference = load("pipeline_cfg")
+    with pytest.raises(torch.OutOfMemoryError):
+        made(reference, poses, width=32, height=32, num_inference_steps=1)
+    assert capsys.readouterr().err.count("going on") == len(PLANS) - 1
+
+
+def test_other_errors_are_not_taken_for_out_of_memory():
+    assert not is_out_of_memory(RuntimeError("sizes do not match"))
+    assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory"))
+    residency = Residency({"one": nn.Linear(1, 1)})
+
+    def broken():
+        raise RuntimeError("sizes do not match")
+
+    with pytest.raises(RuntimeError, match="sizes"):
+        residency.within_memory(broken)
+    assert residency.plan is HIGH
+
+
+class Traveller(nn.Module):
+    """A model that only remembers where it was sent."""
+
+    def __init__(self):
+        super().__init__()
+        self.device = CPU
+
+    def _apply(self, function, recurse=True):
+        parameter = Mock()
+        function(parameter)
+        self.device = parameter.to.call_args.args[0]
+        return self
+
+
+def places(models) -> dict[str, str]:
+    return {name: model.device.type for name, model in models.items()}
+
+
+def test_models_wait_on_the_cpu_for_their_turn():
+    models = {name: Traveller() for name in ("vae", "unet", "guider")}
+    residency = Residency(models, GPU, LOW)
+    residency.use("vae")
+    assert places(models) == {"vae": "cuda", "unet": "cpu", "guider": "cpu"}
+    residency.use("unet", "guider")
+    assert places(models) == {"vae": "cpu", "unet": "cuda", "guider": "cuda"}
+
+
+def test_without_offloading_models_stay():
+    models = {name: Traveller() for name in ("vae", "unet")}
+    residency = Residency(models, GPU, HIGH)
+    residency.use("vae")
+    residency.use("unet")
+    assert places(models) == {"vae": "cuda", "unet": "cuda"}
+
+
+@pytest.mark.requires_cuda
+def test_peak_on_a_gpu_is_what_was_rehearsed():
+    """The UNet step alone, full size, 256 pixels, 8 frames, within the reserve."""
+    work = Work(256, 256, 8, 8, True)
+    unet = UNet(motion_module=MOTION_CONFIG).to("cuda", torch.float16).eval()
+    with torch.no_grad():
+        token = torch.zeros(2, 1, 768, device="cuda", dtype=torch.float16)
+        context = unet.prepare(token)
+        torch.cuda.reset_peak_memory_stats()
+        unet(torch.randn(16, 4, 32, 32, device="cuda", dtype=torch.float16), 500.0, context, frames=8)
+    need = peak_bytes(full_size(), HIGH, work)["denoising"]
+    assert torch.cuda.max_memory_allocated() < need + RESERVE
+
+
+def test_configs_that_make_no_model_are_refused_before_a_rehearsal(tmp_path):
+    paths = write_published_layout(tmp_path)
+    Path(paths.vae / "config.json").write_text("{")
+    with pytest.raises(UserError, match="config.json is no JSON"):
+        meta_pipeline(paths, torch.float32)
