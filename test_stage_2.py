@@ -2,6 +2,7 @@
 
     python test_stage_2.py --config ./configs/test_stage_2.yaml
     python test_stage_2.py --config my.yaml -W 512 -H 512 --skip 0 --output ./output/mine
+    accelerate launch --num_processes 8 test_stage_2.py --config my.yaml
 
 Every setting may also stand in the YAML under the flag's long name (the type as `weight_dtype`); a flag wins.
 """
@@ -12,10 +13,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from musepose import launch
 from musepose.cases import Plan, make_plan
 from musepose.errors import Parser, UserError, run_script
 from musepose.render import run_plan
 from musepose.settings import SETTINGS
+from musepose.sharing import run_shared
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -35,7 +38,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def load_pipeline(plan: Plan) -> Any:
     """Only here torch is imported: everything else was checked before."""
-    print("loading the models", flush=True)
+    say = print if launch.rank() == 0 else lambda *_, **__: None
+    say("loading the models", flush=True)
     from musepose.device import choose_device, choose_dtype
     from musepose.models.weights import WeightPaths, check_weights
     from musepose.pipeline import Pose2VideoPipeline
@@ -48,7 +52,7 @@ def load_pipeline(plan: Plan) -> Any:
     check_weights(paths)
     work = Work(settings.width, settings.height, *plan.longest, guided=settings.cfg > 1)
     memory, told = choose_plan(meta_pipeline(paths, dtype), work, settings.vram, device)
-    print(told, flush=True)
+    say(told, flush=True)
     try:
         return Pose2VideoPipeline.from_published(paths, device, dtype, memory)
     except RuntimeError as error:  # torch's own OutOfMemoryError is one
@@ -61,7 +65,8 @@ def load_pipeline(plan: Plan) -> Any:
 
 def main(arguments: Sequence[str] | None = None, load: Callable[[Plan], Any] = load_pipeline) -> int:
     flags = vars(parse(arguments))
-    return run_plan(make_plan(flags.pop("config"), flags, datetime.now()), load)
+    plan = make_plan(flags.pop("config"), flags, datetime.now())
+    return run_plan(plan, load) if launch.processes() == 1 else run_shared(plan, load)
 
 
 if __name__ == "__main__":

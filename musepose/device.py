@@ -5,6 +5,7 @@ from textwrap import shorten
 
 import torch
 
+from musepose import launch
 from musepose.errors import UserError
 
 
@@ -30,7 +31,8 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     dtype = getattr(torch, name)
     if dtype == torch.float32 or _is_fit(device, dtype):
         return dtype
-    print(f"{name} is not fit for the device {device}: using float32", file=sys.stderr)
+    if launch.rank() == 0:
+        print(f"{name} is not fit for the device {device}: using float32", file=sys.stderr)
     return torch.float32
 
 

@@ -2,9 +2,12 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
+
+from musepose import launch
 
 
 class UserError(Exception):
@@ -19,12 +22,17 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_script(main: Callable[[], int | None]) -> None:
-    """Run a script's `main` and exit: 2 with one `error: …` line for a UserError, 130 for Ctrl-C."""
+    """Run a script's `main` and exit: 2 with one `error: …` line for a UserError, 130 for Ctrl-C, 143 when terminated.
+
+    Of several processes on a machine only the first tells what all of them find before the work begins.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that nothing half-written stays
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         status = main()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        if launch.local_rank() == 0 or "torch" in sys.modules:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print("interrupted: nothing half-written was kept", file=sys.stderr)

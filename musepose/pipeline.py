@@ -28,6 +28,7 @@ from musepose.residency import Residency
 from musepose.windows import check_windows, padded_length, windows
 
 CLIP_SIDE = 224
+DECODE_SHARE = 4  # frames that a process decodes before the next one's turn
 # From transformers 5 on, the plain name needs torchvision; the one that works with PIL alone has a name of its own.
 CLIPImageProcessor = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
 
@@ -135,28 +136,23 @@ class Pose2VideoPipeline(DiffusionPipeline):
             progress=progress,
             **sampling,
         )
-        pictures = ahead(self._decode_shares(latents[:num_frames]), self.residency.plan.decode_frames)
-        for index, picture in enumerate(pictures):
+        for index, picture in enumerate(ahead(self._decode_shares(latents[:num_frames]), DECODE_SHARE)):
             yield picture
             if progress:
                 progress("decoding", index + 1, num_frames)
 
     def _decode_shares(self, latents: Tensor) -> Iterator[np.ndarray]:
-        """Pictures of all frames in order; each process decodes every `count`-th batch."""
-        workers, length, start = self.processes, len(latents), 0
-        while start < length:
-            size = min(self.residency.plan.decode_frames, max(1, -(-(length - start) // workers.count)))
-            batch = latents[start : start + size * workers.count]
-            mine = batch[workers.rank * size : (workers.rank + 1) * size]
-            pictures = (self.decode(mine) if len(mine) else self._no_picture(batch)) * 255
-            pictures = rearrange(pictures, "f c h w -> f h w c").round().byte()
-            surplus = pictures.new_zeros(size - len(pictures), *pictures.shape[1:])  # every process sends as much
-            yield from torch.cat(workers.gather(torch.cat([pictures, surplus])))[: len(batch)].numpy()
-            start += len(batch)
-
-    def _no_picture(self, latents: Tensor) -> Tensor:
+        """Pictures of all frames in order. The processes take turns, a few frames each."""
+        workers = self.processes
+        size = min(DECODE_SHARE, -(-len(latents) // workers.count))
         height, width = (side * self.vae_scale_factor for side in latents.shape[-2:])
-        return torch.zeros(0, 3, height, width)
+        for batch in latents.split(size * workers.count):
+            # Every process sends as much, the last ones perhaps black pictures that are cut off again.
+            pictures = torch.zeros(size, height, width, 3, dtype=torch.uint8)
+            mine = batch[workers.rank * size : (workers.rank + 1) * size]
+            if len(mine):
+                pictures[: len(mine)] = rearrange(self.decode(mine) * 255, "f c h w -> f h w c").round().byte()
+            yield from torch.cat(workers.gather(pictures))[: len(batch)].numpy()
 
     @torch.no_grad()
     def sample(

@@ -1,44 +1,32 @@
-"""Several processes at the same work, on one machine or on many, by torch.distributed as accelerate sets it up.
+"""Several processes at the same work, on one machine or on many, by torch.distributed as accelerate sets it up."""
 
-`accelerate launch` and `torchrun` start the script once for each process and tell it so in the environment. One
-process alone needs nothing of this.
-"""
-
-import os
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-Result = TypeVar("Result")
-
-
-def launched() -> int:
-    """How many processes a launcher has started for this run."""
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
-def local_rank() -> int:
-    """This process's number on its machine."""
-    return int(os.environ.get("LOCAL_RANK", 0))
+Value = TypeVar("Value")
+# Whoever is done early waits for the others as long as it takes; the launcher ends everybody when one of them dies.
+PATIENCE = timedelta(days=30)
 
 
 class Processes:
-    """This process among `count`; alone by default."""
+    """This process among `count`; alone by default. What is said of one is to be called by all of them."""
 
     def __init__(self, rank: int = 0, count: int = 1, device: torch.device | None = None):
         self.rank, self.count, self.device = rank, count, device
 
     @classmethod
     def start(cls, device: torch.device) -> "Processes":
-        """Meet the others. `device` is what this process computes on: collective work happens there."""
+        """Meet the others that the launcher has started. `device` is the one that this process computes on."""
         from accelerate import PartialState
 
-        state = PartialState(cpu=device.type == "cpu")
+        state = PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
         return cls(state.process_index, state.num_processes, device)
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, in place; every process must call it with the same shape."""
+        """The sum over all processes, in place; of equal shapes."""
         if self.count > 1:
             torch.distributed.all_reduce(tensor)
         return tensor
@@ -47,12 +35,12 @@ class Processes:
         """Every process's tensor, of equal shapes, in the order of their ranks, on the CPU."""
         if self.count == 1:
             return [tensor.cpu()]
-        there = [torch.empty_like(tensor, device=self.device) for _ in range(self.count)]
-        torch.distributed.all_gather(there, tensor.to(self.device).contiguous())
-        return [part.cpu() for part in there]
+        received = [torch.empty_like(tensor, device=self.device) for _ in range(self.count)]
+        torch.distributed.all_gather(received, tensor.to(self.device).contiguous())
+        return [part.cpu() for part in received]
 
-    def agree(self, value: Result) -> Result:
-        """Process 0's value, for all of them; it must be picklable."""
+    def agree(self, value: Value) -> Value:
+        """Process 0's value for all; it must be picklable."""
         if self.count == 1:
             return value
         box: list[Any] = [value]
@@ -60,5 +48,6 @@ class Processes:
         return box[0]
 
     def finish(self) -> None:
+        """Part from the others."""
         if self.count > 1:
             torch.distributed.destroy_process_group()

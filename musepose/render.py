@@ -2,8 +2,9 @@
 
 import gc
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from musepose import launch
 from musepose.cases import Job, Plan
 from musepose.errors import UserError
 from musepose.settings import Settings
@@ -31,44 +33,70 @@ class Summary:
         return f"{len(self.done)} done, {len(self.skipped)} skipped, {len(self.failed)} failed"
 
 
-def run_plan(plan: Plan, load_pipeline: Callable[[Plan], Any]) -> int:
+def waiting_jobs(plan: Plan) -> list[Job]:
+    """Those that are not finished by an earlier run."""
+    resumes = plan.settings.output is not None and not plan.settings.overwrite
+    return [job for job in plan.jobs if not (resumes and job.finished)]
+
+
+def run_plan(
+    plan: Plan,
+    load_pipeline: Callable[[Plan], Any],
+    skip: Container[Path] = (),  # results that are another process's to make
+    processes: Any = None,  # musepose.processes.Processes that work on every job together
+) -> int:
     """Render what is not finished yet; the pipeline is loaded only for that. → exit status, 1 where a job failed.
 
     `load_pipeline` returns an object with the `stream` of Pose2VideoPipeline. What it raises goes up: without it no job
-    can be done. What a job raises is reported in one line, and the next job starts.
+    can be done. What a job raises is reported in one line, and the next job starts; where several processes work on it
+    it goes up, because the others wait in vain.
     """
     summary = Summary()
-    resumes = plan.settings.output is not None and not plan.settings.overwrite
     pipeline = None
+    first, writes = launch.rank() == 0, processes is None or processes.rank == 0
+    waiting = waiting_jobs(plan)
     for number, job in enumerate(plan.jobs, 1):
         counter = f"[{number}/{len(plan.jobs)}]"
-        if resumes and job.finished:
-            print(f"{counter} {job.title}: finished before, skipped ({job.result})", flush=True)
-            summary.skipped.append(job)
+        if job not in waiting:
+            if first:
+                print(f"{counter} {job.title}: finished before, skipped ({job.result})", flush=True)
+                summary.skipped.append(job)
             continue
-        pipeline = pipeline or load_pipeline(plan)
-        print(f"{counter} {job.title}: {job.frames} frames, {float(job.rate):g} a second", flush=True)
+        if job.result in skip:
+            continue
+        if pipeline is None:
+            pipeline = load_pipeline(plan)
+            if processes is not None:
+                pipeline.processes = processes
+        if writes:
+            print(f"{counter} {job.title}: {job.frames} frames, {float(job.rate):g} a second", flush=True)
         try:
-            render(job, plan.settings, pipeline)
+            render(job, plan.settings, pipeline, writes)
         except Exception as error:  # whatever one case meets, the others may be fine
             print(f"{counter} {job.title}: failed: {explain(error)}", file=sys.stderr, flush=True)
+            if processes is not None:
+                told = f"{job.title} failed, and with it the run of all processes: with --output the next one goes on"
+                raise UserError(told) from error
             summary.failed.append(job)
         else:
-            print(f"{counter} {job.title}: {job.result}", flush=True)
+            if writes:
+                print(f"{counter} {job.title}: {job.result}", flush=True)
             summary.done.append(job)
         release_memory()
-    print(summary)
+    if writes:
+        who = f"process {launch.rank()}: " if launch.processes() > 1 and processes is None else ""
+        print(f"{who}{summary}")
     return 1 if summary.failed else 0
 
 
-def render(job: Job, settings: Settings, pipeline: Any) -> None:
-    """Write a job's result and comparison, frame by frame, at the pose video's size (the next even one below)."""
-    width, height = even_size(job.pose.width, job.pose.height)
-    picture = read_image(job.reference)
-    reference = reference_column(picture, height)
+def render(job: Job, settings: Settings, pipeline: Any, writes: bool = True) -> None:
+    """Write a job's result and comparison, frame by frame, at the pose video's size (the next even one below).
+
+    Without `writes`, only help to make the frames.
+    """
     stride = settings.skip + 1
-    with_sound = {"rate": job.rate, "audio_from": job.audio}
-    with Bars({"denoising": settings.steps, "decoding": job.frames}) as bars:
+    with Bars({"denoising": settings.steps, "decoding": job.frames}, launch.rank() == 0) as bars:
+        picture = read_image(job.reference)
         frames = pipeline.stream(
             picture,
             read_frames(job.pose.path, stride, job.frames),
@@ -84,16 +112,28 @@ def render(job: Job, settings: Settings, pipeline: Any) -> None:
             tail=settings.tail,
             progress=bars.update,
         )
-        # Entered first, the result appears last: where it is, its comparison is.
-        with (
-            VideoWriter(job.result, width, height, **with_sound) as result,
-            VideoWriter(job.comparison, reference.shape[1] + 2 * width, height, **with_sound) as comparison,
-        ):
-            for pose, frame in zip(read_frames(job.pose.path, stride, job.frames), frames, strict=True):
-                frame = resize(frame, width, height)
-                result.write(frame)
-                comparison.write(np.hstack([reference, resize(pose, width, height), frame]))
-            job.result.unlink(missing_ok=True)  # an earlier one: it does not belong to the new comparison
+        if writes:
+            write_videos(job, picture, frames, read_frames(job.pose.path, stride, job.frames))
+        else:
+            for _ in frames:
+                pass
+
+
+def write_videos(job: Job, picture: Image.Image, frames: Iterable[np.ndarray], poses: Iterable[np.ndarray]) -> None:
+    """The result from its frames, and beside it the comparison, in which reference and poses stand too."""
+    width, height = even_size(job.pose.width, job.pose.height)
+    reference = reference_column(picture, height)
+    with_sound = {"rate": job.rate, "audio_from": job.audio}
+    # Entered first, the result appears last: where it is, its comparison is.
+    with (
+        VideoWriter(job.result, width, height, **with_sound) as result,
+        VideoWriter(job.comparison, reference.shape[1] + 2 * width, height, **with_sound) as comparison,
+    ):
+        for pose, frame in zip(poses, frames, strict=True):
+            frame = resize(frame, width, height)
+            result.write(frame)
+            comparison.write(np.hstack([reference, resize(pose, width, height), frame]))
+        job.result.unlink(missing_ok=True)  # an earlier one: it does not belong to the new comparison
 
 
 def reference_column(picture: Image.Image, height: int) -> np.ndarray:
@@ -114,7 +154,8 @@ def resize(picture: np.ndarray, width: int, height: int) -> np.ndarray:
 class Bars:
     """A progress bar for each stage of the pipeline, one after the other; `stages`: name → how many steps it has."""
 
-    def __init__(self, stages: Mapping[str, int]) -> None:
+    def __init__(self, stages: Mapping[str, int], shown: bool = True) -> None:
+        self._shown = shown
         self._waiting = list(stages.items())
         self._name = ""
         self._bar: tqdm | None = None
@@ -138,7 +179,7 @@ class Bars:
     def _next(self) -> None:
         self.__exit__()
         self._name, total = self._waiting.pop(0)
-        self._bar = tqdm(total=total, desc=self._name)
+        self._bar = tqdm(total=total, desc=self._name, disable=not self._shown)
 
 
 def explain(error: Exception) -> str:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -164,3 +165,52 @@ def test_a_gpu_gives_what_the_cpu_gives():
     gpu = Pose2VideoPipeline(**tiny_models(), scheduler=pipeline().scheduler).to("cuda")
     ours = gpu(reference(), poses(5), output_type="latent", **SHORT).videos.cpu()
     assert (ours - expected).abs().max() < 2e-3
+
+
+def test_flush_denoises_no_padded_frame():
+    """Five frames in windows of four: the second window is moved back to end with the video, from the same noise."""
+    made = pipeline()
+    flush = np.stack(list(made.stream(reference(), poses(5), num_frames=5, tail="flush", **SHORT)))
+    latents = made.sample(reference(), poses(5), video_length=5, noise_length=7, **SHORT)
+    assert np.abs(flush - made.decode(latents).permute(0, 2, 3, 1).numpy() * 255).max() <= 0.5 + 1e-3
+    noise = made.initial_noise(7, 32, 40, 99)
+    assert torch.equal(made.initial_noise(7, 32, 40, 99)[:5], noise[:5])
+    padded = np.stack(list(made.stream(reference(), poses(5), num_frames=5, **SHORT)))
+    assert not np.array_equal(flush, padded)
+
+
+def test_flush_of_a_clip_shorter_than_a_window_is_one_window_of_its_length():
+    made, seen = pipeline(), []
+    hook = made.denoising_unet.register_forward_pre_hook(lambda _, arguments: seen.append(len(arguments[0])))
+    try:
+        frames = list(made.stream(reference(), poses(3), num_frames=3, tail="flush", **SHORT))
+    finally:
+        hook.remove()
+    assert len(frames) == 3
+    assert seen == [6, 6]
+
+
+def test_flush_changes_nothing_where_nothing_is_padded():
+    pad, flush = (
+        np.stack(list(pipeline().stream(reference(), poses(7), num_frames=7, tail=tail, **SHORT)))
+        for tail in ("pad", "flush")
+    )
+    np.testing.assert_array_equal(pad, flush)
+
+
+def test_pose_features_may_be_kept_or_computed_anew():
+    """Four windows, two of them overlapping by three frames; kept features are computed once, not in every step."""
+    made, calls = pipeline(), []
+    hook = made.pose_guider.register_forward_pre_hook(lambda *_: calls.append(1))
+    arguments = {**SHORT, "context_overlap": 3, "output_type": "latent"}
+    try:
+        kept = made(reference(), poses(7), **arguments).videos
+        assert len(calls) == 4
+        plan = made.residency.plan
+        made.residency.plan = replace(plan, keep_pose_features=0)
+        anew = made(reference(), poses(7), **arguments).videos
+        assert len(calls) == 4 + 8
+    finally:
+        hook.remove()
+        made.residency.plan = plan
+    assert torch.equal(kept, anew)
