@@ -16,6 +16,8 @@ from musepose.errors import UserError, run_script
 # case → module of this folder, function in it
 CASES = {
     "start_up": ("start_up", "start_up"),
+    "unet_256": ("unet", "unet_256"),
+    "unet_512": ("unet", "unet_512"),
 }
 
 

@@ -76,7 +76,7 @@ class NaiveUNet:
         for x in hidden:
             for k in range(2):
                 attention_name = f"{block}.attention_blocks.{k}"
-                normed = self.layer_norm(x, f"{block}.norms.{k}") + self.positions(len(x), x.shape[-1])
+                normed = self.layer_norm(x, f"{block}.norms.{k}") + self.positions(len(x), x.shape[-1]).to(x)
                 x = x + self.attend(normed, normed, attention_name)
             pixels.append(x + self.feed_forward(self.layer_norm(x, f"{block}.ff_norm"), f"{block}.ff"))
         out = self.linear(torch.stack(pixels), f"{name}.proj_out")
@@ -100,6 +100,7 @@ class NaiveUNet:
         """One row: sample (f, c, h, w), token (1, d), reference {block: (n, c)} or None, pose (f, c, h, w)."""
         frequencies = torch.exp(-math.log(10000) * torch.arange(self.widths[0] // 2) / (self.widths[0] // 2))
         temb = torch.cat([torch.cos(timestep * frequencies), torch.sin(timestep * frequencies)])
+        temb = temb.to(sample)
         temb = self.linear(F.silu(self.linear(temb, "time_embedding.linear_1")), "time_embedding.linear_2")
         rest = (temb, token, reference)
 

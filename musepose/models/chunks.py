@@ -74,7 +74,7 @@ def add(x: Tensor, y: Tensor) -> Tensor:
 
 def feed_forward(layer: FeedForward, x: Tensor, tokens: int | None = None) -> Tensor:
     """diffusers' GEGLU feed-forward (Shazeer 2020), (b, n, c) → the same, at most `tokens` positions at a time."""
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiler fuses it, and pieces fix its lengths
         return layer(x)
     if x.device.type == "cpu":
         tokens = CPU_FEED_FORWARD

@@ -16,7 +16,7 @@ from diffusers.models.resnet import Downsample2D, Upsample2D
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from musepose.models.attention import BlockContext, MotionModule, SpatialBlock, SpatialTransformer
+from musepose.models.attention import BlockContext, MotionModule, SpatialBlock, SpatialTransformer, TemporalBlock
 from musepose.models.chunks import WHOLE, Chunks, Resnet, in_pieces, silu
 
 
@@ -174,6 +174,16 @@ class UNet(ModelMixin, ConfigMixin):
         if has_output:
             self.conv_norm_out = nn.GroupNorm(norm_num_groups, widths[0], eps=norm_eps)
             self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
+
+    def compile_layers(self) -> None:
+        """Have torch compile every layer at its first use, once for all lengths and sizes; the rest stays as it is."""
+        # Layers of one kind share their code, and every width of theirs counts as a recompilation of it.
+        for name in ("recompile_limit", "cache_size_limit"):  # before and from torch 2.7
+            if hasattr(torch._dynamo.config, name):
+                setattr(torch._dynamo.config, name, 64)
+        for module in self.modules():
+            if isinstance(module, (Resnet, SpatialTransformer, TemporalBlock)):
+                module.compile(dynamic=True)
 
     def spatial_blocks(self) -> dict[str, SpatialBlock]:
         """Name → spatial transformer block, in the order in which a forward pass meets them."""

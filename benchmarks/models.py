@@ -1,0 +1,67 @@
+"""Full-size models with random weights, for what depends on sizes and not on results."""
+
+import sys
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from benchmarks.measure import ROOT
+from musepose.models.attention import BlockContext
+from musepose.models.unet import UNet
+
+sys.path.append(str(ROOT / "tests"))  # where the naive implementation lives
+
+MOTION = {"heads": 8, "max_frames": 128, "blocks": 1, "attentions": 2}
+VAE = {
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "layers_per_block": 2,
+}
+
+
+def random_model(model: nn.Module, dtype: torch.dtype, device: str = "cpu") -> nn.Module:
+    """Give a model that is on the meta device numbers that keep the size of what passes through."""
+    model.to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    with torch.no_grad():
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if tensor.ndim > 1:
+                tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
+            else:
+                tensor.fill_(1.0 if name.endswith("weight") else 0.0)
+    return nn.Module.to(model, dtype=dtype).eval().requires_grad_(False)
+
+
+def denoising_unet(dtype: torch.dtype, device: str = "cpu") -> UNet:
+    with torch.device("meta"):
+        model = UNet(motion_module=MOTION)
+    return random_model(model, dtype, device)
+
+
+def vae(dtype: torch.dtype, device: str = "cpu") -> AutoencoderKL:
+    with torch.device("meta"):
+        model = AutoencoderKL(**VAE)
+    return random_model(model, dtype, device)
+
+
+@torch.no_grad()
+def step_inputs(
+    unet: UNet,
+    side: int,  # pixels
+    frames: int,
+) -> tuple[Tensor, list[BlockContext], Tensor, Tensor, list[Tensor]]:
+    """→ sample f c h w, contexts of both rows, pose features f c h w, token 1 1 d, the reference's features 1 n c."""
+    like = {"dtype": unet.dtype, "device": unet.device}
+    size = side // 8
+    widths = unet.config.block_out_channels
+    features = []
+    for name, block in unet.spatial_blocks().items():
+        width = block.norm1.normalized_shape[0]
+        level = len(widths) - 1 if name.startswith("mid") else widths.index(width)
+        features.append(torch.randn(1, -((-size // 2**level) ** 2), width, **like))
+    token = torch.randn(1, 1, unet.config.cross_attention_dim, **like)
+    context = unet.prepare(torch.cat([torch.zeros_like(token), token]), features)
+    sample = torch.randn(frames, 4, size, size, **like)
+    return sample, context, torch.randn(frames, widths[0], size, size, **like), token, features

@@ -1,0 +1,60 @@
+"""One guided denoising step of the full-size UNet on a CPU, against the naive implementation of the tests."""
+
+import torch
+
+from benchmarks.measure import Table, medians
+from benchmarks.models import denoising_unet, step_inputs
+from musepose.memory import PLANS, MemoryPlan
+from musepose.models.attention import BlockContext
+from musepose.models.unet import UNet
+
+FRAMES = 8
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def unet_256() -> Table:
+    """A step over 8 frames of 256 x 256, float32 and bfloat16: naive, and each memory plan."""
+    return _table(256, repeats=3)
+
+
+def unet_512() -> Table:
+    """The same at 512 x 512: half an hour on two cores."""
+    return _table(512, repeats=2)
+
+
+def _table(side: int, repeats: int) -> Table:
+    rows = []
+    for name, dtype in DTYPES.items():
+        times = _times(denoising_unet(dtype), side, repeats)
+        rows += [(f"{name}, {way}", seconds, times["naive"] / seconds) for way, seconds in times.items()]
+    title = f"A guided UNet step on a CPU, full size, {FRAMES} frames of {side} x {side}"
+    return Table(title, ("way", "seconds", "naive / this"), rows, [f"{torch.get_num_threads()} threads."])
+
+
+@torch.no_grad()
+def _times(unet: UNet, side: int, repeats: int) -> dict[str, float]:
+    from naive_unet import NaiveUNet
+
+    sample, context, pose, token, features = step_inputs(unet, side, FRAMES)
+    naive = NaiveUNet(unet.state_dict(), list(unet.config.block_out_channels), unet.config.layers_per_block, 32)
+    bank = {name: feature[0] for name, feature in zip(unet.spatial_blocks(), features, strict=True)}
+
+    def run_naive() -> None:
+        naive.row(sample, 500.0, torch.zeros_like(token[0]), None, pose)
+        naive.row(sample, 500.0, token[0], bank, pose)
+
+    ways = {"naive": run_naive}
+    for plan in (PLANS[0], PLANS[1], PLANS[3], PLANS[4]):
+        ways[plan.name] = lambda plan=plan: step(unet, sample, context, pose, plan)
+    return medians(ways, repeats, warm_up=0)
+
+
+@torch.no_grad()
+def step(
+    unet: UNet, sample: torch.Tensor, context: list[BlockContext], pose: torch.Tensor, plan: MemoryPlan
+) -> torch.Tensor:
+    """A guided step as the pipeline takes it."""
+    rest = {"pose_features": pose, "frames": len(sample), "chunks": plan.for_device(sample.device).chunks}
+    if plan.joint:
+        return unet(sample.repeat(2, 1, 1, 1), 500.0, context, **rest)
+    return torch.cat([unet(sample, 500.0, [block.row(row) for block in context], **rest) for row in (0, 1)])
