@@ -26,9 +26,11 @@ from musepose.pose import mm_compat
 from musepose.pose.draw import GRID
 from musepose.pose.folding import fold
 from musepose.pose.keypoints import KEYPOINTS, People
-from musepose.pose.preprocess import resize_for_detection
+from musepose.pose.preprocess import batch_size, resize_for_detection
 from musepose.pose.rtmpose import Rtmpose
 from musepose.pose.yolox import Yolox
+
+HELD_PIXELS = 2**23  # of prepared frames that wait for the networks
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +74,14 @@ class PoseDetector:
             self._dwpose = Rtmpose(dwpose.model, dwpose.config, meta["flip_indices"])
         if meta["num_keypoints"] != KEYPOINTS:
             raise UserError(f"{dwpose_config} is no whole-body model: its data set must have {KEYPOINTS} keypoints")
+        self.frames_at_once = self._frames_at_once(device)
         yolox_tensors = yolox.read(Path(yolox_ckpt))  # both are checked before either is loaded
         dwpose.load(dwpose.read(Path(dwpose_ckpt)), device)
         yolox.load(yolox_tensors, device)
+
+    def _frames_at_once(self, device: torch.device) -> int:
+        """How many frames of a video are best given to `detect` together; few where they are large."""
+        return max(1, min(batch_size(self._yolox.side**2, device), HELD_PIXELS // self.detect_resolution**2))
 
     def __call__(
         self,
