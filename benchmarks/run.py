@@ -16,6 +16,9 @@ from musepose.errors import UserError, run_script
 # case → module of this folder, function in it
 CASES = {
     "start_up": ("start_up", "start_up"),
+    "pose_stage": ("pose", "pose_stage"),
+    "det_every": ("pose", "det_every"),
+    "pose_memory": ("pose", "pose_memory"),
 }
 
 
