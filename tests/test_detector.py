@@ -14,6 +14,8 @@ import torch
 from musepose.errors import UserError
 from musepose.pose.detector import PoseDetector, _Network, mm_compat, mm_globals, resize_for_detection
 from musepose.pose.keypoints import VISIBLE_SCORE
+from musepose.pose.rtmpose import Rtmpose
+from musepose.pose.yolox import Yolox
 from puppet.pose_pictures import make_shots
 from puppet.world import HELD_OUT
 
@@ -159,7 +161,8 @@ def test_equals_mm_inference(files, detector, height, width):
         original = boxes[np.abs(boxes * scale - box).max(axis=1).argmin()]
         np.testing.assert_allclose(box, original * scale, atol=0.02)
         (expected,) = points(original[None])
-        keypoints, scores = detector._dwpose([(resize_for_detection(rgb, 512), original)])
+        with mm_compat.quiet():
+            keypoints, scores = detector._dwpose([(resize_for_detection(rgb, 512), original)])
         off.append(np.abs(keypoints[0] - expected.keypoints[0]).max(axis=-1))
         np.testing.assert_allclose(scores[0], expected.keypoint_scores[0], atol=1e-5)
     assert (np.concatenate(off) < 1e-3).mean() > 0.995  # a tie of two maxima is decided by rounding
@@ -317,6 +320,59 @@ def test_config_that_is_none(files, tmp_path, text):
     config.write_text(text)
     with pytest.raises(UserError, match="config.py"):
         PoseDetector(**{**files, "yolox_config": config})
+
+
+@pytest.mark.parametrize(
+    "key, old, new",
+    [
+        ("yolox_config", "scale=(640, 640)", "scale=(640, 480)"),
+        ("yolox_config", "pad_to_square=True", "size=(640, 640)"),
+        ("yolox_config", 'type="nms", iou', 'type="soft_nms", iou'),
+        ("yolox_config", "pad_size_divisor=32", "pad_size_divisor=33"),
+        ("dwpose_config", "use_dark=False", "use_dark=True"),
+        ("dwpose_config", 'type="TopdownAffine"', 'type="TopdownAffine", use_udp=True'),
+        ("dwpose_config", "bgr_to_rgb=True", "bgr_to_rgb=False"),
+    ],
+)
+def test_config_that_asks_for_another_kind_of_work(files, tmp_path, key, old, new):
+    text = files[key].read_text()
+    assert old in text
+    config = tmp_path / "config.py"
+    config.write_text(text.replace(old, new))
+    with pytest.raises(
+        UserError, match="config.py does not describe a model of mm.*use the config from configs/dwpose"
+    ):
+        PoseDetector(**{**files, key: config})
+
+
+@pytest.mark.parametrize("ours, theirs", FULL_CONFIGS.items(), ids=["yolox", "dwpose"])
+def test_full_mm_configs_are_understood_too(ours, theirs):
+    mm_compat.prepare()
+    folder = Path(sys.modules[theirs.split("/")[0]].__file__).parents[1]
+    if "yolox" in theirs:
+        assert Yolox(_Network("mmdet", folder / theirs).model, _Network("mmdet", ours).config).side == 640
+    else:
+        network = _Network("mmpose", folder / theirs)
+        assert Rtmpose(network.model, network.config, []).size == (288, 384)
+
+
+def test_known_boxes_give_the_keypoints_that_detection_gives(detector):
+    rgb = picture()
+    people = detector(rgb)
+    (again,) = detector.detect_inside([detector.prepare(rgb)], [people.boxes], [people.box_scores])
+    np.testing.assert_allclose(again.boxes, people.boxes, atol=1e-9)
+    np.testing.assert_array_equal(again.box_scores, people.box_scores)
+    assert np.abs(again.keypoints - people.keypoints).mean() < 0.01  # the boxes' last bit may decide between maxima
+    assert again.size == people.size and not again.fallback
+
+
+def test_large_pictures_go_through_in_smaller_batches(files):
+    small, large = (PoseDetector(**files, detect_resolution=resolution) for resolution in (512, 4096))
+    assert small.frames_at_once == 2 and large.frames_at_once == 1  # on a CPU, 640 x 640 pixels each
+
+
+def test_no_pictures_no_people(detector):
+    assert detector.detect([]) == []
 
 
 def test_missing_tensor_is_named(files, tmp_path):

@@ -2,9 +2,9 @@
 
 Method: Z. Yang et al., "Effective Whole-body Pose Estimation with Two-stages Distillation" (2023); YOLOX, Z. Ge et al.
 (2021); RTMPose, T. Jiang et al. (2023). What it takes to run mmdet and mmpose without anything compiled stands in
-mm_compat.py. Each model is built and called under its own default scope, because both packages register classes under
-equal names and either one's scope would otherwise stay behind for the other. mm* is imported when a PoseDetector is
-made, not before.
+mm_compat.py. Here the models are built and their weights read; yolox.py and rtmpose.py call them, and import nothing of
+mm*. Each model is built under its own default scope, because both packages register classes under equal names and
+either one's scope would otherwise stay behind for the other. mm* is imported when a PoseDetector is made, not before.
 """
 
 import codecs
