@@ -25,7 +25,7 @@ class World:
     def __init__(self, *frames: list[float], frames_at_once: int = 3, doubtful: tuple[int, ...] = ()) -> None:
         self.frames = frames  # each with its people's places, x in pixels
         self.frames_at_once = frames_at_once
-        self.doubtful = doubtful  # frames in which the keypoint network is not sure of anything
+        self.doubtful = doubtful  # frames in which the keypoint network is sure of little
         self.looked: list[int] = []  # numbers of the frames that YOLOX saw
         self.boxes: dict[int, np.ndarray] = {}  # that the keypoint network was given in the others
 
@@ -56,8 +56,9 @@ class World:
         return person(min(near, key=lambda x: abs(x - centre))) if near else None
 
     def people(self, number: int, points: list[np.ndarray | None], boxes: np.ndarray | None = None) -> People:
-        score = 0.2 if number in self.doubtful else 0.9
-        scores = np.array([np.full(133, 0.1 if p is None else score) for p in points] or [np.full(133, 0.1)])
+        scores = np.array([np.full(133, 0.1 if p is None else 0.9) for p in points] or [np.full(133, 0.1)])
+        if number in self.doubtful:
+            scores[:, 4:] = 0.1  # no more than half a face
         found = np.array([np.full((133, 2), 100.0) if p is None else p for p in points] or [np.zeros((133, 2))])
         if boxes is None:
             boxes = np.concatenate([found.min(axis=1), found.max(axis=1)], axis=1) + BOX_MARGIN
