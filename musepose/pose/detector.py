@@ -26,7 +26,7 @@ from musepose.pose import mm_compat
 from musepose.pose.draw import GRID
 from musepose.pose.folding import fold
 from musepose.pose.keypoints import KEYPOINTS, People
-from musepose.pose.preprocess import batch_size, resize_for_detection
+from musepose.pose.preprocess import batch_size, memory_format, resize_for_detection
 from musepose.pose.rtmpose import Rtmpose
 from musepose.pose.yolox import Yolox
 
@@ -177,7 +177,7 @@ class _Network:
 
     def load(self, tensors: dict[str, Tensor], device: torch.device) -> None:
         self.model.load_state_dict(tensors)
-        fold(self.model).to(device)
+        fold(self.model).to(device=device, memory_format=memory_format(device))
 
     def dataset_meta(self) -> dict:
         """What the data set of the config says about its keypoints, flip pairs included."""

@@ -1,6 +1,5 @@
 """Rewrites a trained mm network for inference: the same function to rounding, in fewer and cheaper operations."""
 
-import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -9,8 +8,7 @@ def fold(model: nn.Module) -> nn.Module:
     """Change `model`, in evaluation mode and with its weights loaded, in place; it cannot be trained afterwards.
 
     Batch norms go into the convolutions before them (their statistics are constants now), x · sigmoid(x) becomes one
-    operation, and the maximum over k × k, which SPP takes for k up to 13, one over k × 1 and then 1 × k. Weights and
-    pictures lie channels-last in memory, as convolutions on CPUs and tensor cores read them.
+    operation, and the maximum over k × k, which SPP takes for k up to 13, one over k × 1 and then 1 × k.
     """
     for module in list(model.modules()):
         if type(module).__name__ == "ConvModule":  # mmcv's; by name, because mm* is imported elsewhere
@@ -18,7 +16,7 @@ def fold(model: nn.Module) -> nn.Module:
         for name, child in list(module.named_children()):
             if isinstance(child, nn.MaxPool2d) and child.stride == 1 and _is_square(child):
                 module.add_module(name, _separated(child))
-    return model.requires_grad_(False).to(memory_format=torch.channels_last)
+    return model.requires_grad_(False)
 
 
 def _fold_conv_module(module: nn.Module) -> None:

@@ -100,12 +100,18 @@ class Normalise:
         self,
         pictures: np.ndarray,  # (n, h, w, 3) uint8
         device: torch.device,
-    ) -> Tensor:  # (n, 3, h, w) float32 in channels-last memory
-        images = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float()
+    ) -> Tensor:  # (n, 3, h, w) float32
+        images = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2)
+        images = images.to(torch.float32, memory_format=memory_format(device))
         if self.mean is None:
             return images
         mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (self.mean, self.std))
         return images.sub_(mean).div_(std)
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """How networks and pictures lie in memory: channels last where convolutions want it and that has been measured."""
+    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
 
 
 def batch_size(pixels: int, device: torch.device) -> int:

@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from musepose.pose.preprocess import Crop, Normalise, batch_size
+from musepose.pose.preprocess import Crop, Normalise, batch_size, memory_format
 
 BOX_MARGIN = 1.25  # mmpose's default
 
@@ -62,7 +62,7 @@ class Rtmpose:
         """Logits (n, k, bins) along and across; averaged over the picture and its mirror image, which go together."""
         if not self._flip:
             return self.model.head.forward(self.model.extract_feat(images))
-        both = torch.cat([images, images.flip(-1)]).contiguous(memory_format=torch.channels_last)
+        both = torch.cat([images, images.flip(-1)]).contiguous(memory_format=memory_format(images.device))
         along, across = self.model.head.forward(self.model.extract_feat(both))
         (along, along_mirrored), (across, across_mirrored) = (
             rearrange(p, "(two n) k bins -> two n k bins", two=2) for p in (along, across)
@@ -73,7 +73,7 @@ class Rtmpose:
     def _decode(self, along: Tensor, across: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Points (n, k, 2) in pixels of the crops, the highest bins, and scores (n, k), the lower of both heights."""
         (sure_x, x), (sure_y, y) = along.max(-1), across.max(-1)
-        scores = torch.minimum(sure_x, sure_y).double().cpu().numpy()
-        bins = torch.stack([x, y], -1).double().cpu().numpy()
+        scores = torch.minimum(sure_x, sure_y).cpu().double().numpy()
+        bins = torch.stack([x, y], -1).cpu().double().numpy()
         bins[scores <= 0] = -1  # as SimCC's decoding marks what it did not find
         return bins / self._split, scores

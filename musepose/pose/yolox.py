@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from musepose.pose.keypoints import PERSON_LABEL, PERSON_SCORE, select_people
 from musepose.pose.mm_compat import greedy_nms
-from musepose.pose.preprocess import Normalise, batch_size, fit_square
+from musepose.pose.preprocess import Normalise, batch_size, fit_square, memory_format
 
 
 class Yolox:
@@ -94,7 +94,7 @@ class Yolox:
         top, left = (cells[:, 1:].amin(0) - reach).clamp(min=0).tolist()
         bottom, right = (cells[:, 1:].amax(0) + reach + 1).tolist()
         pictures, which = cells[:, 0].unique(return_inverse=True)
-        window = features[pictures, :, top:bottom, left:right].contiguous(memory_format=torch.channels_last)
+        window = features[pictures, :, top:bottom, left:right].contiguous(memory_format=memory_format(features.device))
         return last(branch(window))[which, :, cells[:, 1] - top, cells[:, 2] - left]
 
     def _persons(self, boxes: Tensor, scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
