@@ -26,6 +26,7 @@ FLAGS = (
     ("--detect_resolution", int, 512, "short side of what the detector sees, pixels"),
     ("--image_resolution", int, 720, "short side of the pictures' own poses in the demo video, pixels"),
     ("--align_frame", int, 0, "frame of the dance that is laid onto the picture; the pose video starts with it"),
+    ("--det_every", int, 1, "look for persons in every N-th frame only; in between follow those found"),
     ("--max_frame", int, 300, "use at most this many frames of the dance; 0: all"),
     ("--scale_from", str, "frame", "measure the dancer in the align frame, as published, or over the whole video"),
     (

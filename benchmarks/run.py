@@ -18,6 +18,9 @@ CASES = {
     "start_up": ("start_up", "start_up"),
     "unet_256": ("unet", "unet_256"),
     "unet_512": ("unet", "unet_512"),
+    "pose_stage": ("pose", "pose_stage"),
+    "det_every": ("pose", "det_every"),
+    "pose_memory": ("pose", "pose_memory"),
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from musepose.audio import AudioTrack, open_audio
 from musepose.errors import UserError
@@ -64,6 +64,7 @@ class VideoWriter:
         self.audio_from = None if audio_from is None else Path(audio_from)
         self.audio_start = Fraction(audio_start)
         self.frames = 0  # written so far
+        self._scaler = VideoReformatter()  # kept, as making its tables anew costs a quarter of a conversion
 
     def __enter__(self) -> "VideoWriter":
         with ExitStack() as stack:
@@ -89,8 +90,8 @@ class VideoWriter:
         if frame.shape != (self.height, self.width, 3) or frame.dtype != np.uint8:
             raise ValueError(f"a frame {frame.shape} {frame.dtype} for a video ({self.height}, {self.width}, 3) uint8")
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        picture = picture.reformat(
-            format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", interpolation=EXACT_SCALING
+        picture = self._scaler.reformat(
+            picture, format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", interpolation=EXACT_SCALING
         )
         picture.colorspace, picture.color_range = BT709, LIMITED_RANGE
         picture.pts, picture.time_base = self.frames, 1 / self.rate

@@ -1,6 +1,7 @@
 """A dancer of sticks: 133 whole-body keypoints from a few angles, to stand in for what a detector finds."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,22 @@ def dance(frames: int, missing: tuple[int, ...] = (), **build) -> tuple[np.ndarr
     return points, scores
 
 
-class Detector:
+class OneByOne:
+    """What makes a detector of a function of one picture, for pictures that go in together."""
+
+    frames_at_once = 3
+
+    def prepare(self, rgb: np.ndarray) -> np.ndarray:
+        return rgb
+
+    def detect(self, pictures: Sequence[np.ndarray]) -> list[People]:
+        return [self(rgb) for rgb in pictures]
+
+    def detect_inside(self, pictures: Sequence[np.ndarray], boxes, box_scores) -> list[People]:
+        raise AssertionError("boxes are followed though that was not asked for")
+
+
+class Detector(OneByOne):
     """Finds what it was told to: the first call gets the picture, the others the frames of the dance."""
 
     def __init__(self, *found: tuple[np.ndarray, np.ndarray]) -> None:

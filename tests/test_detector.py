@@ -13,8 +13,14 @@ import torch
 
 from musepose.errors import UserError
 from musepose.pose.detector import PoseDetector, _Network, mm_compat, mm_globals, resize_for_detection
+from musepose.pose.keypoints import VISIBLE_SCORE
+from musepose.pose.rtmpose import Rtmpose
+from musepose.pose.yolox import Yolox
+from puppet.pose_pictures import make_shots
+from puppet.world import HELD_OUT
 
 GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +101,8 @@ def test_keypoints_are_averaged_over_the_mirrored_picture(detector):
     hook = detector._dwpose.model.backbone.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
     detector(picture())
     hook.remove()
-    assert torch.equal(seen[1], seen[0].flip(-1))
+    pictures, mirrored = seen[0].chunk(2)
+    assert torch.equal(mirrored, pictures.flip(-1))
 
 
 @pytest.mark.parametrize("case", ["dwpose_people", "dwpose_nobody"])
@@ -139,18 +146,51 @@ def mm_reference(files, rgb):
 
 @pytest.mark.parametrize("height, width", [(400, 300), (500, 900)])
 def test_equals_mm_inference(files, detector, height, width):
+    """Folding the batch norms changes the rounding, by which boxes move up to 0.02 pixels.
+
+    By less than that a random network's keypoints leap, so both get mmdet's box.
+    """
     rgb = picture(height, width)
     people = detector(rgb)
     assert not people.fallback and len(people.boxes) > 1, "the case must have people"
     assert people.size == (width, height)
     boxes, points, seen = mm_reference(files, rgb)
     scale = np.tile(np.array([width, height]) / seen, 2)
-    for box, keypoints, scores in zip(people.boxes, people.keypoints, people.scores, strict=True):
+    off = []
+    for box in people.boxes:
         original = boxes[np.abs(boxes * scale - box).max(axis=1).argmin()]
-        np.testing.assert_allclose(box, original * scale, atol=1e-3)
+        np.testing.assert_allclose(box, original * scale, atol=0.02)
         (expected,) = points(original[None])
-        np.testing.assert_allclose(keypoints * seen, expected.keypoints[0], atol=1e-3)
-        np.testing.assert_allclose(scores, expected.keypoint_scores[0], atol=1e-5)
+        with mm_compat.quiet():
+            keypoints, scores = detector._dwpose([(resize_for_detection(rgb, 512), original)])
+        off.append(np.abs(keypoints[0] - expected.keypoints[0]).max(axis=-1))
+        np.testing.assert_allclose(scores[0], expected.keypoint_scores[0], atol=1e-5)
+    assert (np.concatenate(off) < 1e-3).mean() > 0.995  # a tie of two maxima is decided by rounding
+
+
+def test_trained_networks_find_what_they_find_in_mm():
+    """The same persons, and their keypoints to half a pixel, or where two bins are tied to one bin."""
+    puppets = ROOT / "pretrained_weights/puppet/dwpose"
+    files = dict(yolox_config=ROOT / "configs/puppet/yolox.py", yolox_ckpt=puppets / "yolox.pth")
+    files |= dict(dwpose_config=ROOT / "configs/puppet/dwpose.py", dwpose_ckpt=puppets / "dwpose.pth")
+    off, bins = [], []
+    pictures = [frame for shot in (HELD_OUT, HELD_OUT + 1) for frame in make_shots(shot)]
+    for shot, people in zip(pictures, PoseDetector(**files).detect([shot.image for shot in pictures]), strict=True):
+        boxes, points, seen = mm_reference(files, shot.image)
+        scale = np.tile(np.array(people.size) / seen, 2)
+        assert len(people.boxes) == len(boxes) and not people.fallback
+        for box, keypoints, scores in zip(people.boxes, people.keypoints, people.scores, strict=True):
+            original = boxes[np.abs(boxes * scale - box).max(axis=1).argmin()]
+            np.testing.assert_allclose(box, original * scale, atol=1e-2)
+            (expected,) = points(original[None])
+            seen_by_both = expected.keypoint_scores[0] > VISIBLE_SCORE
+            np.testing.assert_allclose(scores, expected.keypoint_scores[0], atol=1e-2)
+            off.append(np.linalg.norm((keypoints - expected.keypoints[0] / seen) * people.size, axis=-1)[seen_by_both])
+            width, height = (box[2:] - box[:2]) * 1.25
+            bins.append(np.full(seen_by_both.sum(), max(width / 192, height / 256) / 2))
+    off, bins = np.concatenate(off), np.concatenate(bins)
+    assert (off < 0.5).mean() > 0.995
+    assert (off < 1.5 * bins + 0.01).all()  # a tie along and one across make √2
 
 
 def test_people_found_are_those_left_by_the_selection(files, detector):
@@ -173,12 +213,12 @@ def test_nobody_found_takes_the_whole_picture(tmp_path):
 
 def test_networks_see_bgr(detector):
     seen = []
-    hook = detector._yolox.model.data_preprocessor.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    hook = detector._yolox.model.backbone.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
     rgb = np.zeros((640, 640, 3), np.uint8)
     rgb[..., 0] = 200  # red
     detector(rgb)
     hook.remove()
-    assert seen[0]["inputs"][0].amax(dim=(1, 2)).tolist() == [0, 0, 200]
+    assert seen[0][0].amax(dim=(1, 2)).tolist() == [0, 0, 200]
 
 
 def test_several_pictures_at_once_equal_one_by_one(detector):
@@ -280,6 +320,59 @@ def test_config_that_is_none(files, tmp_path, text):
     config.write_text(text)
     with pytest.raises(UserError, match="config.py"):
         PoseDetector(**{**files, "yolox_config": config})
+
+
+@pytest.mark.parametrize(
+    "key, old, new",
+    [
+        ("yolox_config", "scale=(640, 640)", "scale=(640, 480)"),
+        ("yolox_config", "pad_to_square=True", "size=(640, 640)"),
+        ("yolox_config", 'type="nms", iou', 'type="soft_nms", iou'),
+        ("yolox_config", "pad_size_divisor=32", "pad_size_divisor=33"),
+        ("dwpose_config", "use_dark=False", "use_dark=True"),
+        ("dwpose_config", 'type="TopdownAffine"', 'type="TopdownAffine", use_udp=True'),
+        ("dwpose_config", "bgr_to_rgb=True", "bgr_to_rgb=False"),
+    ],
+)
+def test_config_that_asks_for_another_kind_of_work(files, tmp_path, key, old, new):
+    text = files[key].read_text()
+    assert old in text
+    config = tmp_path / "config.py"
+    config.write_text(text.replace(old, new))
+    with pytest.raises(
+        UserError, match="config.py does not describe a model of mm.*use the config from configs/dwpose"
+    ):
+        PoseDetector(**{**files, key: config})
+
+
+@pytest.mark.parametrize("ours, theirs", FULL_CONFIGS.items(), ids=["yolox", "dwpose"])
+def test_full_mm_configs_are_understood_too(ours, theirs):
+    mm_compat.prepare()
+    folder = Path(sys.modules[theirs.split("/")[0]].__file__).parents[1]
+    if "yolox" in theirs:
+        assert Yolox(_Network("mmdet", folder / theirs).model, _Network("mmdet", ours).config).side == 640
+    else:
+        network = _Network("mmpose", folder / theirs)
+        assert Rtmpose(network.model, network.config, []).size == (288, 384)
+
+
+def test_known_boxes_give_the_keypoints_that_detection_gives(detector):
+    rgb = picture()
+    people = detector(rgb)
+    (again,) = detector.detect_inside([detector.prepare(rgb)], [people.boxes], [people.box_scores])
+    np.testing.assert_allclose(again.boxes, people.boxes, atol=1e-9)
+    np.testing.assert_array_equal(again.box_scores, people.box_scores)
+    assert np.abs(again.keypoints - people.keypoints).mean() < 0.01  # the boxes' last bit may decide between maxima
+    assert again.size == people.size and not again.fallback
+
+
+def test_large_pictures_go_through_in_smaller_batches(files):
+    small, large = (PoseDetector(**files, detect_resolution=resolution) for resolution in (512, 4096))
+    assert small.frames_at_once == 2 and large.frames_at_once == 1  # on a CPU, 640 x 640 pixels each
+
+
+def test_no_pictures_no_people(detector):
+    assert detector.detect([]) == []
 
 
 def test_missing_tensor_is_named(files, tmp_path):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from musepose.pose.keypoint_file import KeypointFile, Keypoints, Source, load_ke
 from musepose.pose.keypoints import to_pose
 from musepose.pose.run import load_detector
 from musepose.pose.sheet import fit
-from musepose.video import probe, read_frames
+from musepose.video import VideoWriter, probe, read_frames
 from pose_align import main, parse
 
 ROOT = Path(__file__).parents[1]
@@ -376,6 +377,7 @@ BAD = {
     "align_frame negative": (with_keypoints("--align_frame", -1), "--align_frame is -1: give at least 0"),
     "align_frame behind the end": (with_keypoints("--align_frame", 8), "has 8 frames: give at most 7"),
     "align_frame behind max_frame": (with_keypoints("--align_frame", 5, "--max_frame", 4), "give at most 3"),
+    "det_every": (with_keypoints("--det_every", 0), "--det_every is 0: give at least 1"),
     "max_frame negative": (with_keypoints("--max_frame", -5), "--max_frame is -5: give at least 0"),
     "no number": (with_keypoints("--max_frame", "many"), "invalid int value.*--help"),
     "detect_resolution": (with_keypoints("--detect_resolution", 10), "--detect_resolution is 10: give 64 to 4096"),
@@ -438,6 +440,98 @@ def test_a_run_that_breaks_leaves_no_file(folder, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         folder.run("--keypoints", folder.keypoints)
     assert folder.outputs() == []
+
+
+def in_turns(items, depth):
+    """Takes the place of `ahead`: nothing is done before it is asked for."""
+    yield from items
+
+
+def test_working_ahead_changes_no_byte(folder, monkeypatch):
+    folder.detect("--align_frame", 1, missing=(5,))
+    side_by_side = [path.read_bytes() for path in (folder.aligned, folder.demo)]
+    monkeypatch.setattr("musepose.pose.run.ahead", in_turns)
+    monkeypatch.setattr("musepose.pose.tracking.ahead", in_turns)
+    folder.detect("--align_frame", 1, missing=(5,))
+    assert [path.read_bytes() for path in (folder.aligned, folder.demo)] == side_by_side
+
+
+class Following(Detector):
+    """Notes how many people it was told where to look for."""
+
+    told = 0
+
+    def detect_inside(self, pictures, boxes, box_scores):
+        self.told += len(boxes)
+        return self.detect(pictures)
+
+
+def test_with_det_every_only_some_frames_are_searched_for_persons(folder):
+    image, (points, scores) = dance(1, aspect=IMAGE_ASPECT), dance(FRAMES, aspect=4 / 3)
+    detector = Following((image[0][0], image[1][0]), *zip(points, scores, strict=True))
+    folder.detect("--det_every", 3, "--save_keypoints", folder.keypoints, detector=detector)
+    assert (detector.calls, detector.told) == (1 + FRAMES, FRAMES - 3)
+    np.testing.assert_array_equal(load_keypoints(folder.keypoints).video_keypoints.points, points)
+
+
+def broken_off(path, count):
+    yield from read_frames(path, count=5)
+
+
+def broken(path, count):
+    yield from read_frames(path, count=5)
+    raise UserError("dance.mp4 is damaged: give a whole video file")
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["detecting", "drawing"])
+@pytest.mark.parametrize("frames, message", [(broken_off, "breaks off after 5 of 8 frames"), (broken, "is damaged")])
+def test_a_video_that_breaks_in_the_middle_is_one_error_and_leaves_nothing(folder, monkeypatch, known, frames, message):
+    if known:
+        folder.save()
+    monkeypatch.setattr("musepose.pose.run.read_frames", frames)
+    with pytest.raises(UserError, match=message) as caught:
+        folder.run("--keypoints", folder.keypoints) if known else folder.detect()
+    assert folder.outputs() == [] and left_running(caught) == []
+
+
+def left_running(caught: pytest.ExceptionInfo) -> list[str]:
+    """The threads that still run while the exception keeps alive whatever was at work."""
+    assert caught.tb is not None
+    return [thread.name for thread in threading.enumerate() if thread.name == "musepose-ahead"]
+
+
+def test_ctrl_c_while_detecting_leaves_no_thread_and_no_file(folder):
+    class Interrupted(Detector):
+        def __call__(self, rgb):
+            if self.calls == 5:
+                raise KeyboardInterrupt
+            return super().__call__(rgb)
+
+    points, scores = dance(1 + FRAMES)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        folder.detect("--save_keypoints", folder.keypoints, detector=Interrupted(*zip(points, scores, strict=True)))
+    assert folder.outputs() == [] and left_running(caught) == [] and not folder.keypoints.exists()
+
+
+def test_ctrl_c_while_writing_leaves_no_thread_and_no_file(folder, monkeypatch):
+    write = VideoWriter.write
+
+    def interrupted(self, frame):
+        if self.frames == 3:
+            raise KeyboardInterrupt
+        write(self, frame)
+
+    folder.save()
+    monkeypatch.setattr(VideoWriter, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        folder.run("--keypoints", folder.keypoints)
+    assert folder.outputs() == [] and left_running(caught) == []
+
+
+def test_the_progress_bars_count_every_frame(folder, capsys):
+    folder.detect("--align_frame", 2)
+    bars = capsys.readouterr().err
+    assert f"{FRAMES}/{FRAMES}" in bars and f"{FRAMES - 2}/{FRAMES - 2}" in bars
 
 
 def test_the_mm_models_are_built_and_asked_as_the_flags_say(folder):

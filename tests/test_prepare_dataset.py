@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dancer import dance
+from dancer import OneByOne, dance
 from media import frame_number, numbered_frame, truncate, write_audio_only, write_text, write_video
 
 from musepose.errors import UserError
@@ -26,7 +26,7 @@ DETECTOR_FILES = ("yolox_config", "dwpose_config", "yolox_ckpt", "dwpose_ckpt")
 EMPTY_FROM = 100  # frames that are numbered from here on show nobody
 
 
-class Detector:
+class Detector(OneByOne):
     """Finds the dancer in the attitude that belongs to the frame's number, and notes that it was asked."""
 
     def __init__(self, notes: Path) -> None:
@@ -134,14 +134,13 @@ def test_finished_videos_are_skipped_and_replaced_ones_done_again(folder: Folder
 
 def test_what_an_interrupted_run_has_made_is_kept(folder: Folder) -> None:
     def interrupted(settings: Settings, worker: int):
-        detector = Detector(folder.path / "asked-0")
+        class Interrupted(Detector):
+            def __call__(self, rgb: np.ndarray) -> People:
+                if len(folder.asked()) == FRAMES + 2:
+                    raise KeyboardInterrupt
+                return super().__call__(rgb)
 
-        def detect(rgb: np.ndarray) -> People:
-            if len(folder.asked()) == FRAMES + 2:
-                raise KeyboardInterrupt
-            return detector(rgb)
-
-        return detect
+        return Interrupted(folder.path / "asked-0")
 
     with pytest.raises(KeyboardInterrupt):
         folder.run(load=interrupted)

@@ -2,18 +2,18 @@
 
 Method: Z. Yang et al., "Effective Whole-body Pose Estimation with Two-stages Distillation" (2023); YOLOX, Z. Ge et al.
 (2021); RTMPose, T. Jiang et al. (2023). What it takes to run mmdet and mmpose without anything compiled stands in
-mm_compat.py. Each model is built and called under its own default scope, because both packages register classes under
-equal names and either one's scope would otherwise stay behind for the other. mm* is imported when a PoseDetector is
-made, not before.
+mm_compat.py. Here the models are built and their weights read; yolox.py and rtmpose.py call them, and import nothing of
+mm*. Each model is built under its own default scope, because both packages register classes under equal names and
+either one's scope would otherwise stay behind for the other. mm* is imported when a PoseDetector is made, not before.
 """
 
 import codecs
 import pickle
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,22 @@ from musepose.device import choose_device
 from musepose.errors import UserError
 from musepose.files import require_file
 from musepose.pose import mm_compat
-from musepose.pose.draw import GRID, grid_size
-from musepose.pose.keypoints import KEYPOINTS, People, select_people
+from musepose.pose.draw import GRID
+from musepose.pose.folding import fold
+from musepose.pose.keypoints import KEYPOINTS, People
+from musepose.pose.preprocess import batch_size, memory_format, resize_for_detection
+from musepose.pose.rtmpose import Rtmpose
+from musepose.pose.yolox import Yolox
 
-_BATCH = 16  # pictures or persons that go through a network together, which bounds the memory of a crowd
+HELD_PIXELS = 2**23  # of prepared frames that wait for the networks
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A picture as the networks begin with it, which is all that has to be kept of it."""
+
+    rgb: np.ndarray  # (h, w, 3) uint8, at the detector's resolution
+    size: tuple[int, int]  # width and height of the picture given
 
 
 class PoseDetector:
@@ -54,14 +66,22 @@ class PoseDetector:
         device = choose_device(device)
         mm_compat.prepare()
         self.detect_resolution = detect_resolution
-        self._yolox = _Network("mmdet", Path(yolox_config))
-        self._dwpose = _Network("mmpose", Path(dwpose_config))
-        yolox_tensors = self._yolox.read(Path(yolox_ckpt))  # both are checked before either is loaded
-        self._dwpose.load(self._dwpose.read(Path(dwpose_ckpt)), device)
-        self._yolox.load(yolox_tensors, device)
-        self._pose_meta = self._dwpose.dataset_meta()
-        if self._pose_meta["num_keypoints"] != KEYPOINTS:
+        yolox, dwpose = _Network("mmdet", Path(yolox_config)), _Network("mmpose", Path(dwpose_config))
+        with yolox.described():
+            self._yolox = Yolox(yolox.model, yolox.config)
+        with dwpose.described():
+            meta = dwpose.dataset_meta()
+            self._dwpose = Rtmpose(dwpose.model, dwpose.config, meta["flip_indices"])
+        if meta["num_keypoints"] != KEYPOINTS:
             raise UserError(f"{dwpose_config} is no whole-body model: its data set must have {KEYPOINTS} keypoints")
+        self.frames_at_once = self._frames_at_once(device)
+        yolox_tensors = yolox.read(Path(yolox_ckpt))  # both are checked before either is loaded
+        dwpose.load(dwpose.read(Path(dwpose_ckpt)), device)
+        yolox.load(yolox_tensors, device)
+
+    def _frames_at_once(self, device: torch.device) -> int:
+        """How many frames of a video are best given to `detect` together; few where they are large."""
+        return max(1, min(batch_size(self._yolox.side**2, device), HELD_PIXELS // self.detect_resolution**2))
 
     def __call__(
         self,
@@ -70,67 +90,86 @@ class PoseDetector:
         """Everybody in one picture. Where nobody is found, the whole picture is taken for a person's box."""
         return self.detect([rgb])[0]
 
+    def prepare(
+        self,
+        rgb: np.ndarray,  # (h, w, 3) uint8
+    ) -> Prepared:
+        """The part of the work that needs no network. It may be done in another thread."""
+        return Prepared(resize_for_detection(rgb, self.detect_resolution), rgb.shape[1::-1])
+
     def detect(
         self,
-        pictures: Sequence[np.ndarray],  # RGB, each (h, w, 3) uint8
+        pictures: Sequence[np.ndarray | Prepared],  # RGB, each (h, w, 3) uint8; or prepared
     ) -> list[People]:
         """Everybody in each of some pictures, which go through the networks together."""
-        small = [resize_for_detection(rgb, self.detect_resolution)[..., ::-1] for rgb in pictures]
-        small = [np.ascontiguousarray(bgr) for bgr in small]
-        found = [self._persons(result) for result in self._yolox([dict(img=bgr, img_id=0) for bgr in small])]
-        boxes = [f[0] if len(f[0]) else _whole(bgr) for f, bgr in zip(found, small, strict=True)]
-        crops = [
-            dict(img=bgr, bbox=box[None], bbox_score=np.ones(1, np.float32), **self._pose_meta)
-            for bgr, some in zip(small, boxes, strict=True)
-            for box in some
-        ]
-        points = iter(self._dwpose(crops))
+        seen = self._seen(pictures)
+        with mm_compat.quiet():
+            found = self._yolox([one.rgb for one in seen])
+            return self._people(seen, found)
+
+    def detect_inside(
+        self,
+        pictures: Sequence[np.ndarray | Prepared],  # as for `detect`
+        boxes: Sequence[np.ndarray],  # each (n, 4) x0 y0 x1 y1 in pixels of its picture, n > 0
+        box_scores: Sequence[np.ndarray],  # each (n,), are handed on
+    ) -> list[People]:
+        """The persons in boxes that are known already: only the keypoint network runs."""
+        seen = self._seen(pictures)
+        boxes = [some * _scale(one) for one, some in zip(seen, boxes, strict=True)]
+        with mm_compat.quiet():
+            return self._people(seen, list(zip(boxes, box_scores, strict=True)))
+
+    def _seen(self, pictures: Sequence[np.ndarray | Prepared]) -> list[Prepared]:
+        return [one if isinstance(one, Prepared) else self.prepare(one) for one in pictures]
+
+    def _people(self, seen: list[Prepared], found: list[tuple[np.ndarray, np.ndarray]]) -> list[People]:
+        """The keypoints of those found, boxes (n, 4) in the pixels of what was seen and scores (n,), as People."""
+        boxes = [some if len(some) else _whole(one.rgb) for one, (some, _) in zip(seen, found, strict=True)]
+        if not boxes:
+            return []
+        points, scores = self._dwpose([(one.rgb, box) for one, some in zip(seen, boxes, strict=True) for box in some])
+        ends = np.cumsum([len(some) for some in boxes])[:-1]
         return [
-            _people(rgb, bgr, some, scores, [next(points).pred_instances for _ in some])
-            for rgb, bgr, some, (_, scores) in zip(pictures, small, boxes, found, strict=True)
+            People(
+                boxes=some.astype(np.float64) / _scale(one),
+                box_scores=box_scores if len(box_scores) else np.zeros(1, np.float32),
+                keypoints=mine / one.rgb.shape[1::-1],
+                scores=sure,
+                fallback=not len(box_scores),
+                size=one.size,
+            )
+            for one, some, (_, box_scores), mine, sure in zip(
+                seen, boxes, found, np.split(points, ends), np.split(scores, ends), strict=True
+            )
         ]
 
-    @staticmethod
-    def _persons(result) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (n, 4) and scores (n,) of the persons in one of YOLOX's results."""
-        found = result.pred_instances
-        boxes, scores, labels = (v.float().cpu().numpy() for v in (found.bboxes, found.scores, found.labels))
-        chosen = select_people(boxes, scores, labels)
-        return boxes[chosen], scores[chosen]
 
-
-def resize_for_detection(
-    rgb: np.ndarray,  # (h, w, 3) uint8
-    resolution: int,  # pixels
-) -> np.ndarray:
-    """Bring the short side to `resolution` and then both sides to the nearest multiple of 64.
-
-    Area averaging when the picture shrinks, Lanczos when it grows, as the ControlNet annotators do.
-    """
-    height, width = rgb.shape[:2]
-    grows = resolution > min(height, width)
-    size = grid_size(width, height, resolution)
-    return cv2.resize(rgb, size, interpolation=cv2.INTER_LANCZOS4 if grows else cv2.INTER_AREA)
+def _scale(one: Prepared) -> np.ndarray:
+    """(4,) factors of a box from the picture given to what the networks see."""
+    return np.tile(np.divide(one.rgb.shape[1::-1], one.size), 2)
 
 
 class _Network:
-    """One mm model with its test-time pipeline, each of them used under the model's own default scope."""
+    """One mm model, built under the model's own default scope."""
 
     def __init__(self, scope: str, config_path: Path):
-        from mmengine.dataset import Compose
-
         self.scope = scope
         self.config_path = config_path
         self.config = _read_config(config_path)
-        with self._scope():
-            try:
-                self.model = self._build().eval()
-                self.pipeline = Compose(self._steps())
-            except (AttributeError, KeyError, TypeError, ValueError, AssertionError, ImportError) as error:
-                raise UserError(
-                    f"{config_path} does not describe a model of {scope} ({type(error).__name__}: {error}): "
-                    "use the config from configs/dwpose"
-                ) from error
+        with self.described():
+            self.model = self._build().eval()
+
+    @contextmanager
+    def described(self):
+        """What a config that describes something else raises inside comes out as a UserError."""
+        try:
+            with self._scope():
+                yield
+        except (AttributeError, KeyError, TypeError, ValueError, AssertionError, ImportError) as error:
+            raise UserError(
+                f"{self.config_path} does not describe a model of {self.scope} ({type(error).__name__}: {error}): "
+                "use the config from configs/dwpose"
+            ) from error
 
     def read(self, checkpoint: Path) -> dict[str, Tensor]:
         """The model's tensors from a checkpoint. Raises UserError where it does not hold all of them."""
@@ -138,18 +177,7 @@ class _Network:
 
     def load(self, tensors: dict[str, Tensor], device: torch.device) -> None:
         self.model.load_state_dict(tensors)
-        self.model.to(device)
-
-    def __call__(self, inputs: list[dict]) -> list:
-        """One mm data sample with `pred_instances` for each input."""
-        from mmengine.dataset import pseudo_collate
-
-        results = []
-        with self._scope(), torch.inference_mode():
-            for start in range(0, len(inputs), _BATCH):
-                batch = [self.pipeline(item) for item in inputs[start : start + _BATCH]]
-                results += self.model.test_step(pseudo_collate(batch))
-        return results
+        fold(self.model).to(device=device, memory_format=memory_format(device))
 
     def dataset_meta(self) -> dict:
         """What the data set of the config says about its keypoints, flip pairs included."""
@@ -175,12 +203,6 @@ class _Network:
         description.train_cfg = None
         # Registered models are found through the scope that this runs under.
         return revert_sync_batchnorm(MODELS.build(description))
-
-    def _steps(self) -> list[dict]:
-        """The config's test-time pipeline, for pictures from memory. Full mm configs load from files: no matter."""
-        first, *rest = self.config.test_dataloader.dataset.pipeline
-        load = "mmdet.LoadImageFromNDArray" if self.scope == "mmdet" else "mmpose.LoadImage"
-        return [dict(type=load), *(step for step in rest if step["type"] != "LoadAnnotations")]
 
 
 def matching_tensors(
@@ -247,17 +269,3 @@ def _read_config(path: Path):
 def _whole(picture: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
     return np.array([[0, 0, width, height]], dtype=np.float32)
-
-
-def _people(rgb: np.ndarray, bgr: np.ndarray, boxes: np.ndarray, box_scores: np.ndarray, points: list) -> People:
-    """Gather one picture's results, found in `bgr`, in the units of the picture given."""
-    (height, width), (seen_height, seen_width) = rgb.shape[:2], bgr.shape[:2]
-    keypoints = np.concatenate([np.asarray(p.keypoints, dtype=np.float64) for p in points])
-    return People(
-        boxes=boxes.astype(np.float64) * ([width, height] * 2) / ([seen_width, seen_height] * 2),
-        box_scores=box_scores if len(box_scores) else np.zeros(len(boxes), np.float32),
-        keypoints=keypoints / (seen_width, seen_height),
-        scores=np.concatenate([np.asarray(p.keypoint_scores, dtype=np.float64) for p in points]),
-        fallback=not len(box_scores),
-        size=(width, height),
-    )

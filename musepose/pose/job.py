@@ -20,6 +20,7 @@ RANGES = {
     "image_resolution": (64, 4096),
     "align_frame": (0, None),
     "max_frame": (0, None),
+    "det_every": (1, None),
 }
 LONGEST_SHAPE = 10  # long side over short side; what is made of a picture grows with it
 
@@ -41,6 +42,7 @@ class Settings:
     outfn_align_pose_video: Path | None = None
     outfn: Path | None = None
     scale_from: str = "frame"
+    det_every: int = 1
     device: str | None = None
     save_keypoints: Path | None = None
     keypoints: Path | None = None

@@ -15,7 +15,7 @@ VISIBLE_SCORE = 0.3
 
 # The 133 points of COCO-WholeBody: 17 body, 6 feet, 68 face, 21 left hand, 21 right hand.
 KEYPOINTS = 133
-_BODY = slice(0, 17)
+BODY = slice(0, 17)
 _FACE = slice(23, 91)
 _HANDS = slice(91, 133)
 _SHOULDERS = [5, 6]
@@ -94,10 +94,15 @@ def _measures(people: People) -> np.ndarray:
 
     Somebody small in the background loses by the first factor, somebody half out of the picture by the second.
     """
-    body = people.scores[:, _BODY]
+    body = people.scores[:, BODY]
     corners = np.clip(people.boxes.reshape(-1, 2, 2), 0, people.size if people.size != (1, 1) else np.inf)
     area = (corners[:, 1] - corners[:, 0]).clip(min=0).prod(axis=1)
     return np.where((body > VISIBLE_SCORE).any(axis=1), area * body.mean(axis=1), -1)
+
+
+def distinct_people(people: People) -> list[int]:
+    """Indices of those who have a visible body, without second detections of the same one, best first."""
+    return _distinct(people, *_body_points(people))
 
 
 # Distances below are in body sizes: the larger side of the rectangle around the visible body points.
@@ -174,8 +179,7 @@ class _Follower:
 
     def take(self, people: People) -> Iterator[tuple[People, int | None]]:
         self._frame += 1
-        points = people.keypoints[:, _BODY] * np.asarray(people.size, dtype=np.float64)
-        visible = people.scores[:, _BODY] > VISIBLE_SCORE
+        points, visible = _body_points(people)
         owner = self._match(points, visible, _distinct(people, points, visible))
         self._tracks = [t for t in self._tracks if self._frame - t.seen <= _PATIENCE]
         self._waiting.append(_Frame(self._frame, people, owner))
@@ -234,6 +238,11 @@ class _Follower:
         return owner
 
 
+def _body_points(people: People) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 17, 2) in pixels, and (n, 17) which of them are visible."""
+    return people.keypoints[:, BODY] * np.asarray(people.size, np.float64), people.scores[:, BODY] > VISIBLE_SCORE
+
+
 def _body_size(points: np.ndarray, visible: np.ndarray) -> float:
     seen = points[visible]
     return max(float(np.ptp(seen, axis=0).max()), 1e-6)
@@ -253,7 +262,7 @@ def _distance(track: _Track, points: np.ndarray, visible: np.ndarray, frame: int
 def _distinct(people: People, points: np.ndarray, visible: np.ndarray) -> list[int]:
     """Indices of the persons who have a visible body, without second detections of the same one, best first."""
     kept: list[int] = []
-    for i in np.argsort(-people.scores[:, _BODY].mean(axis=1), kind="stable"):
+    for i in np.argsort(-people.scores[:, BODY].mean(axis=1), kind="stable"):
         if not visible[i].any():
             continue
         as_track = _Track(points[i], visible[i], _body_size(points[i], visible[i]), 0, 0)

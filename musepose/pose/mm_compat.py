@@ -8,7 +8,7 @@ cannot be built any more. YOLOX and RTMPose need none of them but box suppressio
 - `xtcocotools`, a fork of pycocotools that mmpose imports for its data sets: pycocotools;
 - `mmpose.visualization.simcc_vis`, a drawing aid whose only fault is to import torchvision: a class that cannot draw.
 
-The rest of the story is in detector.py: each model is built and called under its own default scope, because mmpose
+The rest of the story is in detector.py: each model is built under its own default scope, because mmpose
 and mmdet register different things under one name; checkpoints are read by an allow-list; and setuptools stays
 below 81, because mm code imports pkg_resources.
 """

@@ -1,11 +1,13 @@
 """A checked job of pose_align.py to its files: detect, align, draw, write."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
+from musepose.background import ahead
 from musepose.errors import UserError
 from musepose.pose.align import Alignment, fit_alignment, segment_lengths, typical_lengths
 from musepose.pose.draw import draw_pose_map, draw_video_frame, video_size
@@ -14,9 +16,11 @@ from musepose.pose.keypoint_file import KeypointFile, Keypoints, save_keypoints
 from musepose.pose.keypoints import KEYPOINTS, People, choose_person, follow, to_pose
 from musepose.pose.sheet import draw_strip, fit, strip_layout
 from musepose.pose.skeleton import Pose
+from musepose.pose.tracking import Detector, find_people
 from musepose.video import VideoWriter, read_frames
 
-Detector = Callable[[np.ndarray], People]  # RGB uint8 (h, w, 3) -> everybody in it
+Item = TypeVar("Item")
+READ_AHEAD, DRAWN_AHEAD = 4, 2  # frames that wait between the threads
 NAMED_RANGES = 8  # at most so many runs of empty frames are listed by number
 
 
@@ -105,27 +109,50 @@ def align_job(job: Job, image_pose: Pose | None, dance_poses: Poses) -> Alignmen
 
 
 def write_videos(job: Job, alignment: Alignment, image_pose: Pose, dance_poses: Poses) -> None:
-    """The aligned pose video and the demo strip, frame by frame; each appears only when it is complete."""
-    settings, dance = job.settings, job.dance
-    frame_size, image_size = (dance.width, dance.height), job.reference.size
-    resolutions = (settings.detect_resolution, settings.image_resolution)
-    widths, height = strip_layout([image_size, image_size, video_size(*image_size), frame_size, frame_size])
-    still = [np.asarray(job.reference), draw_pose_map(image_pose, image_size, *resolutions)]
-    still = [fit(picture, width, height) for picture, width in zip(still, widths, strict=False)]  # once, not each frame
-    start = settings.align_frame / dance.rate  # seconds
+    """The aligned pose video and the demo strip, frame by frame; each appears only when it is complete.
+
+    Reading, drawing and encoding go on side by side, a few frames apart.
+    """
+    dance, image_size = job.dance, job.reference.size
+    frame_size = (dance.width, dance.height)
+    layout = strip_layout([image_size, image_size, video_size(*image_size), frame_size, frame_size])
+    start = job.settings.align_frame / dance.rate  # seconds
     with ExitStack() as stack:
         aligned_writer, demo_writer = (
             stack.enter_context(VideoWriter(path, *size, dance.rate, audio_from=dance.path, audio_start=start))
-            for path, size in ((job.aligned_path, video_size(*image_size)), (job.demo_path, (sum(widths), height)))
+            for path, size in (
+                (job.aligned_path, video_size(*image_size)),
+                (job.demo_path, (sum(layout[0]), layout[1])),
+            )
         )
-        for index, frame in _dance_frames(job, "drawing"):
+        drawn = ahead(_draw(job, alignment, image_pose, dance_poses, *layout), DRAWN_AHEAD)
+        stack.enter_context(closing(drawn))  # the threads end before the writers do
+        for aligned, strip in _watch(drawn, job.frames - job.settings.align_frame, "drawing"):
+            aligned_writer.write(aligned)
+            demo_writer.write(strip)
+
+
+def _draw(
+    job: Job,
+    alignment: Alignment,
+    image_pose: Pose,
+    dance_poses: Poses,
+    widths: list[int],  # pixels, of the demo strip's panels
+    height: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A frame of the aligned pose video and one of the demo strip for each of the dance from the align frame on."""
+    settings, image_size, frame_size = job.settings, job.reference.size, (job.dance.width, job.dance.height)
+    resolutions = (settings.detect_resolution, settings.image_resolution)
+    still = [np.asarray(job.reference), draw_pose_map(image_pose, image_size, *resolutions)]
+    still = [fit(picture, width, height) for picture, width in zip(still, widths, strict=False)]  # once, not each frame
+    with closing(ahead(_dance_frames(job), READ_AHEAD)) as frames:
+        for index, frame in enumerate(frames):
             if index < settings.align_frame:
                 continue
             pose = dance_poses[index]
             aligned = draw_video_frame(None if pose is None else alignment.apply(pose), frame_size, image_size)
-            aligned_writer.write(aligned)
             pose_map = draw_pose_map(pose, frame_size, *resolutions)
-            demo_writer.write(draw_strip([*still, aligned, frame, pose_map], widths, height))
+            yield aligned, draw_strip([*still, aligned, frame, pose_map], widths, height)
 
 
 def _pose(keypoints: Keypoints, row: int) -> Pose | None:
@@ -143,8 +170,8 @@ def _detect_image(job: Job, detector: Detector) -> Keypoints:
 
 
 def _detect_video(job: Job, detector: Detector) -> Keypoints:
-    found = (detector(frame) for _, frame in _dance_frames(job, "detecting"))
-    return gather_keypoints(follow(found))
+    with closing(find_people(detector, _dance_frames(job), job.settings.det_every)) as found:
+        return gather_keypoints(follow(_watch(found, job.frames, "detecting")))
 
 
 def gather_keypoints(chosen: Iterable[tuple[People, int | None]]) -> Keypoints:
@@ -157,17 +184,24 @@ def gather_keypoints(chosen: Iterable[tuple[People, int | None]]) -> Keypoints:
     return Keypoints(np.stack(points), np.stack(scores))
 
 
-def _dance_frames(job: Job, task: str) -> Iterator[tuple[int, np.ndarray]]:
-    """The first `job.frames` frames of the dance with their numbers, and a progress bar with the time left."""
+def _dance_frames(job: Job) -> Iterator[np.ndarray]:
+    """The first `job.frames` frames of the dance. Raises UserError where there are fewer after all."""
     done = 0
-    with tqdm(total=job.frames, desc=task, unit="frame") as bar:
-        for frame in read_frames(job.dance.path, count=job.frames):
-            yield done, frame
+    with closing(read_frames(job.dance.path, count=job.frames)) as frames:
+        for frame in frames:
+            yield frame
             done += 1
-            bar.update()
     if done < job.frames:
         told = f"{job.dance.path} breaks off after {done} of {job.dance.frames} frames"
         raise UserError(f"{told}: mend it, or give --max_frame {done}")
+
+
+def _watch(items: Iterable[Item], total: int, task: str) -> Iterator[Item]:
+    """The same items, and a progress bar with the time left."""
+    with tqdm(total=total, desc=task, unit="frame") as bar:
+        for item in items:
+            yield item
+            bar.update()
 
 
 def _nobody_in_image(job: Job) -> UserError:

@@ -31,5 +31,7 @@ def draw_strip(
 
 def fit(picture: np.ndarray, width: int, height: int) -> np.ndarray:
     """Resize, averaging areas where the picture shrinks, so that fine patterns do not flicker."""
+    if picture.shape[:2] == (height, width):
+        return picture
     shrinks = width * height < picture.shape[0] * picture.shape[1]
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -14,7 +14,7 @@ from musepose.errors import UserError
 from musepose.files import check_writable, complete_file
 from musepose.pose.job import RANGES, check_detector_files
 from musepose.pose.keypoint_file import Source
-from musepose.pose.run import Detector
+from musepose.pose.tracking import Detector
 from musepose.training.meta import save_meta
 from musepose.training.prepare_video import Detection, Outcome, Task, finished, prepare_video
 from musepose.training.workers import run_jobs

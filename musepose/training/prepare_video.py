@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,8 @@ from musepose.pose.draw import draw_video_frame, video_size
 from musepose.pose.job import check_shape
 from musepose.pose.keypoint_file import Keypoints, Source
 from musepose.pose.keypoints import follow
-from musepose.pose.run import Detector, Poses, gather_keypoints
+from musepose.pose.run import Poses, gather_keypoints
+from musepose.pose.tracking import Detector, find_people
 from musepose.training.clip_keypoints import ClipKeypoints, load_clip_keypoints, save_clip_keypoints
 from musepose.training.meta import Clip
 from musepose.video import VideoInfo, VideoWriter, probe, read_frames
@@ -94,7 +96,8 @@ def prepare_video(task: Task, load: Callable[[], Detector]) -> Outcome:
 
 def detect(info: VideoInfo, detector: Detector) -> Keypoints:
     """The points of the person to follow, one row for each frame. Raises UserError where the video is broken."""
-    keypoints = gather_keypoints(follow(detector(frame) for frame in read_frames(info.path)))
+    with closing(find_people(detector, read_frames(info.path))) as found:
+        keypoints = gather_keypoints(follow(found))
     if len(keypoints.points) != info.frames:
         raise UserError(f"{info.path} has {len(keypoints.points)} frames instead of {info.frames}: mend it")
     return keypoints

@@ -1,0 +1,223 @@
+"""The pose stage: frames a second against mm's own calls, the price of `--det_every`, memory over long videos."""
+
+import contextlib
+import io
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+from benchmarks.measure import ROOT, Table, medians, peak_memory
+
+DETECTOR = {
+    "yolox_config": "configs/puppet/yolox.py",
+    "yolox_ckpt": "pretrained_weights/puppet/dwpose/yolox.pth",
+    "dwpose_config": "configs/puppet/dwpose.py",
+    "dwpose_ckpt": "pretrained_weights/puppet/dwpose/dwpose.pth",
+}
+DANCE = ROOT / "assets/videos/dance.mp4"
+FULL_SIZE_FRAMES = 4
+EVERY = (1, 2, 4, 8)
+DANCERS, CLIP_FRAMES, SIDE, RATE = 8, 60, 512, 30
+SHORT, LONG = 300, 3000  # frames
+
+
+def pose_stage() -> Table:
+    """Frames a second of detection, and of pose_align.py as a whole: mm's calls frame by frame against ours."""
+    from musepose.pose.detector import PoseDetector
+    from musepose.pose.tracking import find_people
+    from musepose.video import read_frames
+
+    frames = list(read_frames(DANCE))
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, files, some in (
+            ("puppets' models", _puppet_files(), frames),
+            ("full-size models, random weights", _full_size_files(Path(folder)), frames[:FULL_SIZE_FRAMES]),
+        ):
+            theirs, ours = mm_calls(files), PoseDetector(**files)
+            ways = {
+                "`inference_detector` and `inference_topdown`, frame by frame": lambda f=some, w=theirs: [*map(w, f)],
+                "`PoseDetector`, frame by frame": lambda f=some, w=ours: [*map(w, f)],
+                "`find_people`, in batches": lambda f=some, w=ours: list(find_people(w, f)),
+                "`find_people`, every 4th": lambda f=some, w=ours: list(find_people(w, f, 4)),
+            }
+            rows += _rates(f"{name}: ", medians(ways), len(some))
+        run = cache(lambda: PoseDetector(**_puppet_files()))
+        ways = {
+            "reading, detection, drawing, encoding in turns": lambda: _in_turns(lambda: _align(Path(folder), run())),
+            "side by side": lambda: _align(Path(folder), run()),
+        }
+        rows += _rates("`pose_align.py`, puppets' models: ", medians(ways), len(frames))
+    return Table("Pose stage", ("way", "frames a second", "times the first"), rows)
+
+
+def det_every() -> Table:
+    """What `--det_every` costs in keypoint distance, on dancers that nothing was trained on, and what it gains."""
+    from musepose.pose.detector import PoseDetector
+    from musepose.pose.keypoints import follow
+    from musepose.pose.run import gather_keypoints
+    from musepose.pose.tracking import find_people
+
+    detector, clips = PoseDetector(**_puppet_files()), [_clip(n) for n in range(DANCERS)]
+    found, looks = {}, {}
+
+    def look(every: int) -> None:
+        with mock.patch.object(detector, "detect", side_effect=detector.detect) as detect:
+            found[every] = [gather_keypoints(follow(find_people(detector, frames, every))) for frames, *_ in clips]
+        looks[every] = sum(len(call.args[0]) for call in detect.call_args_list)
+
+    seconds = medians({every: lambda n=every: look(n) for every in EVERY})
+    frames = DANCERS * CLIP_FRAMES
+    rows = []
+    for every in EVERY:
+        truth, first, seen = [], [], []
+        for (_, points, visible), mine, base in zip(clips, found[every], found[EVERY[0]], strict=True):
+            torso = np.linalg.norm(points[:, [5, 6]].mean(1) - points[:, [11, 12]].mean(1), axis=-1)[:, None]
+            shown, base_shown = mine.scores > 0.3, base.scores > 0.3
+            truth.append((np.linalg.norm(mine.points - points, axis=-1) / torso)[shown & visible])
+            first.append((np.linalg.norm(mine.points - base.points, axis=-1) / torso)[shown & base_shown])
+            seen.append(shown[visible])
+        cells = [f(100 * np.concatenate(d)) for d in (truth, first) for f in (np.mean, _percentile_95)]
+        share = 100 * float(np.concatenate(seen).mean())
+        rows.append((every, *map(float, cells), share, looks[every], frames / seconds[every]))
+    columns = ("N", "mean", "95th percentile", "from N = 1: mean", "95th percentile", "points reported", "YOLOX calls")
+    return Table(
+        "`--det_every N`",
+        (*columns, "frames a second"),
+        rows,
+        (
+            f"{DANCERS} held-out puppets, {CLIP_FRAMES} frames each at {RATE} a second, {SIDE} x {SIDE}. Distances of "
+            "the visible keypoints from the true ones, and from those of N = 1, in per cent of the torso; points "
+            "reported, in per cent of those visible. Detection alone, frames in memory.",
+        ),
+    )
+
+
+def pose_memory() -> Table:
+    """Resident peak of pose_align.py for a short and a ten times longer video."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for frames in (SHORT, LONG):
+            video = Path(folder) / f"{frames}.mp4"
+            _write_looped(video, frames)
+            flags = [part for name, path in DETECTOR.items() for part in (f"--{name}", path)]
+            flags += ["--vidfn", str(video), "--max_frame", "0", "--outfn", f"{folder}/demo.mp4"]
+            flags += ["--outfn_align_pose_video", f"{folder}/aligned.mp4", "--device", "cpu"]
+            peak, seconds = peak_memory(["pose_align.py", *flags])
+            rows.append((frames, peak, peak / rows[0][1] if rows else 1.0, frames / seconds))
+    title = f"Memory of `pose_align.py`, puppets' models, {SIDE} x {SIDE}"
+    return Table(title, ("frames", "resident peak, MiB", "times the first", "frames a second, start-up included"), rows)
+
+
+def mm_calls(files: dict[str, Path]) -> Callable[[np.ndarray], list]:
+    """One picture by mmdet's and mmpose's own functions, with the same models, as a user of theirs would call them."""
+    from musepose.pose import mm_compat
+    from musepose.pose.detector import _Network, resize_for_detection
+    from musepose.pose.keypoints import select_people
+
+    mm_compat.prepare()
+    with mm_compat.quiet():
+        from mmdet.apis import inference_detector
+        from mmpose.apis import inference_topdown
+
+    networks = [_Network(scope, files[f"{part}_config"]) for scope, part in (("mmdet", "yolox"), ("mmpose", "dwpose"))]
+    for network, part in zip(networks, ("yolox", "dwpose"), strict=True):
+        network.model.load_state_dict(network.read(Path(files[f"{part}_ckpt"])))
+        network.model.cfg = network.config
+    yolox, dwpose = networks
+    dwpose.model.dataset_meta = dwpose.dataset_meta()
+
+    def call(rgb: np.ndarray) -> list:
+        bgr = np.ascontiguousarray(resize_for_detection(rgb, 512)[..., ::-1])
+        with yolox.described(), mm_compat.quiet():
+            found = inference_detector(yolox.model, bgr).pred_instances.cpu().numpy()
+        persons = select_people(found.bboxes, found.scores, found.labels)
+        with dwpose.described(), mm_compat.quiet():
+            return inference_topdown(dwpose.model, bgr, found.bboxes[persons])
+
+    return call
+
+
+def _puppet_files() -> dict[str, Path]:
+    return {name: ROOT / path for name, path in DETECTOR.items()}
+
+
+def _full_size_files(folder: Path) -> dict[str, Path]:
+    sys.path.insert(0, str(ROOT / "tests"))
+    from mm_weights import full_files
+
+    return full_files(folder, people=-6.0)
+
+
+def _rates(prefix: str, seconds: dict[str, float], frames: int) -> list[tuple[str, float, float]]:
+    first = next(iter(seconds.values()))
+    return [(prefix + name, frames / taken, first / taken) for name, taken in seconds.items()]
+
+
+def _align(folder: Path, detector: object) -> None:
+    """A run of pose_align.py, all but the loading of its models."""
+    import pose_align
+
+    outputs = ["--outfn", f"{folder}/demo.mp4", "--outfn_align_pose_video", f"{folder}/aligned.mp4"]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        pose_align.main(
+            [*outputs, *(part for name, path in DETECTOR.items() for part in (f"--{name}", str(ROOT / path)))],
+            load=lambda job: detector,
+        )
+
+
+def _in_turns(work: Callable[[], None]) -> None:
+    """`work` in one thread: what would be done ahead is done when it is asked for."""
+
+    def when_asked(items: Sequence, depth: int) -> Iterator:
+        yield from items
+
+    with mock.patch("musepose.pose.run.ahead", when_asked), mock.patch("musepose.pose.tracking.ahead", when_asked):
+        work()
+
+
+def _clip(number: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """A held-out puppet's dance: frames, true keypoints (n, 133, 2) as fractions, which are visible (n, 133)."""
+    from puppet.world import (
+        HELD_OUT,
+        Actor,
+        dance_stances,
+        fit,
+        make_backdrop,
+        make_character,
+        make_dance,
+        paint_backdrop,
+        render,
+    )
+
+    character, dance = make_character(HELD_OUT + number), make_dance(HELD_OUT + number)
+    stances = dance_stances(dance, CLIP_FRAMES, RATE, start=2.0)
+    placement = fit(character, stances, SIDE, SIDE, margin=0.06)
+    stage = paint_backdrop(make_backdrop(HELD_OUT + number), SIDE, SIDE)
+    pictures = [render([Actor(character, stance, placement)], SIDE, SIDE, stage) for stance in stances]
+    people = [picture.people[0] for picture in pictures]
+    return (
+        [picture.image for picture in pictures],
+        np.stack([person.keypoints for person in people]),
+        np.stack([person.visible for person in people]),
+    )
+
+
+def _write_looped(path: Path, frames: int) -> None:
+    import cv2
+
+    from musepose.video import VideoWriter, read_frames
+
+    loop = [cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for frame in read_frames(DANCE)]
+    with VideoWriter(path, SIDE, SIDE, RATE) as writer:
+        for number in range(frames):
+            writer.write(loop[number % len(loop)])
+
+
+def _percentile_95(distances: np.ndarray) -> float:
+    return np.percentile(distances, 95)
