@@ -8,6 +8,7 @@ Every setting may also stand in the YAML under the flag's long name (the type as
 """
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -38,9 +39,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def load_pipeline(plan: Plan) -> Any:
     """Only here torch is imported: everything else was checked before."""
+    # Where compiled layers outlive the run; the usual place is emptied when the machine starts.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "musepose" / "compiled"))
     say = print if launch.rank() == 0 else lambda *_, **__: None
     say("loading the models", flush=True)
-    from musepose.device import choose_device, choose_dtype
+    from musepose.device import check_compiler, choose_device, choose_dtype
     from musepose.models.weights import WeightPaths, check_weights
     from musepose.pipeline import Pose2VideoPipeline
     from musepose.rehearsal import Work, choose_plan, meta_pipeline
@@ -50,17 +53,22 @@ def load_pipeline(plan: Plan) -> Any:
     dtype = choose_dtype(settings.dtype, device)
     paths = WeightPaths(**plan.weights)
     check_weights(paths)
+    if settings.compile:
+        check_compiler(device)
     work = Work(settings.width, settings.height, *plan.longest, guided=settings.cfg > 1)
     memory, told = choose_plan(meta_pipeline(paths, dtype), work, settings.vram, device)
     say(told, flush=True)
     try:
-        return Pose2VideoPipeline.from_published(paths, device, dtype, memory)
+        pipeline = Pose2VideoPipeline.from_published(paths, device, dtype, memory)
     except RuntimeError as error:  # torch's own OutOfMemoryError is one
         if "out of memory" not in str(error).lower():
             raise
         raise UserError(
             f"the models do not fit into the memory of {device}: take --dtype fp16 or another --device"
         ) from error
+    if settings.compile:
+        pipeline.denoising_unet.compile_layers()
+    return pipeline
 
 
 def main(arguments: Sequence[str] | None = None, load: Callable[[Plan], Any] = load_pipeline) -> int:

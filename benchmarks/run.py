@@ -16,11 +16,21 @@ from musepose.errors import UserError, run_script
 # case → module of this folder, function in it
 CASES = {
     "start_up": ("start_up", "start_up"),
+    "loading": ("loading", "loading"),
+    "memory_plans": ("memory", "plans"),
+    "stage_2_memory": ("memory", "stage_2_memory"),
     "unet_256": ("unet", "unet_256"),
     "unet_512": ("unet", "unet_512"),
+    "compiled": ("compiled", "compiled"),
+    "sampling": ("sampling", "sampling"),
+    "length": ("sampling", "length"),
+    "tail": ("sampling", "tail"),
+    "processes": ("sampling", "processes"),
+    "decoding": ("decoding", "decoding"),
     "pose_stage": ("pose", "pose_stage"),
     "det_every": ("pose", "det_every"),
     "pose_memory": ("pose", "pose_memory"),
+    "gpu_video": ("gpu", "gpu_video"),
 }
 
 

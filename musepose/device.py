@@ -36,6 +36,16 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.float32
 
 
+def check_compiler(device: torch.device) -> None:
+    """Raises UserError: torch.compile does not work on this device."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
+    except Exception as error:  # many kinds: no C++ compiler, no Triton, a Python that is too new
+        reason = shorten(str(error).strip().split("\n")[0], 100, placeholder=" ...")
+        told = f"--compile does not work on {device} ({reason}): leave it out, or install a compiler"
+        raise UserError(told) from None
+
+
 def _is_fit(device: torch.device, dtype: torch.dtype) -> bool:
     if device.type == "cpu" and dtype == torch.float16:
         return False  # it runs, many times slower than float32, and overflows

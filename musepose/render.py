@@ -2,7 +2,9 @@
 
 import gc
 import sys
+from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,11 +114,11 @@ def render(job: Job, settings: Settings, pipeline: Any, writes: bool = True) -> 
             tail=settings.tail,
             progress=bars.update,
         )
-        if writes:
-            write_videos(job, picture, frames, read_frames(job.pose.path, stride, job.frames))
-        else:
-            for _ in frames:
-                pass
+        with closing(frames):  # the thread that decodes ends with it
+            if writes:
+                write_videos(job, picture, frames, read_frames(job.pose.path, stride, job.frames))
+            else:
+                deque(frames, maxlen=0)
 
 
 def write_videos(job: Job, picture: Image.Image, frames: Iterable[np.ndarray], poses: Iterable[np.ndarray]) -> None:

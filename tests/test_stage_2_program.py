@@ -14,10 +14,12 @@ import torch
 from media import read_sound, truncate, write_picture, write_video
 from tiny_weights import write_published_layout
 
+import musepose.device
 import test_stage_2
 from musepose import render
 from musepose.device import choose_device, choose_dtype
 from musepose.errors import UserError
+from musepose.models.unet import UNet
 from musepose.pipeline import Pose2VideoPipeline
 from musepose.video import VideoWriter, probe, read_frames
 
@@ -165,3 +167,20 @@ def test_float16_on_cuda(tiny):
     config = str(tiny.write_config())
     assert test_stage_2.main(["--config", config, "--output", "out", *SMALL, "--device", "cuda"]) == 0
     assert np.stack(list(read_frames("out/ref_dance_3.5_2_1.mp4"))).std() > 10
+
+
+def test_compile_without_a_compiler_is_one_line(tiny, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("no C++ compiler\nmore of it")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(UserError, match=r"--compile does not work on cpu \(no C\+\+ compiler\): leave it out"):
+        test_stage_2.main(["--config", str(tiny.write_config()), *SMALL, "--compile"])
+
+
+def test_compile_reaches_the_unet(tiny, monkeypatch):
+    called = []
+    monkeypatch.setattr(musepose.device, "check_compiler", called.append)
+    monkeypatch.setattr(UNet, "compile_layers", lambda unet: called.append(unet.config.motion_module is not None))
+    assert test_stage_2.main(["--config", str(tiny.write_config()), "--output", "out", *SMALL, "--compile"]) == 0
+    assert called == [torch.device("cpu"), True]

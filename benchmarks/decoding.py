@@ -1,0 +1,28 @@
+"""The full-size VAE's decoder on a CPU: frame by frame and in batches."""
+
+import torch
+
+from benchmarks.measure import Table, medians
+from benchmarks.models import vae
+
+FRAMES, SIDE = 4, 256
+
+
+@torch.no_grad()
+def decoding() -> Table:
+    """4 frames of 256 x 256, float32 and bfloat16: one at a time, two, all together."""
+    rows = []
+    for name, dtype in {"float32": torch.float32, "bfloat16": torch.bfloat16}.items():
+        model = vae(dtype)
+        latents = torch.randn(FRAMES, 4, SIDE // 8, SIDE // 8, dtype=dtype)
+        ways = {
+            f"{name}, {size} together": lambda size=size, model=model, latents=latents: [
+                model.decode(part).sample for part in latents.split(size)
+            ]
+            for size in (1, 2, 4)
+        }
+        times = medians(ways, 3)
+        first = next(iter(times.values()))
+        rows += [(way, seconds / FRAMES, first / seconds) for way, seconds in times.items()]
+    title = f"VAE decoding on a CPU, full size, {SIDE} x {SIDE}"
+    return Table(title, ("way", "seconds a frame", "one by one / this"), rows)

@@ -1,0 +1,165 @@
+"""Whole videos on a CPU with the puppets' small models: against the naive implementation, by length, by processes."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.measure import ROOT, Table, medians, peak_memory
+from musepose.memory import PLANS
+from musepose.models.weights import WeightPaths
+from musepose.pipeline import Pose2VideoPipeline
+from musepose.video import read_frames, read_image
+from musepose.windows import windows
+
+PUPPET = ROOT / "pretrained_weights" / "puppet"
+SIZE = {"width": 192, "height": 192}
+WINDOW = {"context_frames": 16, "context_overlap": 4}
+
+
+@cache
+def puppets() -> Pose2VideoPipeline:
+    return Pose2VideoPipeline.from_published(
+        WeightPaths.published(PUPPET, inference_config=ROOT / "configs" / "puppet" / "inference.yaml")
+    )
+
+
+@cache
+def reference() -> Image.Image:
+    return read_image(ROOT / "assets" / "images" / "ref.png")
+
+
+def poses(frames: int) -> list[np.ndarray]:
+    """Frames of the dance, over and over: of a pose video's size, which is all that matters here."""
+    dance = list(read_frames(ROOT / "assets" / "videos" / "dance.mp4", count=24))
+    return [dance[index % len(dance)] for index in range(frames)]
+
+
+def sample(frames: int, **changes) -> Callable[[], object]:
+    """A whole video, decoded."""
+    pipeline, pictures = puppets(), poses(frames)
+    arguments = {**SIZE, **WINDOW, "num_inference_steps": 2, "num_frames": frames, **changes}
+
+    def run() -> None:
+        for _ in pipeline.stream(reference(), pictures, **arguments):
+            pass
+
+    return run
+
+
+def sampling() -> Table:
+    """28 frames, 2 steps, guided, from picture to picture: naive UNet, and each memory plan."""
+    ways = {"naive UNet": naive_sampling(28)}
+    for plan in PLANS:
+        ways[plan.name] = _planned(sample(28), plan)
+    times = medians(ways, 3)
+    rows = [(name, seconds, times["naive UNet"] / seconds) for name, seconds in times.items()]
+    title = "Whole sampling, puppets, 192 x 192, 28 frames, 2 steps, guided"
+    return Table(title, ("way", "seconds", "naive / this"), rows)
+
+
+def _planned(run: Callable, plan) -> Callable[[], None]:
+    def go() -> None:
+        puppets().residency.plan = plan.for_device(torch.device("cpu"))
+        run()
+        puppets().residency.plan = PLANS[0]
+
+    return go
+
+
+@torch.no_grad()
+def naive_sampling(frames: int) -> Callable[[], None]:
+    """The same video by a loop that reuses nothing: pose features, both rows and every frame by themselves."""
+    from naive_unet import NaiveUNet
+
+    import benchmarks.models  # noqa: F401 (makes the tests' folder known)
+
+    pipeline, pictures = puppets(), poses(frames)
+    unet = pipeline.denoising_unet
+    naive = NaiveUNet(unet.state_dict(), list(unet.config.block_out_channels), unet.config.layers_per_block, 32)
+
+    @torch.no_grad()
+    def run() -> None:
+        token = pipeline.embed_reference(reference())
+        features = pipeline.reference_features(pipeline.encode_reference(reference(), **SIZE), token)
+        bank = {name: feature[0] for name, feature in zip(unet.spatial_blocks(), features, strict=True)}
+        small = [np.asarray(Image.fromarray(picture).resize((SIZE["width"], SIZE["height"]))) for picture in pictures]
+        pixels = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float() / 255
+        latents = pipeline.initial_noise(frames, **SIZE, seed=99)
+        pipeline.scheduler.set_timesteps(2)
+        for timestep in pipeline.scheduler.timesteps:
+            total, count = torch.zeros_like(latents), torch.zeros(frames, 1, 1, 1)
+            for window in windows(frames, **WINDOW):
+                part = slice(window.start, window.stop)
+                pose = pipeline.pose_guider(pixels[part])
+                rows = [
+                    naive.row(latents[part], float(timestep), torch.zeros_like(token[0]), None, pose),
+                    naive.row(latents[part], float(timestep), token[0], bank, pose),
+                ]
+                total[part] += rows[0] + 3.5 * (rows[1] - rows[0])
+                count[part] += 1
+            latents = pipeline.scheduler.step(total / count, timestep, latents).prev_sample
+        for frame in latents:
+            pipeline.decode(frame[None])
+
+    return run
+
+
+def length() -> Table:
+    """Seconds a frame from 48 to 960 frames, whole videos: should be flat."""
+    lengths = (48, 96, 240, 480, 960)
+    times = medians({str(frames): sample(frames, guidance_scale=1.0) for frames in lengths}, 1, warm_up=0)
+    rows = [(frames, times[str(frames)], 1000 * times[str(frames)] / frames) for frames in lengths]
+    return Table("Cost by length, puppets, 192 x 192, 2 steps", ("frames", "seconds", "ms a frame"), rows)
+
+
+def tail() -> Table:
+    """--tail flush against pad where a clip is much shorter than a window: 20 frames, windows of 48."""
+    window = {"context_frames": 48, "context_overlap": 4}
+    times = medians({name: sample(20, tail=name, **window) for name in ("pad", "flush")}, 3)
+    rows = [(name, seconds, times["pad"] / seconds) for name, seconds in times.items()]
+    title = "20 frames, windows of 48, puppets, 192 x 192, 2 steps, guided"
+    return Table(title, ("--tail", "seconds", "pad / this"), rows)
+
+
+def processes() -> Table:
+    """One video by one and by two processes of one thread each, as a command, models and all."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = _config(Path(folder))
+        script = ["test_stage_2.py", "--config", str(config), "--overwrite", "--skip", "0", "-L", "120", "--steps", "6"]
+        script += ["--cfg", "3.5", "--device", "cpu", "--output", str(Path(folder) / "out")]
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+        times = medians(
+            {
+                "1 process": lambda: peak_memory(script, env=one_thread),
+                "2 processes, --split frames": lambda: peak_memory([*launcher, *script], env=one_thread),
+            },
+            3,
+            warm_up=0,
+        )
+    rows = [(name, seconds, times["1 process"] / seconds) for name, seconds in times.items()]
+    title = "120 frames, 6 steps, guided, puppets, 192 x 192; threads: 1 a process"
+    return Table(title, ("way", "seconds", "one / this"), rows)
+
+
+def _config(folder: Path) -> Path:
+    """The demo's, with absolute paths and a pose video that is made on the spot."""
+    from omegaconf import OmegaConf
+
+    from musepose.video import VideoWriter
+
+    with VideoWriter(folder / "poses.mp4", 192, 192, 30) as writer:
+        for picture in poses(120):
+            writer.write(np.asarray(Image.fromarray(picture).resize((192, 192))))
+    config = OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / "puppet" / "demo.yaml"))
+    config["test_cases"] = {str(ROOT / "assets" / "images" / "ref.png"): [str(folder / "poses.mp4")]}
+    target = folder / "config.yaml"
+    target.write_text(json.dumps(config))
+    return target

@@ -1,0 +1,44 @@
+"""Compiled layers: the same result; other lengths and sizes compile nothing more. Needs a C++ compiler."""
+
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from musepose.models.unet import UNet
+
+pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
+NARROW = dict(
+    block_out_channels=(32, 64),
+    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    layers_per_block=1,
+    cross_attention_dim=16,
+    motion_module={"heads": 8, "max_frames": 32, "blocks": 1, "attentions": 1},
+)
+
+
+def step(unet: nn.Module, frames: int, side: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(frames)
+    sample = torch.randn(2 * frames, 4, side, side, generator=generator)
+    token = torch.randn(2, 1, 16, generator=generator)
+    widths = [block.norm1.normalized_shape[0] for block in unet.spatial_blocks().values()]
+    features = [torch.randn(1, 30, width, generator=generator) for width in widths]
+    return unet(sample, 500.0, unet.prepare(token, features), frames=frames)
+
+
+@torch.no_grad()
+def test_compiled_layers(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.manual_seed(0)
+    unet = UNet(**NARROW).eval().requires_grad_(False)
+    sizes = [(5, 12), (6, 20), (7, 14)]
+    expected = [step(unet, *size) for size in sizes]
+    unet.compile_layers()
+    graphs = []
+    for size, plain in zip(sizes, expected, strict=True):
+        assert (step(unet, *size) - plain).abs().max() < 1e-5
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert graphs[0] > 0
+    assert graphs[2] == graphs[1] == graphs[0]
