@@ -64,7 +64,7 @@ def load_pipeline(plan: Plan) -> Any:
         if "out of memory" not in str(error).lower():
             raise
         raise UserError(
-            f"the models do not fit into the memory of {device}: take --dtype fp16 or another --device"
+            f"the models do not fit into the memory of {device}: take --vram low, --dtype fp16 or another --device"
         ) from error
     if settings.compile:
         pipeline.denoising_unet.compile_layers()

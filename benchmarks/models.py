@@ -1,5 +1,6 @@
 """Full-size models with random weights, for what depends on sizes and not on results."""
 
+import math
 import sys
 
 import torch
@@ -60,7 +61,7 @@ def step_inputs(
     for name, block in unet.spatial_blocks().items():
         width = block.norm1.normalized_shape[0]
         level = len(widths) - 1 if name.startswith("mid") else widths.index(width)
-        features.append(torch.randn(1, -((-size // 2**level) ** 2), width, **like))
+        features.append(torch.randn(1, math.ceil(size / 2**level) ** 2, width, **like))
     token = torch.randn(1, 1, unet.config.cross_attention_dim, **like)
     context = unet.prepare(torch.cat([torch.zeros_like(token), token]), features)
     sample = torch.randn(frames, 4, size, size, **like)

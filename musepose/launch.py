@@ -13,6 +13,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
+def local_processes() -> int:
+    """How many of them share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
 def local_rank() -> int:
     """This process's number on its machine."""
     return int(os.environ.get("LOCAL_RANK", 0))

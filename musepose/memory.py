@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from musepose import launch
 from musepose.models.chunks import Chunks
 
 GIB = 2**30
@@ -65,11 +66,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on a device; on the CPU, of the host's memory."""
+    """Bytes that can still be had on a device; on the CPU, this process's share of the host's memory."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     import psutil  # accelerate brings it
 
-    return psutil.virtual_memory().available
+    return psutil.virtual_memory().available // launch.local_processes()

@@ -190,7 +190,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, UserError):
         return text
     if isinstance(error, MemoryError) or "out of memory" in text.lower():
-        return f"out of memory ({text}): lower -W and -H, or -S"
+        return f"out of memory ({text}): lower -W and -H, or -S, or take --vram low"
     return f"{type(error).__name__}: {text}"
 
 

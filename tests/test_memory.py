@@ -15,7 +15,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from musepose import rehearsal
 from musepose.errors import UserError
-from musepose.memory import BY_NAME, GIB, HIGH, LOW, PLANS, RESERVE, is_out_of_memory
+from musepose.memory import BY_NAME, GIB, HIGH, LOW, PLANS, RESERVE, free_memory, is_out_of_memory
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
 from musepose.models.weights import WeightPaths
@@ -252,3 +252,9 @@ def test_configs_that_make_no_model_are_refused_before_a_rehearsal(tmp_path):
     Path(paths.vae / "config.json").write_text("{")
     with pytest.raises(UserError, match="config.json is no JSON"):
         meta_pipeline(paths, torch.float32)
+
+
+def test_processes_on_one_machine_share_its_memory(monkeypatch):
+    alone = free_memory(CPU)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert free_memory(CPU) == pytest.approx(alone / 4, rel=0.2)
