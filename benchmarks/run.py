@@ -26,6 +26,7 @@ CASES = {
     "length": ("sampling", "length"),
     "tail": ("sampling", "tail"),
     "processes": ("sampling", "processes"),
+    "pose_frames": ("frames", "pose_frames"),
     "decoding": ("decoding", "decoding"),
     "pose_stage": ("pose", "pose_stage"),
     "det_every": ("pose", "det_every"),

@@ -22,16 +22,17 @@ class PoseGuide:
 
     def __call__(self, window: range) -> Tensor:
         """→ f c h w."""
+        room = self._residency.plan.keep_pose_features
+        if not room:
+            self._kept.clear()  # of a larger plan, which took too much
         if window in self._kept:
             return self._kept[window]
         # Bytes cross over, numbers are made of them there.
         pictures = self._poses.read(window).to(self._guider.device, non_blocking=True)
         features = self._guider((pictures.float() / 255).to(self._guider.dtype))
         # Windows overlap: what all of them keep is up to twice the video.
-        if 2 * self._frames * features[0].nbytes <= self._residency.plan.keep_pose_features:
+        if 2 * self._frames * features[0].nbytes <= room:
             self._kept[window] = features
-        else:
-            self._kept.clear()
         return features
 
 

@@ -84,7 +84,8 @@ class Pose2VideoPipeline(DiffusionPipeline):
         """Load the published layout. Raises UserError as `check_weights` does."""
         models = load_models(paths, "cpu" if memory.offload else device, dtype)
         pipeline = cls(**models, scheduler=DDIMScheduler(**scheduler_config(paths)))
-        pipeline.residency = Residency(models, torch.device(device), memory)
+        # Models that never wait elsewhere may be moved by the pipeline's `to`.
+        pipeline.residency = Residency(models, torch.device(device) if memory.offload else None, memory)
         return pipeline
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
+from musepose.background import each
 from musepose.errors import UserError
 
 
@@ -40,10 +41,13 @@ class PoseFrames:
             # Unbuffered, so that a full disk shows here and not when the frames are read back.
             self._file = tempfile.TemporaryFile(prefix="musepose-", buffering=0)  # noqa: SIM115 (lives as long as this)
         resizer = VaeImageProcessor()  # the published way to resize, Lanczos on bytes
-        for picture in pictures:
-            resized = np.asarray(resizer.resize(Image.fromarray(picture), height, width))
+
+        def resize(picture: np.ndarray) -> bytes:
+            return np.asarray(resizer.resize(Image.fromarray(picture), height, width)).tobytes()
+
+        for resized in each(resize, pictures):
             with _temporary_folder_errors():
-                self._write(resized.tobytes())
+                self._write(resized)
             self.length += 1
         if not self.length:
             raise ValueError("there is no pose frame")

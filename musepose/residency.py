@@ -54,7 +54,7 @@ class Residency:
                     raise
             # Outside of the handler, whose error holds on to everything that was being computed.
             print(f"out of memory: going on with less at a time: {plan}", file=sys.stderr, flush=True)
-            self.plan = plan
+            self.plan, self._device = plan, self.device  # from now on models may be elsewhere
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()

@@ -1,10 +1,10 @@
-"""`ahead`: the same items, prepared in a thread; errors and ends arrive where they belong."""
+"""`ahead` and `each`: the same items, prepared in threads; errors and ends arrive where they belong."""
 
 import threading
 
 import pytest
 
-from musepose.background import ahead
+from musepose.background import ahead, each
 
 
 def test_same_items_in_order():
@@ -61,3 +61,47 @@ def test_leaving_half_way_stops_the_thread_and_closes_the_source():
     iterator.close()
     assert closed.is_set()
     assert not [thread for thread in threading.enumerate() if thread.name == "musepose-ahead"]
+
+
+def test_each_keeps_the_order_and_runs_side_by_side():
+    together = threading.Barrier(3, timeout=30)  # opens only where three items are under way at the same time
+
+    def meet(number: int) -> int:
+        together.wait()
+        return number * number
+
+    assert list(each(meet, range(9), threads=3)) == [n * n for n in range(9)]
+    assert list(each(str, [], threads=2)) == []
+
+
+def test_each_takes_no_more_than_it_works_on():
+    taken = []
+
+    def items():
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    results = each(lambda number: number, items(), threads=2)
+    assert next(results) == 0
+    assert len(taken) == 4
+    results.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("musepose-each")]
+
+
+@pytest.mark.parametrize("broken", ["items", "function"])
+def test_each_passes_errors_on_in_their_place(broken):
+    def items():
+        yield from range(3)
+        if broken == "items":
+            raise ValueError("no more")
+
+    def work(number: int) -> int:
+        if broken == "function" and number == 2:
+            raise ValueError("no more")
+        return number
+
+    got = []
+    with pytest.raises(ValueError, match="no more"):
+        got.extend(each(work, items(), threads=1))
+    assert got == [0, 1]

@@ -258,3 +258,22 @@ def test_processes_on_one_machine_share_its_memory(monkeypatch):
     alone = free_memory(CPU)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert free_memory(CPU) == pytest.approx(alone / 4, rel=0.2)
+
+
+def test_after_an_error_models_come_back_to_where_they_were():
+    """A pipeline that was moved as a whole: its device is remembered before anything is sent away."""
+    models = {name: Traveller() for name in ("vae", "unet")}
+    for model in models.values():
+        model.weight = nn.Parameter(torch.empty(1, device="meta"))
+    residency = Residency(models, None, BY_NAME["medium"])
+    residency.use("unet")
+    attempts = []
+
+    def scarce():
+        attempts.append(residency.plan.name)
+        if len(attempts) == 1:
+            raise torch.OutOfMemoryError("out of memory")
+
+    residency.within_memory(scarce)
+    assert attempts == ["medium", "low"]
+    assert places(models) == {"vae": "cpu", "unet": "meta"}
