@@ -9,14 +9,16 @@ Every setting may also stand in the YAML under the flag's long name (the type as
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from musepose import launch
 from musepose.cases import Plan, make_plan
-from musepose.errors import Parser, UserError, run_script
+from musepose.errors import Parser, UserError, is_out_of_memory, run_script
 from musepose.render import run_plan
 from musepose.settings import SETTINGS
 from musepose.sharing import run_shared
@@ -44,6 +46,7 @@ def load_pipeline(plan: Plan) -> Any:
     say = print if launch.rank() == 0 else lambda *_, **__: None
     say("loading the models", flush=True)
     from musepose.device import check_compiler, choose_device, choose_dtype
+    from musepose.memory import limit_memory
     from musepose.models.weights import WeightPaths, check_weights
     from musepose.pipeline import Pose2VideoPipeline
     from musepose.rehearsal import Work, choose_plan, meta_pipeline
@@ -55,20 +58,37 @@ def load_pipeline(plan: Plan) -> Any:
     check_weights(paths)
     if settings.compile:
         check_compiler(device)
-    work = Work(settings.width, settings.height, *plan.longest, guided=settings.cfg > 1)
-    memory, told = choose_plan(meta_pipeline(paths, dtype), work, settings.vram, device)
-    say(told, flush=True)
+    window, length = plan.longest
+    work = Work(settings.width, settings.height, window, length, settings.cfg > 1, settings.context_overlap)
+    rehearsed = meta_pipeline(paths, dtype)
     try:
-        pipeline = Pose2VideoPipeline.from_published(paths, device, dtype, memory)
-    except RuntimeError as error:  # torch's own OutOfMemoryError is one
-        if "out of memory" not in str(error).lower():
-            raise
-        raise UserError(
-            f"the models do not fit into the memory of {device}: take --vram low, --dtype fp16 or another --device"
-        ) from error
+        rehearsed.check(*work.size, settings.steps, settings.context_frames, settings.context_overlap)
+    except ValueError as error:
+        raise UserError(f"{error}: change -W, -H, -S or --steps") from None
+    memory, told = choose_plan(rehearsed, work, settings.vram, device)
+    say(told, flush=True)
+    if isinstance(settings.vram, float):
+        limit_memory(device, settings.vram)
+    pipeline = load_within_memory(partial(Pose2VideoPipeline.from_published, paths, device, dtype), memory, device)
     if settings.compile:
         pipeline.denoising_unet.compile_layers()
     return pipeline
+
+
+def load_within_memory(load: Callable[[Any], Any], memory: Any, device: Any) -> Any:
+    """Load by a MemoryPlan, else by `low`, with which models wait on the CPU. Raises UserError: nor does that fit."""
+    from musepose.memory import LOW
+
+    for plan in dict.fromkeys([memory, LOW.for_device(device)]):
+        try:
+            return load(plan)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            # Only its text: the error holds on to what was loaded.
+            told = f"the models do not fit into the memory of {device}: take --dtype fp16 or another --device"
+        print(f"{told.split(':')[0]}: trying with --vram low", file=sys.stderr, flush=True)
+    raise UserError(told)
 
 
 def main(arguments: Sequence[str] | None = None, load: Callable[[Plan], Any] = load_pipeline) -> int:

@@ -9,9 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from typing import TypeVar
 
+from musepose import launch
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _END = object()
+LONGEST_ITEM = 10  # seconds: who takes longer may be waiting for a process that has died, and is left behind
 
 
 def ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
@@ -57,16 +60,16 @@ def ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
             yield item
     finally:
         stopped.set()
-        thread.join()
+        thread.join(LONGEST_ITEM)
 
 
 def each(function: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None) -> Iterator[Result]:
-    """What `function` makes of every item, in order, on several threads (default: as many as there are processors).
+    """What `function` makes of every item, in order, on several threads (default: see `_processors`).
 
     At most two items a thread are under way, so that memory does not grow with their number. For functions that let go
     of Python's lock, as those on pictures and arrays do. What `items` or `function` raise is raised here.
     """
-    threads = threads or os.cpu_count() or 1
+    threads = threads or _processors()
     with ThreadPoolExecutor(threads, "musepose-each") as pool:
         under_way: deque = deque()
         try:
@@ -79,3 +82,9 @@ def each(function: Callable[[Item], Result], items: Iterable[Item], threads: int
         finally:
             for future in under_way:
                 future.cancel()
+
+
+def _processors() -> int:
+    """This process's share of the processors that it may use, at most eight: each holds items in memory."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, usable // launch.local_processes()))

@@ -16,23 +16,23 @@ from musepose.residency import Residency
 class PoseGuide:
     """The pose features of a window, kept from step to step where the memory plan has room for the whole video's."""
 
-    def __init__(self, guider: PoseGuider, poses: PoseFrames, frames: int, residency: Residency):
-        self._guider, self._poses, self._frames, self._residency = guider, poses, frames, residency
-        self._kept: dict[range, Tensor] = {}
+    def __init__(self, guider: PoseGuider, poses: PoseFrames, spans: Sequence[range], residency: Residency):
+        self._guider, self._poses, self._residency = guider, poses, residency
+        self._frames = sum(map(len, spans))  # more than the video has, as windows overlap
+        self.kept: dict[range, Tensor] = {}
 
     def __call__(self, window: range) -> Tensor:
         """→ f c h w."""
         room = self._residency.plan.keep_pose_features
         if not room:
-            self._kept.clear()  # of a larger plan, which took too much
-        if window in self._kept:
-            return self._kept[window]
+            self.kept.clear()  # of a larger plan, which took too much
+        if window in self.kept:
+            return self.kept[window]
         # Bytes cross over, numbers are made of them there.
-        pictures = self._poses.read(window).to(self._guider.device, non_blocking=True)
+        pictures = self._poses.read(window).to(self._guider.device)
         features = self._guider((pictures.float() / 255).to(self._guider.dtype))
-        # Windows overlap: what all of them keep is up to twice the video.
-        if 2 * self._frames * features[0].nbytes <= room:
-            self._kept[window] = features
+        if self._frames * features[0].nbytes <= room:
+            self.kept[window] = features
         return features
 
 
@@ -117,19 +117,23 @@ class Denoiser:
         """One window's prediction for some rows of the guidance: r f c h w."""
         sample = latents[window.start : window.stop]
 
-        def run(rows: list[int]) -> Tensor:
+        def run(rows: list[int], features: Tensor) -> Tensor:
             context = [BlockContext.join(parts) for parts in zip(*(self._contexts[row] for row in rows), strict=True)]
             prediction = self._unet(
                 sample.repeat(len(rows), 1, 1, 1),
                 timestep,
                 context,
-                self._guide(window),
+                features,
                 frames=len(window),
                 chunks=self._residency.plan.chunks,
             )
-            return prediction.unflatten(0, (len(rows), -1))
+            # Under autocast, as in a training's validation, it comes in another type than the latents have.
+            return prediction.to(latents.dtype).unflatten(0, (len(rows), -1))
 
         def attempt() -> Tensor:
-            return run(rows) if self._residency.plan.joint else torch.cat([run([row]) for row in rows])
+            features = self._guide(window)
+            if self._residency.plan.joint:
+                return run(rows, features)
+            return torch.cat([run([row], features) for row in rows])
 
         return self._residency.within_memory(attempt)

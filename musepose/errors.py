@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -12,6 +13,17 @@ from musepose import launch
 
 class UserError(Exception):
     """Something that the user can mend. The message is `what is wrong: what to do`, on one line."""
+
+
+# What torch and the libraries under it say, by device and system.
+NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Of a device or of the host. Needs no torch, whose OutOfMemoryError is a RuntimeError."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in NO_MEMORY)
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,6 +42,8 @@ def run_script(main: Callable[[], int | None]) -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         status = main()
+    except SystemExit as leaving:
+        status = leaving.code
     except UserError as error:
         if launch.local_rank() == 0 or "torch" in sys.modules:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -37,4 +51,9 @@ def run_script(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted: nothing half-written was kept", file=sys.stderr)
         status = 130
+    if status and launch.processes() > 1:
+        # At once: a tidy end of CUDA's communication waits for the others, who wait until the launcher ends them.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else 1)
     sys.exit(status)

@@ -57,14 +57,6 @@ def smaller(plan: MemoryPlan, device: torch.device) -> MemoryPlan | None:
     return PLANS[place + 1].for_device(device) if place + 1 < len(PLANS) else None
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Of a device or of the host, by any of the names that torch gives it."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "not enough memory" in text)
-
-
 def free_memory(device: torch.device) -> int:
     """Bytes that can still be had on a device; on the CPU, this process's share of the host's memory."""
     if device.type == "cuda":
@@ -74,3 +66,10 @@ def free_memory(device: torch.device) -> int:
     import psutil  # accelerate brings it
 
     return psutil.virtual_memory().available // launch.local_processes()
+
+
+def limit_memory(device: torch.device, gigabytes: float) -> None:
+    """Hold a GPU to this much, so that more is an out-of-memory error, which is caught, and not another program's."""
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * GIB / total), device)

@@ -36,7 +36,7 @@ def initial_noise(
     if not shared:
         return noise
     common = torch.randn(channels, height, width, generator=generator, dtype=dtype).to(device)
-    return share_noise(noise, common, shared)
+    return noise.mul_((1 - shared) ** 0.5).add_(common * shared**0.5)  # share_noise, in place
 
 
 def _pieces(planes: int, size: int) -> list[slice]:

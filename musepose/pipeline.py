@@ -1,6 +1,7 @@
 """The image stage: one reference picture and a skeleton video → the video of that person in those poses."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,10 +138,11 @@ class Pose2VideoPipeline(DiffusionPipeline):
             progress=progress,
             **sampling,
         )
-        for index, picture in enumerate(ahead(self._decode_shares(latents[:num_frames]), DECODE_SHARE)):
-            yield picture
-            if progress:
-                progress("decoding", index + 1, num_frames)
+        with closing(ahead(self._decode_shares(latents[:num_frames]), DECODE_SHARE)) as pictures:
+            for index, picture in enumerate(pictures):
+                yield picture
+                if progress:
+                    progress("decoding", index + 1, num_frames)
 
     def _decode_shares(self, latents: Tensor) -> Iterator[np.ndarray]:
         """Pictures of all frames in order. The processes take turns, a few frames each."""
@@ -174,13 +176,13 @@ class Pose2VideoPipeline(DiffusionPipeline):
         progress: Progress | None = None,
     ) -> Tensor:
         """→ latents f c h w, denoised by DDIM (Song et al. 2020). Raises ValueError for sizes that do not fit."""
-        self._check(width, height, num_inference_steps, context_frames, context_overlap)
+        self.check(width, height, num_inference_steps, context_frames, context_overlap)
         poses = PoseFrames(pose_frames, width, height)
         length = poses.length if video_length is None else video_length
-        contexts = self.prepare(reference, width, height, guided=guidance_scale > 1)
+        contexts = self.residency.within_memory(lambda: self.prepare(reference, width, height, guidance_scale > 1))
         latents = self.initial_noise(noise_length or length, width, height, seed, shared_noise)[:length]
-        guide = PoseGuide(self.pose_guider, poses, length, self.residency)
         spans = list(windows(length, context_frames, context_overlap))
+        guide = PoseGuide(self.pose_guider, poses, spans, self.residency)
         denoiser = Denoiser(self.denoising_unet, contexts, guide, spans, self.residency, self.processes)
         self.scheduler.set_timesteps(num_inference_steps)
         for step, timestep in enumerate(self.scheduler.timesteps):
@@ -248,7 +250,8 @@ class Pose2VideoPipeline(DiffusionPipeline):
     def _decode(self, latents: Tensor) -> Tensor:
         return (self.vae.decode(latents).sample / 2 + 0.5).clamp(0, 1).float().cpu()
 
-    def _check(self, width: int, height: int, steps: int, context_frames: int, context_overlap: int) -> None:
+    def check(self, width: int, height: int, steps: int, context_frames: int, context_overlap: int) -> None:
+        """Raises ValueError: these models cannot sample that."""
         if min(width, height) <= 0 or width % self.vae_scale_factor or height % self.vae_scale_factor:
             raise ValueError(f"the size {width} x {height} is not of positive multiples of {self.vae_scale_factor}")
         if not 1 <= steps <= self.scheduler.config.num_train_timesteps:

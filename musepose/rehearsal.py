@@ -4,6 +4,7 @@ The models stand on torch's meta device, whose tensors have shapes and no number
 counted. Fused attention is taken as such: it holds no matrix of weights.
 """
 
+import math
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from musepose.models.weights import WeightPaths, empty_models
 from musepose.pipeline import Pose2VideoPipeline
 from musepose.processes import Processes
 from musepose.residency import Residency
+from musepose.windows import windows
 
 
 class LiveMemory(TorchDispatchMode):
@@ -68,10 +70,12 @@ class Pretence(TorchFunctionMode):
         if function is F.scaled_dot_product_attention:
             query, value = args[0], (args[2] if len(args) > 2 else kwargs["value"])
             return query.new_empty(*query.shape[:-1], value.shape[-1])
-        if function is Tensor.to and args[1] == "cpu":
-            return args[0].new_empty(1).expand(args[0].shape)
-        if function is Tensor.to and not any(args[0].stride()):
-            return args[0].contiguous()
+        if function is Tensor.to:
+            target = args[1] if len(args) > 1 else (kwargs or {}).get("device")
+            if str(target) == "cpu":
+                return args[0].new_empty(1).expand(args[0].shape)
+            if target is not None and args[0].ndim and not any(args[0].stride()):
+                return args[0].contiguous()
         return function(*args, **(kwargs or {}))
 
 
@@ -94,6 +98,15 @@ class Work:
     window: int  # frames denoised together
     video_length: int
     guided: bool
+    overlap: int = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.width, self.height
+
+    @property
+    def spans(self) -> list[range]:
+        return list(windows(self.video_length, self.window, min(self.overlap, self.window - 1)))
 
 
 def meta_pipeline(paths: WeightPaths, dtype: torch.dtype) -> Pose2VideoPipeline:
@@ -125,7 +138,8 @@ def choose_plan(
     size = f"{work.width} x {work.height}, {work.window} frames together"
     if vram == "auto":
         return plan, f"memory: {plan}: {size} takes about {need / GIB:.1f} GB, more than the {of}; trying"
-    raise UserError(f"--vram {vram:g}: {size} takes about {need / GIB:.1f} GB: allow so much, or lower -W, -H or -S")
+    least = math.ceil(10 * need / GIB) / 10
+    raise UserError(f"--vram {vram:g}: {size} takes about {least} GB: allow so much, or lower -W, -H or -S")
 
 
 def peak_bytes(pipeline: Pose2VideoPipeline, plan: MemoryPlan, work: Work) -> dict[str, int]:
@@ -156,15 +170,15 @@ def peak_bytes(pipeline: Pose2VideoPipeline, plan: MemoryPlan, work: Work) -> di
         del features
         latents = torch.empty(work.video_length, *plane, **empty)
         constant = [t for context in contexts for block in context for t in (block.text, *(block.reference or ()))]
-        guide = PoseGuide(pipeline.pose_guider, _BlankPoses(work.width, work.height), work.video_length, residency)
         window = range(min(work.window, work.video_length))
+        guide = PoseGuide(pipeline.pose_guider, _BlankPoses(work.width, work.height), work.spans, residency)
         denoiser = Denoiser(pipeline.denoising_unet, contexts, guide, [window], residency, Processes())
         with stage("denoising", "denoising_unet", "pose_guider", kept=[latents, *constant]) as memory:
             for _ in denoiser(latents, 500.0):
                 pass
         # Features that are kept for all windows, of which this one has been counted.
-        kept = sum(features.nbytes for features in guide._kept.values())
-        memory.peak += max(0, kept * work.video_length // work.window - kept)
+        kept = sum(features.nbytes for features in guide.kept.values())
+        memory.peak += kept * (sum(map(len, work.spans)) - len(window)) // len(window)
         del contexts, constant, guide, denoiser
         with stage("decoding", "vae", kept=[latents]):
             (pipeline.vae.decode(latents[: plan.decode_frames]).sample / 2 + 0.5).clamp(0, 1).float()

@@ -3,10 +3,9 @@
 import gc
 import sys
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from musepose import launch
 from musepose.cases import Job, Plan
-from musepose.errors import UserError
+from musepose.errors import UserError, is_out_of_memory
 from musepose.settings import Settings
 from musepose.video import VideoWriter, even_size, read_frames, read_image
 
@@ -44,7 +43,8 @@ def waiting_jobs(plan: Plan) -> list[Job]:
 def run_plan(
     plan: Plan,
     load_pipeline: Callable[[Plan], Any],
-    skip: Container[Path] = (),  # results that are another process's to make
+    mine: Sequence[Job] | None = None,  # default: all that are not finished
+    others: Sequence[Job] = (),  # that other processes do
     processes: Any = None,  # musepose.processes.Processes that work on every job together
 ) -> int:
     """Render what is not finished yet; the pipeline is loaded only for that. → exit status, 1 where a job failed.
@@ -56,15 +56,15 @@ def run_plan(
     summary = Summary()
     pipeline = None
     first, writes = launch.rank() == 0, processes is None or processes.rank == 0
-    waiting = waiting_jobs(plan)
+    mine = waiting_jobs(plan) if mine is None else mine
     for number, job in enumerate(plan.jobs, 1):
         counter = f"[{number}/{len(plan.jobs)}]"
-        if job not in waiting:
+        if job in others:
+            continue
+        if job not in mine:
             if first:
                 print(f"{counter} {job.title}: finished before, skipped ({job.result})", flush=True)
                 summary.skipped.append(job)
-            continue
-        if job.result in skip:
             continue
         if pipeline is None:
             pipeline = load_pipeline(plan)
@@ -189,7 +189,7 @@ def explain(error: Exception) -> str:
     text = " ".join(str(error).split()) or "no reason given"
     if isinstance(error, UserError):
         return text
-    if isinstance(error, MemoryError) or "out of memory" in text.lower():
+    if is_out_of_memory(error):
         return f"out of memory ({text}): lower -W and -H, or -S, or take --vram low"
     return f"{type(error).__name__}: {text}"
 

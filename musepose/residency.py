@@ -3,21 +3,32 @@
 import gc
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
 from torch import nn
 
-from musepose.memory import HIGH, MemoryPlan, is_out_of_memory, smaller
+from musepose.errors import is_out_of_memory
+from musepose.memory import HIGH, MemoryPlan, smaller
 
 Result = TypeVar("Result")
 
 
 class Residency:
-    """Models by name, the device they compute on, and the memory plan that is followed."""
+    """Models by name, the device they compute on, and the memory plan that is followed.
 
-    def __init__(self, models: Mapping[str, nn.Module], device: torch.device | None = None, plan: MemoryPlan = HIGH):
-        self.plan = plan
+    `offloads`: whether models may be sent away for want of memory. Not while they are being trained.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, nn.Module],
+        device: torch.device | None = None,
+        plan: MemoryPlan = HIGH,
+        offloads: bool = True,
+    ):
+        self.plan, self.offloads = plan, offloads
         self.models = models
         self._device = device  # None: wherever the models are
         self._in_use: tuple[str, ...] = ()
@@ -29,9 +40,11 @@ class Residency:
     def use(self, *names: str) -> None:
         """Bring these models to the computing device; where the plan offloads, the others go to the CPU first."""
         self._in_use = names
-        if self._device is None and not self.plan.offload:
-            return
-        device = self.device
+        if self._device is None:
+            if not self.plan.offload:
+                return
+            self._device = self.device  # from now on models may be elsewhere
+        device = self._device
         if self.plan.offload:
             for name, model in self.models.items():
                 if name not in names:
@@ -45,8 +58,11 @@ class Residency:
 
         Raises what `run` raises, out-of-memory errors only below the smallest plan.
         """
+        again = False
         while True:
             try:
+                if again:
+                    self.use(*self._in_use)
                 return run()
             except (RuntimeError, MemoryError) as error:
                 plan = smaller(self.plan, self.device)
@@ -54,8 +70,8 @@ class Residency:
                     raise
             # Outside of the handler, whose error holds on to everything that was being computed.
             print(f"out of memory: going on with less at a time: {plan}", file=sys.stderr, flush=True)
-            self.plan, self._device = plan, self.device  # from now on models may be elsewhere
+            self.plan = plan if self.offloads else replace(plan, offload=False)
+            again = True
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self.use(*self._in_use)

@@ -24,19 +24,16 @@ def run_shared(plan: Plan, load_pipeline: Callable[[Plan], Any]) -> int:
 
     device = choose_device(device_name(plan.settings.device))
     processes = Processes.start(device)
-    try:
-        plan, waiting = processes.agree((plan, waiting_jobs(plan)))
-        plan = replace(plan, settings=replace(plan.settings, device=str(device)))
-        split = plan.settings.split or ("cases" if len(waiting) >= processes.count else "frames")
-        if split == "cases":
-            mine = share_out(waiting, processes.count)[processes.rank]
-            others = {job.result for job in waiting} - {job.result for job in mine}
-            status = run_plan(plan, load_pipeline, skip=others)
-        else:
-            status = run_plan(plan, load_pipeline, processes=processes)
-        failed = processes.sum(torch.tensor(status, device=device))
-    finally:
-        processes.finish()
+    plan, waiting = processes.agree((plan, waiting_jobs(plan)))
+    plan = replace(plan, settings=replace(plan.settings, device=str(device)))
+    split = plan.settings.split or ("cases" if len(waiting) >= processes.count else "frames")
+    if split == "cases":
+        mine = share_out(waiting, processes.count)[processes.rank]
+        status = run_plan(plan, load_pipeline, mine, others=[job for job in waiting if job not in mine])
+    else:
+        status = run_plan(plan, load_pipeline, waiting, processes=processes)
+    failed = processes.sum(torch.tensor(status, device=device))
+    processes.finish()  # not after an error: it would wait for the others, who wait for this one
     return 1 if failed else 0
 
 

@@ -1,6 +1,7 @@
 """test_stage_2.py as a whole program, on tiny models in the published layout."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -184,3 +185,28 @@ def test_compile_reaches_the_unet(tiny, monkeypatch):
     monkeypatch.setattr(UNet, "compile_layers", lambda unet: called.append(unet.config.motion_module is not None))
     assert test_stage_2.main(["--config", str(tiny.write_config()), "--output", "out", *SMALL, "--compile"]) == 0
     assert called == [torch.device("cpu"), True]
+
+
+@pytest.mark.parametrize("flags", [["-S", "129", "-O", "1"], ["-S", "30", "-O", "1"]])
+def test_more_frames_than_the_motion_modules_know(tiny, flags):
+    """The first by the settings, the second by the inference config, before a model is loaded or rehearsed."""
+    text = (ROOT / "configs" / "inference_v2.yaml").read_text()
+    Path("inference.yaml").write_text(re.sub(r"(temporal_position_encoding_max_len: *)\d+", r"\g<1>24", text))
+    config = str(tiny.write_config(inference_config="inference.yaml"))
+    with pytest.raises(UserError, match="at most 128|know 24 positions: change -W, -H, -S"):
+        test_stage_2.main(["--config", config, *SMALL, *flags])
+
+
+def test_models_that_fit_only_one_by_one(tiny, monkeypatch, capsys):
+    load, plans = Pose2VideoPipeline.from_published, []
+
+    def scarce(paths, device, dtype, memory):
+        plans.append(memory.name)
+        if memory.name != "low":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+        return load(paths, device, dtype, memory)
+
+    monkeypatch.setattr(Pose2VideoPipeline, "from_published", scarce)
+    assert test_stage_2.main(["--config", str(tiny.write_config()), "--output", "out", *SMALL]) == 0
+    assert plans == ["high", "low"]
+    assert "do not fit into the memory of cpu: trying with --vram low" in capsys.readouterr().err

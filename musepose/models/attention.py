@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from musepose.models.chunks import add, feed_forward, spans
 
 TRANSFORMER_NORM_EPS = 1e-6  # of the GroupNorm in front of a transformer; the resnets have 1e-5
+MOST_SEQUENCES = 65535  # that some of CUDA's attention kernels take at a time
 CPU_PLAIN_KEYS = 1024  # up to so many keys plain attention is faster than fused, for bfloat16 on a CPU
 
 
@@ -210,6 +211,8 @@ class TemporalTransformer(nn.Module):
         normed = self.norm(x)
         pixels = x.shape[-2] * x.shape[-1]
         step = pixels if tokens is None else max(1, min(pixels, tokens // len(x)))
+        if not torch.is_grad_enabled():
+            step = min(step, max(1, MOST_SEQUENCES // (len(x) // frames)))
         if step == pixels:
             return add(x, self._attend(normed.flatten(2), frames).view_as(x))
         flat, normed = x.flatten(2), normed.flatten(2)

@@ -72,12 +72,10 @@ def add(x: Tensor, y: Tensor) -> Tensor:
     return x + y if torch.is_grad_enabled() else x.add_(y)
 
 
-def feed_forward(layer: FeedForward, x: Tensor, tokens: int | None = None) -> Tensor:
-    """diffusers' GEGLU feed-forward (Shazeer 2020), (b, n, c) → the same, at most `tokens` positions at a time."""
+def feed_forward(layer: FeedForward, x: Tensor) -> Tensor:
+    """diffusers' GEGLU feed-forward (Shazeer 2020), (b, n, c) → the same."""
     if torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiler fuses it, and pieces fix its lengths
         return layer(x)
-    if x.device.type == "cpu":
-        tokens = CPU_FEED_FORWARD
     project, _, out = layer.net
     flat = x.flatten(0, -2)
 
@@ -85,7 +83,8 @@ def feed_forward(layer: FeedForward, x: Tensor, tokens: int | None = None) -> Te
         hidden, gate = project.proj(flat[rows]).chunk(2, dim=-1)
         return out(F.gelu(gate).mul_(hidden))
 
-    return in_pieces(piece, len(flat), tokens or len(flat)).view_as(x)
+    step = CPU_FEED_FORWARD if x.device.type == "cpu" else len(flat)
+    return in_pieces(piece, len(flat), step).view_as(x)
 
 
 class Resnet(ResnetBlock2D):

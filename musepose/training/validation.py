@@ -1,5 +1,6 @@
 """Sample videos of fixed cases during training, through the very pipeline that users sample with."""
 
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ def sample_videos(model: Animator, encoder: Encoder, config: TrainConfig, folder
         pose_guider=model.pose_guider,
         scheduler=DDIMScheduler(**config.noise_scheduler_kwargs),
     )
+    pipeline.residency.offloads = False  # the training goes on where the models are
     written = []
     model.eval()
     with torch.no_grad():
@@ -43,7 +45,8 @@ def sample_videos(model: Animator, encoder: Encoder, config: TrainConfig, folder
                     context_frames=min(frames, data.n_sample_frames),
                     context_overlap=0,
                 )
-                with VideoWriter(path, data.train_width, data.train_height, info.rate) as writer:
+                size = (data.train_width, data.train_height)
+                with closing(pictures), VideoWriter(path, *size, info.rate) as writer:
                     for frame in pictures:
                         writer.write(frame)
                 written.append(path)
