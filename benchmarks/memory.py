@@ -44,7 +44,7 @@ forward = UNet.forward
 def predict(self, sample, *rest, **options):
     return sample * 0.5 if self.config.has_output else forward(self, sample, *rest, **options)
 UNet.forward = predict
-AutoencoderKL.decode = lambda self, z: DecoderOutput(sample=F.interpolate(z[:, :3], scale_factor=8))
+AutoencoderKL.decode = lambda self, z: DecoderOutput(sample=F.interpolate(z[:, :3] * 0 + 0.5, scale_factor=8))
 import test_stage_2
 sys.exit(test_stage_2.main(sys.argv[1:]))
 """

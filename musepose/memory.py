@@ -23,10 +23,10 @@ class MemoryPlan:
     keep_pose_features: int  # bytes: pose features up to this stay from step to step, instead of being computed anew
 
     def for_device(self, device: torch.device) -> "MemoryPlan":
-        """Itself, but on a CPU, where nothing can wait elsewhere."""
+        """Itself, but on a CPU, where nothing can wait elsewhere, and memory must not grow with the video."""
         if device.type != "cpu":
             return self
-        return replace(self, offload=False, chunks=replace(self.chunks, offload_skips=False))
+        return replace(self, offload=False, keep_pose_features=0, chunks=replace(self.chunks, offload_skips=False))
 
     def __str__(self) -> str:
         parts = ["guidance rows together" if self.joint else "guidance rows in turns"]
