@@ -39,12 +39,14 @@ import sys, torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DecoderOutput
+from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
 forward = UNet.forward
 def predict(self, sample, *rest, **options):
     return sample * 0.5 if self.config.has_output else forward(self, sample, *rest, **options)
 UNet.forward = predict
 AutoencoderKL.decode = lambda self, z: DecoderOutput(sample=F.interpolate(z[:, :3] * 0 + 0.5, scale_factor=8))
+PoseGuider.forward = lambda self, x: x.new_zeros(len(x), 32, x.shape[2] // 8, x.shape[3] // 8)
 import test_stage_2
 sys.exit(test_stage_2.main(sys.argv[1:]))
 """

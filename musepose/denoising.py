@@ -6,11 +6,14 @@ import torch
 from torch import Tensor
 
 from musepose.models.attention import BlockContext
+from musepose.models.chunks import in_pieces
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
 from musepose.pose_frames import PoseFrames
 from musepose.processes import Processes
 from musepose.residency import Residency
+
+GUIDED_TOGETHER = 8  # frames whose pose features are computed at once, at the pictures' full size
 
 
 class PoseGuide:
@@ -28,9 +31,13 @@ class PoseGuide:
             self.kept.clear()  # of a larger plan, which took too much
         if window in self.kept:
             return self.kept[window]
-        # Bytes cross over, numbers are made of them there.
-        pictures = self._poses.read(window).to(self._guider.device)
-        features = self._guider((pictures.float() / 255).to(self._guider.dtype))
+        pictures = self._poses.read(window)
+
+        def piece(frames: slice) -> Tensor:
+            # Bytes cross over, numbers are made of them there.
+            return self._guider((pictures[frames].to(self._guider.device).float() / 255).to(self._guider.dtype))
+
+        features = in_pieces(piece, len(window), GUIDED_TOGETHER)
         if self._frames * features[0].nbytes <= room:
             self.kept[window] = features
         return features

@@ -127,7 +127,7 @@ def test_auto_goes_by_what_is_free(monkeypatch):
 
 
 def test_a_number_too_small_for_any_plan():
-    with pytest.raises(UserError, match=r"--vram 3: 512 x 512, 48 frames together takes about 4.2 GB: allow so much"):
+    with pytest.raises(UserError, match=r"--vram 3: 512 x 512, 48 frames together takes about 4.0 GB: allow so much"):
         choose_plan(full_size(), Work(512, 512, **LENGTH_48), 3.0, GPU)
 
 
