@@ -28,7 +28,9 @@ def random_model(model: nn.Module, dtype: torch.dtype, device: str = "cpu") -> n
     generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if tensor.ndim > 1:
+            if not tensor.is_floating_point():
+                tensor.copy_(torch.arange(tensor.numel()).view_as(tensor))  # CLIP's positions
+            elif tensor.ndim > 1:
                 tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
             else:
                 tensor.fill_(1.0 if name.endswith("weight") else 0.0)

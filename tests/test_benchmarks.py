@@ -1,0 +1,40 @@
+"""The benchmarks' frame: every case is there, times are taken in turns, tables are Markdown."""
+
+import pytest
+
+from benchmarks.measure import Table, medians, peak_memory
+from benchmarks.run import CASES, load_case, main
+from musepose.errors import UserError
+
+
+def test_every_case_is_there_and_says_what_it_measures(capsys):
+    assert main(["--list"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in listed] == list(CASES)
+    assert all(len(load_case(name).__doc__) > 20 for name in CASES)
+
+
+def test_unknown_case():
+    with pytest.raises(UserError, match="there is no case nothing: choose from start_up"):
+        main(["nothing"])
+
+
+def test_ways_take_turns_and_warm_up_does_not_count():
+    calls = []
+    times = medians({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=2)
+    assert calls == ["a", "b"] * 3
+    assert times.keys() == {"a", "b"} and all(seconds >= 0 for seconds in times.values())
+
+
+def test_tables():
+    table = Table("Speed", ("way", "seconds"), [("fast", 0.12345), ("slow", 12345.6)], ["Noisy."])
+    assert str(table).splitlines() == [
+        "### Speed", "", "| way | seconds |", "| --- | ---: |", "| fast | 0.123 |", "| slow | 12,346 |", "", "Noisy."
+    ]  # fmt: skip
+
+
+def test_peak_of_a_process():
+    small, large = (peak_memory(["-c", f"x = bytearray({size} * 2**20)"])[0] for size in (1, 200))
+    assert large - small == pytest.approx(199, rel=0.1)
+    with pytest.raises(RuntimeError, match="ended with 3"):
+        peak_memory(["-c", "raise SystemExit(3)"])
