@@ -2,6 +2,7 @@
 
 import math
 import sys
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -43,6 +44,16 @@ def denoising_unet(dtype: torch.dtype, device: str = "cpu") -> UNet:
     return random_model(model, dtype, device)
 
 
+def naive_unet(unet: UNet) -> Any:
+    """The tests' second, deliberately naive implementation, with the same parameters."""
+    from naive_unet import NaiveUNet
+
+    config = unet.config
+    sizes = (list(config.block_out_channels), config.layers_per_block, config.norm_num_groups)
+    heads = (config.attention_head_dim, config.motion_module["heads"])
+    return NaiveUNet(unet.state_dict(), *sizes, heads=heads[0], motion_heads=heads[1])
+
+
 def vae(dtype: torch.dtype, device: str = "cpu") -> AutoencoderKL:
     with torch.device("meta"):
         model = AutoencoderKL(**VAE)
@@ -66,5 +77,5 @@ def step_inputs(
         features.append(torch.randn(1, math.ceil(size / 2**level) ** 2, width, **like))
     token = torch.randn(1, 1, unet.config.cross_attention_dim, **like)
     context = unet.prepare(torch.cat([torch.zeros_like(token), token]), features)
-    sample = torch.randn(frames, 4, size, size, **like)
+    sample = torch.randn(frames, unet.config.in_channels, size, size, **like)
     return sample, context, torch.randn(frames, widths[0], size, size, **like), token, features

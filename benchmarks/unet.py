@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from benchmarks.measure import Table, medians
-from benchmarks.models import denoising_unet, step_inputs
+from benchmarks.models import denoising_unet, naive_unet, step_inputs
 from musepose.memory import PLANS, MemoryPlan
 from musepose.models.attention import BlockContext
 from musepose.models.unet import UNet
@@ -35,10 +35,8 @@ def _table(side: int, repeats: int, plans: Sequence[MemoryPlan]) -> Table:
 
 @torch.no_grad()
 def _times(unet: UNet, side: int, repeats: int, plans: Sequence[MemoryPlan]) -> dict[str, float]:
-    from naive_unet import NaiveUNet
-
     sample, context, pose, token, features = step_inputs(unet, side, FRAMES)
-    naive = NaiveUNet(unet.state_dict(), list(unet.config.block_out_channels), unet.config.layers_per_block, 32)
+    naive = naive_unet(unet)
     bank = {name: feature[0] for name, feature in zip(unet.spatial_blocks(), features, strict=True)}
 
     def run_naive() -> None:

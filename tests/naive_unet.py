@@ -14,17 +14,27 @@ from torch import Tensor
 HEADS = 8
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attention(query: Tensor, key: Tensor, value: Tensor, heads: int = HEADS) -> Tensor:
     """(n, c), (m, c), (m, c) → (n, c): one head after the other."""
     outputs = []
-    for q, k, v in zip(query.chunk(HEADS, -1), key.chunk(HEADS, -1), value.chunk(HEADS, -1), strict=True):
+    for q, k, v in zip(query.chunk(heads, -1), key.chunk(heads, -1), value.chunk(heads, -1), strict=True):
         outputs.append(torch.softmax(q @ k.T / math.sqrt(q.shape[-1]), dim=-1) @ v)
     return torch.cat(outputs, -1)
 
 
 class NaiveUNet:
-    def __init__(self, state: dict[str, Tensor], widths: list[int], layers: int, groups: int, norm_eps: float = 1e-5):
-        self.state, self.widths, self.layers, self.groups, self.norm_eps = state, widths, layers, groups, norm_eps
+    def __init__(
+        self,
+        state: dict[str, Tensor],
+        widths: list[int],
+        layers: int,
+        groups: int,
+        norm_eps: float = 1e-5,
+        heads: int = HEADS,  # of the spatial attentions
+        motion_heads: int = HEADS,  # of the temporal ones
+    ):
+        self.state, self.widths, self.layers, self.groups = state, widths, layers, groups
+        self.norm_eps, self.heads, self.motion_heads = norm_eps, heads, motion_heads
 
     def has(self, name: str) -> bool:
         return any(key.startswith(name + ".") for key in self.state)
@@ -46,9 +56,9 @@ class NaiveUNet:
         hidden, gate = self.linear(x, f"{name}.net.0.proj").chunk(2, -1)
         return self.linear(hidden * F.gelu(gate), f"{name}.net.2")
 
-    def attend(self, x: Tensor, context: Tensor, name: str) -> Tensor:
+    def attend(self, x: Tensor, context: Tensor, name: str, heads: int = HEADS) -> Tensor:
         query, key, value = (self.linear(s, f"{name}.to_{k}") for s, k in ((x, "q"), (context, "k"), (context, "v")))
-        return self.linear(attention(query, key, value), f"{name}.to_out.0")
+        return self.linear(attention(query, key, value, heads), f"{name}.to_out.0")
 
     def resnet(self, x: Tensor, temb: Tensor, name: str) -> Tensor:  # c h w
         hidden = self.conv(F.silu(self.group_norm(x, f"{name}.norm1", self.norm_eps)), f"{name}.conv1")
@@ -61,8 +71,8 @@ class NaiveUNet:
         block = f"{name}.transformer_blocks.0"
         normed = self.layer_norm(hidden, f"{block}.norm1")
         seen = normed if reference is None else torch.cat([normed, reference[block]])
-        hidden = hidden + self.attend(normed, seen, f"{block}.attn1")
-        hidden = hidden + self.attend(self.layer_norm(hidden, f"{block}.norm2"), token, f"{block}.attn2")
+        hidden = hidden + self.attend(normed, seen, f"{block}.attn1", self.heads)
+        hidden = hidden + self.attend(self.layer_norm(hidden, f"{block}.norm2"), token, f"{block}.attn2", self.heads)
         hidden = hidden + self.feed_forward(self.layer_norm(hidden, f"{block}.norm3"), f"{block}.ff")
         return x + self.conv(hidden.T.reshape(x.shape), f"{name}.proj_out")
 
@@ -77,7 +87,7 @@ class NaiveUNet:
             for k in range(2):
                 attention_name = f"{block}.attention_blocks.{k}"
                 normed = self.layer_norm(x, f"{block}.norms.{k}") + self.positions(len(x), x.shape[-1]).to(x)
-                x = x + self.attend(normed, normed, attention_name)
+                x = x + self.attend(normed, normed, attention_name, self.motion_heads)
             pixels.append(x + self.feed_forward(self.layer_norm(x, f"{block}.ff_norm"), f"{block}.ff"))
         out = self.linear(torch.stack(pixels), f"{name}.proj_out")
         return [x + out[:, i].T.reshape(shape) for i, x in enumerate(frames)]

@@ -217,6 +217,19 @@ class Traveller(nn.Module):
         return self
 
 
+def plans_tried(residency: Residency) -> list[str]:
+    """The plans under which something is tried that fails once for want of memory."""
+    attempts = []
+
+    def scarce():
+        attempts.append(residency.plan.name)
+        if len(attempts) == 1:
+            raise torch.OutOfMemoryError("out of memory")
+
+    residency.within_memory(scarce)
+    return attempts
+
+
 def places(models) -> dict[str, str]:
     return {name: model.device.type for name, model in models.items()}
 
@@ -261,15 +274,7 @@ def test_trained_models_are_not_sent_away():
     residency = Residency(models, GPU, BY_NAME["medium"], offloads=False)
     residency.use("vae")
     residency.use("unet")
-    attempts = []
-
-    def scarce():
-        attempts.append(residency.plan.name)
-        if len(attempts) == 1:
-            raise torch.OutOfMemoryError("out of memory")
-
-    residency.within_memory(scarce)
-    assert attempts == ["medium", "low"]
+    assert plans_tried(residency) == ["medium", "low"]
     assert places(models) == {"vae": "cuda", "unet": "cuda"}
 
 
@@ -312,13 +317,5 @@ def test_after_an_error_models_come_back_to_where_they_were():
         model.weight = nn.Parameter(torch.empty(1, device="meta"))
     residency = Residency(models, None, BY_NAME["medium"])
     residency.use("unet")
-    attempts = []
-
-    def scarce():
-        attempts.append(residency.plan.name)
-        if len(attempts) == 1:
-            raise torch.OutOfMemoryError("out of memory")
-
-    residency.within_memory(scarce)
-    assert attempts == ["medium", "low"]
+    assert plans_tried(residency) == ["medium", "low"]
     assert places(models) == {"vae": "cpu", "unet": "meta"}
