@@ -30,9 +30,9 @@ def compiled() -> Table:
 
 @torch.no_grad()
 def _measure() -> None:
-    from benchmarks.models import denoising_unet, step_inputs
+    from benchmarks.models import full_size, step_inputs
 
-    plain, other = denoising_unet(torch.bfloat16), denoising_unet(torch.bfloat16)
+    plain, other = (full_size("denoising_unet", torch.bfloat16) for _ in range(2))
     other.compile_layers()
     sample, context, pose, *_ = step_inputs(plain, SIDE, FRAMES)
     arguments = (sample.repeat(2, 1, 1, 1), 500.0, context, pose, FRAMES)

@@ -3,7 +3,7 @@
 import torch
 
 from benchmarks.measure import Table, medians
-from benchmarks.models import vae
+from benchmarks.models import full_size
 
 FRAMES, SIDE = 4, 256
 
@@ -13,7 +13,7 @@ def decoding() -> Table:
     """4 frames of 256 x 256, float32 and bfloat16: one at a time, two, all together."""
     rows = []
     for name, dtype in {"float32": torch.float32, "bfloat16": torch.bfloat16}.items():
-        model = vae(dtype)
+        model = full_size("vae", dtype)
         latents = torch.randn(FRAMES, 4, SIDE // 8, SIDE // 8, dtype=dtype)
         ways = {
             f"{name}, {size} together": lambda size=size, model=model, latents=latents: [

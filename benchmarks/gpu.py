@@ -5,16 +5,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler
 from PIL import Image
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from benchmarks.loading import CLIP
 from benchmarks.measure import Table, medians
-from benchmarks.models import denoising_unet, random_model, vae
+from benchmarks.models import full_size_pipeline
 from musepose.memory import BY_NAME, GIB, MemoryPlan
-from musepose.models.pose_guider import PoseGuider
-from musepose.models.unet import UNet
 from musepose.pipeline import Pose2VideoPipeline
 from musepose.rehearsal import Work, peak_bytes
 from musepose.residency import Residency
@@ -35,7 +30,7 @@ def gpu_video() -> Table:
         floor = TFLOP[side] * STEPS / rate
         rows.append((f"{side}: floor at {rate:.0f} TFLOP/s", floor, 1.0, "", ""))
         for compiled in (False, True):
-            pipeline = full_size("cuda")
+            pipeline = full_size_pipeline(torch.float16, "cuda")
             if compiled:
                 pipeline.denoising_unet.compile_layers()
             for plan in (BY_NAME["high"], BY_NAME["low"]):
@@ -53,7 +48,8 @@ def measure(pipeline: Pose2VideoPipeline, plan: MemoryPlan, side: int, floor: fl
     run = video(pipeline, side, FRAMES, STEPS)
     seconds = medians({"": run}, 2, synchronize=torch.cuda.synchronize)[""]
     allocated = torch.cuda.max_memory_allocated() / GIB
-    rehearsed = max(peak_bytes(full_size("meta"), plan, Work(side, side, FRAMES, FRAMES, True)).values()) / GIB
+    work = Work(side, side, FRAMES, FRAMES, guided=True)
+    rehearsed = max(peak_bytes(full_size_pipeline(torch.float16, "meta"), plan, work).values()) / GIB
     name = f"{side}: {plan.name}{', compiled' if compiled else ''}"
     return name, seconds, floor / seconds, allocated, rehearsed
 
@@ -69,25 +65,6 @@ def video(pipeline: Pose2VideoPipeline, side: int, frames: int, steps: int) -> C
             pass
 
     return run
-
-
-def full_size(device: str) -> Pose2VideoPipeline:
-    """The published sizes in float16, random; on the meta device without numbers."""
-    half = torch.float16
-    with torch.device("meta"):
-        models = {
-            "image_encoder": CLIPVisionModelWithProjection(CLIPVisionConfig(**CLIP)),
-            "reference_unet": UNet(has_output=False),
-            "pose_guider": PoseGuider(),
-        }
-    if device == "meta":
-        models = {name: torch.nn.Module.to(model, "meta", half).eval() for name, model in models.items()}
-        with torch.device("meta"):
-            models |= {"denoising_unet": denoising_unet(half, "meta"), "vae": vae(half, "meta")}
-    else:
-        models = {name: random_model(model, half, device) for name, model in models.items()}
-        models |= {"denoising_unet": denoising_unet(half, device), "vae": vae(half, device)}
-    return Pose2VideoPipeline(**models, scheduler=DDIMScheduler())
 
 
 def matrix_rate() -> float:

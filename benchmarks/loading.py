@@ -5,18 +5,12 @@ import tempfile
 from pathlib import Path
 
 import torch
-from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from benchmarks.measure import ROOT, Table, medians, peak_memory
-from benchmarks.models import MOTION, VAE, random_model, vae
-from musepose.models.pose_guider import PoseGuider
-from musepose.models.unet import UNet
+from benchmarks.models import BUILD, CLIP, VAE, full_size
 from musepose.models.weights import WeightPaths
 
 UNET_CONFIG = {"cross_attention_dim": 768, "block_out_channels": [320, 640, 1280, 1280]}
-CLIP = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
-CLIP |= {"patch_size": 14, "image_size": 224, "projection_dim": 768}
 LOAD = (
     "import sys, torch; from pathlib import Path; from musepose.models.weights import WeightPaths, load_models; "
     "load_models(WeightPaths.published(Path(sys.argv[1])), 'cpu', torch.float16)"
@@ -46,7 +40,7 @@ def loading() -> Table:
     return Table("Loading, full size, float16", ("what", "seconds"), rows, remarks)
 
 
-def write_full_size(folder: Path) -> WeightPaths:
+def write_full_size(folder: Path) -> None:
     """Random weights under the published names."""
     paths = WeightPaths.published(folder, inference_config=ROOT / "configs" / "inference_v2.yaml")
     for path in (paths.base_model / "unet", paths.vae, paths.image_encoder, paths.denoising_unet.parent):
@@ -54,19 +48,11 @@ def write_full_size(folder: Path) -> WeightPaths:
     (paths.base_model / "unet" / "config.json").write_text(json.dumps(UNET_CONFIG))
     (paths.vae / "config.json").write_text(json.dumps(VAE))
     (paths.image_encoder / "config.json").write_text(json.dumps(CLIP))
-    half = torch.float16
-    torch.save(vae(half).state_dict(), paths.vae / "diffusion_pytorch_model.bin")
-    clip = _random(lambda: CLIPVisionModelWithProjection(CLIPVisionConfig(**CLIP)))
-    torch.save(clip, paths.image_encoder / "pytorch_model.bin")
-    torch.save(_random(PoseGuider), paths.pose_guider)
-    torch.save(_random(lambda: UNet(has_output=False)), paths.reference_unet)
-    denoising = _random(lambda: UNet(motion_module=MOTION))
+    state = {name: full_size(name, torch.float16).state_dict() for name in BUILD}
+    torch.save(state["vae"], paths.vae / "diffusion_pytorch_model.bin")
+    torch.save(state["image_encoder"], paths.image_encoder / "pytorch_model.bin")
+    torch.save(state["pose_guider"], paths.pose_guider)
+    torch.save(state["reference_unet"], paths.reference_unet)
+    denoising = state["denoising_unet"]
     torch.save({k: v for k, v in denoising.items() if "motion_modules" not in k}, paths.denoising_unet)
     torch.save({k: v for k, v in denoising.items() if "motion_modules" in k}, paths.motion_module)
-    return paths
-
-
-def _random(build) -> dict[str, torch.Tensor]:
-    with torch.device("meta"):
-        model: nn.Module = build()
-    return random_model(model, torch.float16).state_dict()

@@ -1,28 +1,28 @@
 """Memory: what each plan takes on a GPU by rehearsal, and the host's memory against the length of a video."""
 
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from benchmarks.measure import ROOT, Table, peak_memory
+from benchmarks.measure import Table, peak_memory
+from benchmarks.models import full_size_pipeline
+from musepose.cases import WEIGHT_KEYS
 from musepose.memory import GIB, PLANS
 from musepose.rehearsal import Work, peak_bytes
 
 
 def plans() -> Table:
     """What every memory plan takes in float16, 48 frames, 512 and 768 pixels, and what the rehearsal itself takes."""
-    sys.path.append(str(ROOT / "tests"))
-    from test_memory import full_size
-
+    pipeline = full_size_pipeline(torch.float16, "meta")
     rows = []
     for side in (512, 768):
         for plan in PLANS:
             start = time.perf_counter()
-            stages = peak_bytes(full_size(), plan, Work(side, side, 48, 48, guided=True))
+            stages = peak_bytes(pipeline, plan, Work(side, side, 48, 48, guided=True))
             seconds = time.perf_counter() - start
             rows.append((f"{side} x {side}, {plan.name}", *(stages[name] / GIB for name in STAGES), seconds))
     columns = ("plan", *(f"{name}, GiB" for name in STAGES), "rehearsed in, s")
@@ -54,17 +54,14 @@ sys.exit(test_stage_2.main(sys.argv[1:]))
 
 def stage_2_memory() -> Table:
     """Resident peak of test_stage_2.py at 512 x 512, float32: tiny models; and without networks, up to 3,000 frames."""
-    sys.path.append(str(ROOT / "tests"))
     from media import write_picture
     from tiny_weights import write_published_layout
 
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = vars(write_published_layout(folder / "weights"))
-        keys = {"base_model": "pretrained_base_model_path", "vae": "pretrained_vae_path"}
-        keys |= {"image_encoder": "image_encoder_path", "inference_config": "inference_config"}
-        config = {keys.get(field, f"{field}_path"): str(path) for field, path in paths.items()}
+        paths = write_published_layout(folder / "weights")
+        config: dict = {key: str(getattr(paths, field)) for key, (field, _) in WEIGHT_KEYS.items()}
         write_picture(folder / "ref.png", "rgb")
         for program, frames in (("whole", 48), ("without networks", 300), ("without networks", 3000)):
             _write_video(folder / f"{frames}.mp4", frames)

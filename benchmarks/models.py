@@ -5,22 +5,49 @@ import sys
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, DDIMScheduler
 from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from benchmarks.measure import ROOT
 from musepose.models.attention import BlockContext
+from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
+from musepose.pipeline import Pose2VideoPipeline
 
-sys.path.append(str(ROOT / "tests"))  # where the naive implementation lives
+if str(ROOT / "tests") not in sys.path:
+    sys.path.append(str(ROOT / "tests"))  # where the naive implementation and the tiny models live
 
 MOTION = {"heads": 8, "max_frames": 128, "blocks": 1, "attentions": 2}
+CLIP = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+CLIP |= {"patch_size": 14, "image_size": 224, "projection_dim": 768}
 VAE = {
     "block_out_channels": [128, 256, 512, 512],
     "down_block_types": ["DownEncoderBlock2D"] * 4,
     "up_block_types": ["UpDecoderBlock2D"] * 4,
     "layers_per_block": 2,
 }
+BUILD = {
+    "vae": lambda: AutoencoderKL(**VAE),
+    "image_encoder": lambda: CLIPVisionModelWithProjection(CLIPVisionConfig(**CLIP)),
+    "reference_unet": lambda: UNet(has_output=False),
+    "denoising_unet": lambda: UNet(motion_module=MOTION),
+    "pose_guider": PoseGuider,
+}
+
+
+def full_size(name: str, dtype: torch.dtype, device: str = "cpu") -> nn.Module:
+    """One of the models of `BUILD`; on the meta device it stays without numbers."""
+    with torch.device("meta"):
+        model = BUILD[name]()
+    if device != "meta":
+        return random_model(model, dtype, device)
+    return nn.Module.to(model, "meta", dtype).eval().requires_grad_(False)
+
+
+def full_size_pipeline(dtype: torch.dtype, device: str = "cpu") -> Pose2VideoPipeline:
+    """All of them."""
+    return Pose2VideoPipeline(**{name: full_size(name, dtype, device) for name in BUILD}, scheduler=DDIMScheduler())
 
 
 def random_model(model: nn.Module, dtype: torch.dtype, device: str = "cpu") -> nn.Module:
@@ -38,12 +65,6 @@ def random_model(model: nn.Module, dtype: torch.dtype, device: str = "cpu") -> n
     return nn.Module.to(model, dtype=dtype).eval().requires_grad_(False)
 
 
-def denoising_unet(dtype: torch.dtype, device: str = "cpu") -> UNet:
-    with torch.device("meta"):
-        model = UNet(motion_module=MOTION)
-    return random_model(model, dtype, device)
-
-
 def naive_unet(unet: UNet) -> Any:
     """The tests' second, deliberately naive implementation, with the same parameters."""
     from naive_unet import NaiveUNet
@@ -52,12 +73,6 @@ def naive_unet(unet: UNet) -> Any:
     sizes = (list(config.block_out_channels), config.layers_per_block, config.norm_num_groups)
     heads = (config.attention_head_dim, config.motion_module["heads"])
     return NaiveUNet(unet.state_dict(), *sizes, heads=heads[0], motion_heads=heads[1])
-
-
-def vae(dtype: torch.dtype, device: str = "cpu") -> AutoencoderKL:
-    with torch.device("meta"):
-        model = AutoencoderKL(**VAE)
-    return random_model(model, dtype, device)
 
 
 @torch.no_grad()

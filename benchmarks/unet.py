@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from benchmarks.measure import Table, medians
-from benchmarks.models import denoising_unet, naive_unet, step_inputs
+from benchmarks.models import full_size, naive_unet, step_inputs
 from musepose.memory import PLANS, MemoryPlan
 from musepose.models.attention import BlockContext
 from musepose.models.unet import UNet
@@ -27,7 +27,7 @@ def unet_512() -> Table:
 def _table(side: int, repeats: int, plans: Sequence[MemoryPlan]) -> Table:
     rows = []
     for name, dtype in DTYPES.items():
-        times = _times(denoising_unet(dtype), side, repeats, plans)
+        times = _times(full_size("denoising_unet", dtype), side, repeats, plans)
         rows += [(f"{name}, {way}", seconds, times["naive"] / seconds) for way, seconds in times.items()]
     title = f"A guided UNet step on a CPU, full size, {FRAMES} frames of {side} x {side}"
     return Table(title, ("way", "seconds", "naive / this"), rows, [f"{torch.get_num_threads()} threads."])

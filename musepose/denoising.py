@@ -117,7 +117,7 @@ class Denoiser:
             average.add(first, self._processes.sum(total), added)
             following = self._units[start + count :]
             done = following[0][0].start if following else last
-            if done > first or not following:
+            if done > first:
                 yield average.take(done)
 
     def _predict(self, latents: Tensor, window: range, timestep: float, rows: list[int]) -> Tensor:

@@ -7,11 +7,11 @@ PIECE = 2**20  # elements drawn at a time
 
 
 def share_noise(noise: Tensor, common: Tensor, portion: float) -> Tensor:
-    """Frames' own noise and one that all share → unit Gaussian frames, correlated by `portion`.
+    """Frames' own noise and one that all share → unit Gaussian frames, correlated by `portion`; overwrites `noise`.
 
     This is the mixed noise of Ge et al. 2023, "Preserve Your Own Correlation".
     """
-    return (1 - portion) ** 0.5 * noise + portion**0.5 * common
+    return noise.mul_((1 - portion) ** 0.5).add_(portion**0.5 * common)
 
 
 def initial_noise(
@@ -36,7 +36,7 @@ def initial_noise(
     if not shared:
         return noise
     common = torch.randn(channels, height, width, generator=generator, dtype=dtype).to(device)
-    return noise.mul_((1 - shared) ** 0.5).add_(common * shared**0.5)  # share_noise, in place
+    return share_noise(noise, common, shared)
 
 
 def _pieces(planes: int, size: int) -> list[slice]:

@@ -6,17 +6,15 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler
 from test_golden_pipeline import CASES, error, load, pipeline
 from tiny_weights import MOTION_CONFIG, tiny_models, write_published_layout
 from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from benchmarks.models import full_size_pipeline
 from musepose import rehearsal
 from musepose.errors import UserError, is_out_of_memory
 from musepose.memory import BY_NAME, GIB, HIGH, LOW, PLANS, RESERVE, free_memory
-from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
 from musepose.models.weights import WeightPaths
 from musepose.pipeline import Pose2VideoPipeline
@@ -36,23 +34,7 @@ def own_pipeline(plan=HIGH) -> Pose2VideoPipeline:
 @cache
 def full_size() -> Pose2VideoPipeline:
     """The published sizes in float16, without numbers."""
-    clip = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, patch_size=14)
-    vae = dict(
-        block_out_channels=[128, 256, 512, 512],
-        down_block_types=["DownEncoderBlock2D"] * 4,
-        up_block_types=["UpDecoderBlock2D"] * 4,
-        layers_per_block=2,
-    )
-    with torch.device("meta"):
-        models = {
-            "vae": AutoencoderKL(**vae),
-            "image_encoder": CLIPVisionModelWithProjection(CLIPVisionConfig(**clip, projection_dim=768)),
-            "reference_unet": UNet(has_output=False),
-            "denoising_unet": UNet(motion_module=MOTION_CONFIG),
-            "pose_guider": PoseGuider(),
-        }
-    models = {name: nn.Module.to(model, "meta", torch.float16).eval() for name, model in models.items()}
-    return Pose2VideoPipeline(**models, scheduler=DDIMScheduler())
+    return full_size_pipeline(torch.float16, "meta")
 
 
 @CASES

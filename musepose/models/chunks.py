@@ -23,11 +23,11 @@ class Chunks:
     tokens: int | None = None  # positions (frames x pixels) that go through a layer together; None: all
     offload_skips: bool = False  # skip connections wait on the CPU
 
-    def rows(self, x: Tensor) -> int:
-        """How many pictures of x (n c h w) go through a layer together, at least one."""
+    def rows(self, pictures: int, height: int, width: int) -> int:
+        """How many of so many pictures go through a layer together, at least one."""
         if self.tokens is None:
-            return len(x)
-        return max(1, min(len(x), self.tokens // (x.shape[-2] * x.shape[-1])))
+            return pictures
+        return max(1, min(pictures, self.tokens // (height * width)))
 
 
 WHOLE = Chunks()
@@ -50,16 +50,9 @@ def in_pieces(function: Callable[[slice], Tensor], length: int, step: int, group
     for rows in spans(length, step, group):
         part = function(rows)
         if whole is None:
-            whole = _empty_rows(part, length)
+            whole = part.new_empty(length, *part.shape[1:])
         whole[rows] = part
     return whole
-
-
-def _empty_rows(part: Tensor, length: int) -> Tensor:
-    """As `part`, of so many rows, in the same memory format."""
-    last = part.ndim == 4 and part.is_contiguous(memory_format=torch.channels_last) and not part.is_contiguous()
-    memory_format = torch.channels_last if last else torch.contiguous_format
-    return torch.empty(length, *part.shape[1:], dtype=part.dtype, device=part.device, memory_format=memory_format)
 
 
 def silu(x: Tensor) -> Tensor:

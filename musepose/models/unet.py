@@ -48,7 +48,7 @@ class Level(nn.Module):
         if self.gradient_checkpointing and torch.is_grad_enabled():
             arguments = (index, x, skip, run.temb, context, run.frames)
             x, features = checkpoint(self._spatial_and_temporal, *arguments, use_reentrant=False)
-        elif run.features is not None or torch.is_grad_enabled() or run.chunks.rows(x) == len(x):
+        elif run.features is not None or torch.is_grad_enabled() or _rows(x, run.chunks) == len(x):
             tokens = run.chunks.tokens
             x, features = self._spatial_and_temporal(index, x, skip, run.temb, context, run.frames, tokens)
         else:
@@ -89,11 +89,16 @@ class Level(nn.Module):
             arguments = (x[part], None if skip is None else skip[part], temb, own, part.stop - part.start)
             return self._spatial(index, *arguments)[0]
 
-        step = min(run.chunks.rows(x), run.frames)
+        step = min(_rows(x, run.chunks), run.frames)
         return in_pieces(piece, len(x), step, run.frames)
 
     def _temporal(self, index: int, x: Tensor, frames: int, tokens: int | None) -> Tensor:
         return self.motion_modules[index](x, frames, tokens) if index < len(self.motion_modules) else x
+
+
+def _rows(x: Tensor, chunks: Chunks) -> int:
+    """How many pictures of x (n c h w) go through a layer together."""
+    return chunks.rows(len(x), *x.shape[-2:])
 
 
 class UNet(ModelMixin, ConfigMixin):
@@ -246,11 +251,10 @@ class UNet(ModelMixin, ConfigMixin):
         return self._output(x, chunks) if features is None else features
 
     def _upsample(self, layer: Upsample2D, x: Tensor, size: torch.Size, chunks: Chunks) -> Tensor:
-        step = max(1, chunks.rows(x) * x.shape[-2] * x.shape[-1] // (size[0] * size[1]))
-        return in_pieces(lambda part: layer(x[part], output_size=size), len(x), step if chunks.tokens else len(x))
+        return in_pieces(lambda part: layer(x[part], output_size=size), len(x), chunks.rows(len(x), *size))
 
     def _output(self, x: Tensor, chunks: Chunks) -> Tensor:
-        return in_pieces(lambda part: self.conv_out(silu(self.conv_norm_out(x[part]))), len(x), chunks.rows(x))
+        return in_pieces(lambda part: self.conv_out(silu(self.conv_norm_out(x[part]))), len(x), _rows(x, chunks))
 
     def _embed(self, timestep: Tensor | float, sample: Tensor, frames: int) -> Tensor:
         if isinstance(timestep, Tensor):
