@@ -183,23 +183,10 @@ def _in_turns(work: Callable[[], None]) -> None:
 
 def _clip(number: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """A held-out puppet's dance: frames, true keypoints (n, 133, 2) as fractions, which are visible (n, 133)."""
-    from puppet.world import (
-        HELD_OUT,
-        Actor,
-        dance_stances,
-        fit,
-        make_backdrop,
-        make_character,
-        make_dance,
-        paint_backdrop,
-        render,
-    )
+    from puppet.scenes import make_scene
+    from puppet.world import HELD_OUT
 
-    character, dance = make_character(HELD_OUT + number), make_dance(HELD_OUT + number)
-    stances = dance_stances(dance, CLIP_FRAMES, RATE, start=2.0)
-    placement = fit(character, stances, SIDE, SIDE, margin=0.06)
-    stage = paint_backdrop(make_backdrop(HELD_OUT + number), SIDE, SIDE)
-    pictures = [render([Actor(character, stance, placement)], SIDE, SIDE, stage) for stance in stances]
+    pictures = make_scene(HELD_OUT + number, SIDE).at_all(frame / RATE for frame in range(CLIP_FRAMES))
     people = [picture.people[0] for picture in pictures]
     return (
         [picture.image for picture in pictures],

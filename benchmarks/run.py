@@ -21,6 +21,7 @@ CASES = {
     "stage_2_memory": ("memory", "stage_2_memory"),
     "unet_256": ("unet", "unet_256"),
     "unet_512": ("unet", "unet_512"),
+    "earlier": ("earlier", "earlier"),
     "compiled": ("compiled", "compiled"),
     "sampling": ("sampling", "sampling"),
     "length": ("sampling", "length"),

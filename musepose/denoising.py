@@ -16,6 +16,24 @@ from musepose.residency import Residency
 GUIDED_TOGETHER = 8  # frames whose pose features are computed at once, at the pictures' full size
 
 
+def parts_of_step(spans: Sequence[range], rows: int, processes: Processes) -> list[tuple[range, list[int]]]:
+    """→ the parts of a step, which the processes take in turns: windows, and rows of the guidance.
+
+    Alone, a process does all rows of a window at a time. Several do one row at a time, so that the work is shared more
+    evenly, and all of them the same one: the row that sees the reference takes longer, and the others would wait.
+    """
+    if processes.count == 1:
+        return [(window, list(range(rows))) for window in spans]
+    groups = (spans[start : start + processes.count] for start in range(0, len(spans), processes.count))
+    return [(window, [row]) for group in groups for row in range(rows) for window in group]
+
+
+def frames_of(spans: Sequence[range], rows: int, processes: Processes) -> set[int]:
+    """The frames that this process ever looks at."""
+    mine = parts_of_step(spans, rows, processes)[processes.rank :: processes.count]
+    return {frame for window, _ in mine for frame in window}
+
+
 class PoseGuide:
     """The pose features of a window, kept from step to step where the memory plan has room for the whole video's."""
 
@@ -46,7 +64,7 @@ class PoseGuide:
 class WindowAverage:
     """Running mean of predictions over overlapping windows, holding only frames that are not finished yet.
 
-    Predictions come as (r f c h w), r the rows of the guidance; no window may start before the one that was added last.
+    Predictions come as (r f c h w), r the rows of the guidance; none may be for a frame that was taken.
     """
 
     def __init__(self, rows: int, like: Tensor):  # like: f c h w, of any number of frames
@@ -91,11 +109,7 @@ class Denoiser:
     ):
         self._unet, self._contexts, self._guide = unet, contexts, guide
         self._residency, self._processes = residency, processes
-        rows = list(range(len(contexts)))
-        # What one process does at a time: a window, for all rows, or, to share out more evenly, for one of them.
-        self._units = [
-            (window, part) for window in spans for part in ([rows] if processes.count == 1 else [[r] for r in rows])
-        ]
+        self._parts = parts_of_step(spans, len(contexts), processes)
 
     def __call__(self, latents: Tensor, timestep: float) -> Iterator[tuple[range, Tensor]]:
         """Latents f c h w → frames whose prediction is complete, and it: r f c h w, r the rows of the guidance.
@@ -103,10 +117,10 @@ class Denoiser:
         The latents of the frames given may be changed before the next ones are asked for, those of later frames not.
         """
         count, rows = self._processes.count, len(self._contexts)
-        average = WindowAverage(rows, latents)
-        for start in range(0, len(self._units), count):
-            together = self._units[start : start + count]
-            first, last = together[0][0].start, together[-1][0].stop
+        average, finished = WindowAverage(rows, latents), 0
+        for start in range(0, len(self._parts), count):
+            together = self._parts[start : start + count]
+            first, last = min(window.start for window, _ in together), max(window.stop for window, _ in together)
             total = latents.new_zeros(rows, last - first, *latents.shape[1:])
             added = latents.new_zeros(rows, last - first, 1, 1, 1)
             for rank, (window, part) in enumerate(together):
@@ -114,10 +128,12 @@ class Denoiser:
                 added[part, place] += 1
                 if rank == self._processes.rank:
                     total[part, place] = self._predict(latents, window, timestep, part)
-            average.add(first, self._processes.sum(total), added)
-            following = self._units[start + count :]
-            done = following[0][0].start if following else last
-            if done > first:
+            predicted = [row for _, part in together for row in part]
+            self._processes.sum(total[min(predicted) : max(predicted) + 1])  # in place; no other row is sent
+            average.add(first, total, added)
+            done = min((window.start for window, _ in self._parts[start + count :]), default=last)
+            if done > finished:
+                finished = done
                 yield average.take(done)
 
     def _predict(self, latents: Tensor, window: range, timestep: float, rows: list[int]) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
 from musepose.background import ahead
-from musepose.denoising import Denoiser, PoseGuide
+from musepose.denoising import Denoiser, PoseGuide, frames_of
 from musepose.memory import HIGH, MemoryPlan
 from musepose.models.attention import BlockContext
 from musepose.models.pose_guider import PoseGuider
@@ -177,11 +177,17 @@ class Pose2VideoPipeline(DiffusionPipeline):
     ) -> Tensor:
         """→ latents f c h w, denoised by DDIM (Song et al. 2020). Raises ValueError for sizes that do not fit."""
         self.check(width, height, num_inference_steps, context_frames, context_overlap)
-        poses = PoseFrames(pose_frames, width, height)
+        guided = guidance_scale > 1
+
+        def spans_of(length: int) -> list[range]:
+            return list(windows(length, context_frames, context_overlap))
+
+        wanted = None if video_length is None else frames_of(spans_of(video_length), 1 + guided, self.processes)
+        poses = PoseFrames(pose_frames, width, height, wanted)
         length = poses.length if video_length is None else video_length
-        contexts = self.residency.within_memory(lambda: self.prepare(reference, width, height, guidance_scale > 1))
+        contexts = self.residency.within_memory(lambda: self.prepare(reference, width, height, guided))
         latents = self.initial_noise(noise_length or length, width, height, seed, shared_noise)[:length]
-        spans = list(windows(length, context_frames, context_overlap))
+        spans = spans_of(length)
         guide = PoseGuide(self.pose_guider, poses, spans, self.residency)
         denoiser = Denoiser(self.denoising_unet, contexts, guide, spans, self.residency, self.processes)
         self.scheduler.set_timesteps(num_inference_steps)

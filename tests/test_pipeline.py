@@ -13,9 +13,12 @@ from diffusers import DDIMScheduler
 from PIL import Image
 from tiny_weights import ROOT, tiny_models, write_published_layout
 
+from musepose.denoising import frames_of, parts_of_step
 from musepose.errors import UserError
 from musepose.pipeline import Pose2VideoPipeline
 from musepose.pose_frames import PoseFrames
+from musepose.processes import Processes
+from musepose.windows import windows
 
 SHORT = dict(width=32, height=40, num_inference_steps=2, context_frames=4, context_overlap=1)
 
@@ -138,6 +141,34 @@ def test_pose_frames_are_read_back_and_repeat_the_last():
     read = PoseFrames(pictures, width=8, height=16).read(range(1, 5))
     expected = torch.from_numpy(pictures[[1, 2, 2, 2]]).permute(0, 3, 1, 2)
     assert torch.equal(read, expected)
+
+
+def test_pose_frames_that_are_not_wanted():
+    """They leave gaps in the file; the last frame is there whatever is wanted."""
+    pictures = np.random.default_rng(3).integers(0, 255, (6, 16, 8, 3), np.uint8)
+    frames = PoseFrames(pictures, width=8, height=16, wanted={1, 2})
+    assert frames.length == 6
+    for window, expected in ((range(1, 3), [1, 2]), (range(5, 8), [5, 5, 5])):
+        assert torch.equal(frames.read(window), torch.from_numpy(pictures[expected]).permute(0, 3, 1, 2))
+    with pytest.raises(ValueError, match="frame 3 was not wanted"):
+        frames.read(range(2, 4))
+
+
+def test_parts_of_a_step():
+    """Alone, a window with both rows. Two processes: two windows' unconditional rows, the same windows' others, …"""
+    spans = [range(0, 4), range(3, 7), range(6, 10)]
+    assert parts_of_step(spans, 2, Processes()) == [(window, [0, 1]) for window in spans]
+    a, b, c = spans
+    assert parts_of_step(spans, 2, Processes(1, 2)) == [(a, [0]), (b, [0]), (a, [1]), (b, [1]), (c, [0]), (c, [1])]
+
+
+def test_frames_that_a_process_looks_at():
+    """Only the third window is looked at by both, each for one row of the guidance."""
+    spans = list(windows(10, 4, 1))
+    assert frames_of(spans, 2, Processes()) == set(range(10))
+    assert frames_of(spans, 2, Processes(0, 2)) == {0, 1, 2, 3, 6, 7, 8, 9}
+    assert frames_of(spans, 2, Processes(1, 2)) == set(range(3, 10))
+    assert frames_of(spans, 1, Processes(1, 2)) == {3, 4, 5, 6}
 
 
 def test_save_pretrained_and_back(tmp_path):

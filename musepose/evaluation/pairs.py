@@ -1,7 +1,7 @@
 """Videos against their truths: which belongs to which, what is checked beforehand, and the streaming comparison."""
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,9 @@ from PIL import Image
 from musepose.errors import UserError
 from musepose.evaluation.metrics import SSIM_WINDOW, Changes, joint_distances, mean_or_none, psnr, ssim, unit
 from musepose.image import check_file
-from musepose.pose.keypoints import People, follow, to_pose
+from musepose.pose.keypoints import follow, to_pose
 from musepose.pose.skeleton import Pose
+from musepose.pose.tracking import Detector, find_people
 from musepose.video import VIDEO_SUFFIXES, VideoInfo, list_media, probe, read_frames
 
 if TYPE_CHECKING:  # it imports torch, which plain measures do not need
@@ -21,8 +22,6 @@ if TYPE_CHECKING:  # it imports torch, which plain measures do not need
 
 LIST_SUFFIXES = (".txt", ".csv", ".tsv")
 NEAR = 0.08  # torso lengths within which a joint counts as right
-
-Detector = Callable[[np.ndarray], People]  # RGB uint8 (h, w, 3) -> everybody in it
 
 
 @dataclass(frozen=True)
@@ -171,5 +170,5 @@ def _pose_figures(pair: Pair, detector: Detector) -> dict[str, float | None]:
 
 
 def _poses(frames: Iterator[np.ndarray], detector: Detector) -> Iterator[Pose | None]:
-    for people, person in follow(detector(frame) for frame in frames):
+    for people, person in follow(find_people(detector, frames)):
         yield None if person is None else to_pose(people.keypoints[person], people.scores[person])
