@@ -2,7 +2,7 @@
 
 import torch
 
-from benchmarks.measure import Table, medians
+from benchmarks.measure import Table, against_first, medians
 from benchmarks.models import full_size
 
 FRAMES, SIDE = 4, 256
@@ -21,8 +21,6 @@ def decoding() -> Table:
             ]
             for size in (1, 2, 4)
         }
-        times = medians(ways, 3)
-        first = next(iter(times.values()))
-        rows += [(way, seconds / FRAMES, first / seconds) for way, seconds in times.items()]
+        rows += [(way, seconds / FRAMES, ratio) for way, seconds, ratio in against_first(medians(ways, 3))]
     title = f"VAE decoding on a CPU, full size, {SIDE} x {SIDE}"
     return Table(title, ("way", "seconds a frame", "one by one / this"), rows)

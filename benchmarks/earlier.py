@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.measure import ROOT, Table, medians
+from benchmarks.measure import ROOT, Table, against_first, medians
 from musepose.errors import UserError
 
 EARLIER = "100e88a"
@@ -27,8 +27,7 @@ def earlier() -> Table:
                 times = medians({f"{dtype}, {EARLIER}": before, f"{dtype}, now": now})
             first, second = map(torch.load, results)
             difference = float((first - second).abs().max() / first.abs().max())
-            base = next(iter(times.values()))
-            rows += [(way, seconds, base / seconds, difference) for way, seconds in times.items()]
+            rows += [(*row, difference) for row in against_first(times)]
     title = f"A guided UNet step on a CPU, full size, {FRAMES} frames of {SIDE} x {SIDE}, against earlier code"
     columns = ("code", "seconds", "earlier / this", "largest difference / largest value")
     return Table(title, columns, rows, [f"{torch.get_num_threads()} threads."])
@@ -60,8 +59,7 @@ def worker(tree: Path, dtype: str, result: Path) -> Iterator:
 
         if process.stdout.readline().strip() != str(tree / "musepose"):
             raise RuntimeError(f"the process did not take {tree / 'musepose'}")
-        yield step
-        process.stdin.close()
+        yield step  # leaving closes the process's input, which ends it
 
 
 def work() -> None:

@@ -2,7 +2,7 @@
 
 from itertools import islice
 
-from benchmarks.measure import ROOT, Table, medians
+from benchmarks.measure import ROOT, Table, against_first, medians
 from musepose.pose_frames import PoseFrames
 from musepose.video import read_frames
 
@@ -23,6 +23,5 @@ def pose_frames() -> Table:
         finally:
             module.each = parallel
 
-    times = medians({"one after the other": in_turns, "threads": read}, 5)
-    rows = [(name, seconds, times["one after the other"] / seconds) for name, seconds in times.items()]
+    rows = against_first(medians({"one after the other": in_turns, "threads": read}, 5))
     return Table("Pose frames made ready, 96 of them, 768 x 768", ("way", "seconds", "first / this"), rows)

@@ -61,6 +61,12 @@ def medians(
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
+def against_first(times: Mapping[str, float]) -> list[tuple[str, float, float]]:
+    """Rows of a table: each way, its seconds, and how many times as long the first one takes."""
+    first = next(iter(times.values()))
+    return [(way, seconds, first / seconds) for way, seconds in times.items()]
+
+
 def machine() -> str:
     """Processor, cores, memory and GPU, and the libraries that do the work."""
     import torch

@@ -11,7 +11,7 @@ from unittest import mock
 
 import numpy as np
 
-from benchmarks.measure import ROOT, Table, medians, peak_memory
+from benchmarks.measure import ROOT, Table, against_first, medians, peak_memory
 
 DETECTOR = {
     "yolox_config": "configs/puppet/yolox.py",
@@ -155,8 +155,7 @@ def _full_size_files(folder: Path) -> dict[str, Path]:
 
 
 def _rates(prefix: str, seconds: dict[str, float], frames: int) -> list[tuple[str, float, float]]:
-    first = next(iter(seconds.values()))
-    return [(prefix + name, frames / taken, first / taken) for name, taken in seconds.items()]
+    return [(prefix + name, frames / taken, ratio) for name, taken, ratio in against_first(seconds)]
 
 
 def _align(folder: Path, detector: object) -> None:

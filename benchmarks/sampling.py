@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.measure import ROOT, Table, medians, peak_memory
+from benchmarks.measure import ROOT, Table, against_first, medians, peak_memory
 from benchmarks.models import naive_unet
 from musepose.memory import PLANS
 from musepose.models.weights import WeightPaths
@@ -60,8 +60,7 @@ def sampling() -> Table:
     ways = {"naive UNet": naive_sampling(28)}
     for plan in PLANS:
         ways[plan.name] = _planned(sample(28), plan)
-    times = medians(ways, 3)
-    rows = [(name, seconds, times["naive UNet"] / seconds) for name, seconds in times.items()]
+    rows = against_first(medians(ways, 3))
     title = "Whole sampling, puppets, 192 x 192, 28 frames, 2 steps, guided"
     return Table(title, ("way", "seconds", "naive / this"), rows)
 
@@ -125,8 +124,7 @@ def length() -> Table:
 def tail() -> Table:
     """--tail flush against pad where a clip is much shorter than a window: 20 frames, windows of 48."""
     window = {"context_frames": 48, "context_overlap": 4}
-    times = medians({name: sample(20, tail=name, **window) for name in ("pad", "flush")}, 3)
-    rows = [(name, seconds, times["pad"] / seconds) for name, seconds in times.items()]
+    rows = against_first(medians({name: sample(20, tail=name, **window) for name in ("pad", "flush")}, 3))
     title = "20 frames, windows of 48, puppets, 192 x 192, 2 steps, guided"
     return Table(title, ("--tail", "seconds", "pad / this"), rows)
 
@@ -147,9 +145,8 @@ def processes() -> Table:
             3,
             warm_up=0,
         )
-    rows = [(name, seconds, times["1 process"] / seconds) for name, seconds in times.items()]
     title = "120 frames, 6 steps, guided, puppets, 192 x 192; threads: 1 a process"
-    return Table(title, ("way", "seconds", "one / this"), rows)
+    return Table(title, ("way", "seconds", "one / this"), against_first(times))
 
 
 def _config(folder: Path) -> Path:

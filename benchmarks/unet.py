@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from benchmarks.measure import Table, medians
+from benchmarks.measure import Table, against_first, medians
 from benchmarks.models import full_size, naive_unet, step_inputs
 from musepose.memory import PLANS, MemoryPlan
 from musepose.models.attention import BlockContext
@@ -28,7 +28,7 @@ def _table(side: int, repeats: int, plans: Sequence[MemoryPlan]) -> Table:
     rows = []
     for name, dtype in DTYPES.items():
         times = _times(full_size("denoising_unet", dtype), side, repeats, plans)
-        rows += [(f"{name}, {way}", seconds, times["naive"] / seconds) for way, seconds in times.items()]
+        rows += [(f"{name}, {way}", seconds, ratio) for way, seconds, ratio in against_first(times)]
     title = f"A guided UNet step on a CPU, full size, {FRAMES} frames of {side} x {side}"
     return Table(title, ("way", "seconds", "naive / this"), rows, [f"{torch.get_num_threads()} threads."])
 

@@ -68,27 +68,27 @@ class WindowAverage:
     """
 
     def __init__(self, rows: int, like: Tensor):  # like: f c h w, of any number of frames
-        self._start = 0
+        self.start = 0  # the first frame that was not taken yet
         self._total = like.new_zeros(rows, 0, *like.shape[1:])
         self._count = like.new_zeros(rows, 0, 1, 1, 1)
 
     def add(self, start: int, total: Tensor, count: Tensor | int = 1) -> None:
         """Add sums of `count` predictions (r f 1 1 1, or one for all) for the frames from `start` on."""
         self._extend(start + total.shape[1])
-        frames = slice(start - self._start, start - self._start + total.shape[1])
+        frames = slice(start - self.start, start - self.start + total.shape[1])
         self._total[:, frames] += total
         self._count[:, frames] += count
 
     def take(self, stop: int) -> tuple[range, Tensor]:
         """The frames before `stop`, to which no more will be added, and their means r f c h w; they are let go of."""
-        taken = range(self._start, stop)
+        taken = range(self.start, stop)
         total, self._total = self._total[:, : len(taken)], self._total[:, len(taken) :]
         count, self._count = self._count[:, : len(taken)], self._count[:, len(taken) :]
-        self._start = stop
+        self.start = stop
         return taken, total / count
 
     def _extend(self, stop: int) -> None:
-        more = stop - self._start - self._total.shape[1]
+        more = stop - self.start - self._total.shape[1]
         if more > 0:
             self._total, self._count = (
                 torch.cat([x, x.new_zeros(x.shape[0], more, *x.shape[2:])], dim=1) for x in (self._total, self._count)
@@ -117,7 +117,7 @@ class Denoiser:
         The latents of the frames given may be changed before the next ones are asked for, those of later frames not.
         """
         count, rows = self._processes.count, len(self._contexts)
-        average, finished = WindowAverage(rows, latents), 0
+        average = WindowAverage(rows, latents)
         for start in range(0, len(self._parts), count):
             together = self._parts[start : start + count]
             first, last = min(window.start for window, _ in together), max(window.stop for window, _ in together)
@@ -132,8 +132,7 @@ class Denoiser:
             self._processes.sum(total[min(predicted) : max(predicted) + 1])  # in place; no other row is sent
             average.add(first, total, added)
             done = min((window.start for window, _ in self._parts[start + count :]), default=last)
-            if done > finished:
-                finished = done
+            if done > average.start:
                 yield average.take(done)
 
     def _predict(self, latents: Tensor, window: range, timestep: float, rows: list[int]) -> Tensor:

@@ -40,7 +40,7 @@ class PoseFrames:
     ) -> None:
         self.shape = (height, width, 3)
         self.length = 0
-        self._wanted = wanted
+        self._kept: set[int] = set()
         with _temporary_folder_errors():
             # Unbuffered, so that a full disk shows here and not when the frames are read back.
             self._file = tempfile.TemporaryFile(prefix="musepose-", buffering=0)  # noqa: SIM115 (lives as long as this)
@@ -69,14 +69,15 @@ class PoseFrames:
             self._file.seek(index * len(data))
             while rest:
                 rest = rest[self._file.write(rest) :]
+        self._kept.add(index)
 
     def read(self, frames: range) -> Tensor:
         """→ uint8 f 3 h w. Raises ValueError for a frame that was not wanted."""
-        size, last = int(np.prod(self.shape)), self.length - 1
+        size = int(np.prod(self.shape))
         pictures = []
-        for index in frames:
-            if index < last and self._wanted is not None and index not in self._wanted:
+        for index in (min(frame, self.length - 1) for frame in frames):
+            if index not in self._kept:
                 raise ValueError(f"pose frame {index} was not wanted when the video was read")
-            self._file.seek(min(index, last) * size)
+            self._file.seek(index * size)
             pictures.append(np.frombuffer(self._file.read(size), np.uint8).reshape(self.shape))
         return rearrange(torch.from_numpy(np.stack(pictures)), "f h w c -> f c h w")

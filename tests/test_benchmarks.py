@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.measure import Table, medians, peak_memory
+from benchmarks.measure import Table, against_first, medians, peak_memory
 from benchmarks.run import CASES, load_case, main
 from musepose.errors import UserError
 
@@ -24,6 +24,10 @@ def test_ways_take_turns_and_warm_up_does_not_count():
     times = medians({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=2)
     assert calls == ["a", "b"] * 3
     assert times.keys() == {"a", "b"} and all(seconds >= 0 for seconds in times.values())
+
+
+def test_ratios_are_to_the_first_way():
+    assert against_first({"slow": 3.0, "fast": 1.5}) == [("slow", 3.0, 1.0), ("fast", 1.5, 2.0)]
 
 
 def test_tables():

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dancer import OneByOne
 from media import write_video
 from torch import Tensor, nn
 
@@ -182,16 +183,8 @@ def test_a_network_that_does_not_fit_is_a_plain_error(tmp_path: Path, videos: tu
         evaluate.main(["--pairs", *videos, "--lpips", features])
 
 
-class BrightnessDetector:
+class BrightnessDetector(OneByOne):
     """Finds one person whose joints lie the further down the brighter the picture is."""
-
-    frames_at_once = 2
-
-    def prepare(self, rgb: np.ndarray) -> np.ndarray:
-        return rgb
-
-    def detect(self, pictures: list[np.ndarray]) -> list[People]:
-        return [self(picture) for picture in pictures]
 
     def __call__(self, rgb: np.ndarray) -> People:
         points = np.random.default_rng(1).random((1, 133, 2)) * 0.4
