@@ -51,9 +51,10 @@ def run_script(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted: nothing half-written was kept", file=sys.stderr)
         status = 130
-    if status and launch.processes() > 1:
-        # At once: a tidy end of CUDA's communication waits for the others, who wait until the launcher ends them.
+    if launch.processes() > 1:
+        # At once. After an error a tidy end of CUDA's communication waits for the others, who wait until the launcher
+        # ends them. And gloo's threads may let go of tensors while Python ends, which aborts (pytorch's pull 179291).
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status if isinstance(status, int) else 1)
+        os._exit(status if isinstance(status, int) else int(status is not None))
     sys.exit(status)

@@ -160,6 +160,23 @@ def test_a_mistake_is_told_once(four_cases):
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize(("status", "expected"), [(None, 0), (0, 0), (1, 1), ("a sentence", 1)])
+def test_what_aborts_while_python_ends_is_never_reached(status, expected):
+    """As gloo's threads sometimes did, behind a finished video. `os.abort` stands in for them."""
+    code = f"""
+import atexit, os, sys
+from musepose.errors import run_script
+atexit.register(os.abort)
+def main():
+    print("done", end="")
+    sys.exit({status!r})
+run_script(main)
+"""
+    environment = ONE_THREAD | {"WORLD_SIZE": "2", "PYTHONPATH": str(Path(WORKER).parent.parent)}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    assert (ended.returncode, ended.stdout) == (expected, "done"), ended.stderr
+
+
 def test_shares_are_about_equal():
     def job(frames: int) -> Job:
         pose = VideoInfo(Path("p.mp4"), 8, 8, frames, Fraction(1), False)
