@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from musepose.download import GROUPS, YOLOX_URL, WeightsFolder, download, select
-from musepose.errors import Parser, run_script
+from musepose.cli.entry import Parser, run_script
+from musepose.download.weights import GROUPS, YOLOX_URL, WeightsFolder, download, select
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -15,8 +15,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from musepose.errors import Parser, UserError, run_script
-from musepose.settings import Setting, parse_setting
+from musepose.cli.entry import Parser, run_script
+from musepose.utils.errors import UserError
+from musepose.utils.options import Setting, parse_setting
 
 GENERAL = (
     Setting(("--json",), str, None, "write all figures to this file"),
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_output(path: Path, suffix: str) -> None:
-    from musepose.files import check_writable
+    from musepose.utils.files import check_writable
 
     if path.suffix.lower() != suffix:
         raise UserError(f"cannot write {path.name}: end its name in {suffix}")
@@ -135,8 +136,8 @@ def _instruments(given: dict[str, Any]) -> Any:
             raise UserError(f"--{flag} is of no use without --{user}: give both or neither")
     if not {"poses", "lpips", "fvd"} & given.keys():
         return Instruments()
-    from musepose.device import choose_device
     from musepose.evaluation.networks import Fvd, Lpips
+    from musepose.utils.device import choose_device
 
     device = choose_device(given.get("device", "cpu"))
     lpips = Lpips(Path(given["lpips"]), device) if "lpips" in given else None
@@ -144,7 +145,7 @@ def _instruments(given: dict[str, Any]) -> Any:
     detector = None
     if "poses" in given:
         import pose_align
-        from musepose.pose.detector import PoseDetector
+        from musepose.pose.detectors.dwpose.detector import PoseDetector
 
         defaults = pose_align.parse([])
         files = (given.get(flag, getattr(defaults, flag)) for flag in detector_flags)
@@ -157,7 +158,7 @@ def _puppets(given: dict[str, Any]) -> int:
     from PIL import Image
 
     from musepose.evaluation.report import save_json
-    from musepose.files import complete_file
+    from musepose.utils.files import complete_file
     from puppet.evaluate import run
     from puppet.score_options import Options
     from puppet.score_tables import filmstrip, summarise, tables

@@ -13,9 +13,9 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from musepose.errors import Parser, run_script
+from musepose.cli.entry import Parser, run_script
 from musepose.pose.job import SCALE_FROM, Settings, prepare
-from musepose.pose.run import load_detector, run_job
+from musepose.pose.runner import load_detector, run_job
 
 PROJECT = Path(__file__).resolve().parent
 

@@ -12,8 +12,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from musepose.errors import Parser, run_script
-from musepose.training.prepare import Load, Settings, load_detector, make_dataset, plan
+from musepose.cli.entry import Parser, run_script
+from musepose.training.data.preparation import Load, Settings, load_detector, make_dataset, plan
 
 PROJECT = Path(__file__).resolve().parent
 

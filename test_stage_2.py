@@ -16,12 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from musepose import launch
-from musepose.cases import Plan, make_plan
-from musepose.errors import Parser, UserError, is_out_of_memory, run_script
-from musepose.render import run_plan
-from musepose.settings import SETTINGS
-from musepose.sharing import run_shared
+from musepose.cli.entry import Parser, run_script
+from musepose.inference.cases import Plan, make_plan
+from musepose.inference.distributed_runner import run_shared
+from musepose.inference.options import SETTINGS
+from musepose.inference.runner import run_plan
+from musepose.utils import launch
+from musepose.utils.errors import UserError, is_out_of_memory
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -45,11 +46,11 @@ def load_pipeline(plan: Plan) -> Any:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "musepose" / "compiled"))
     say = print if launch.rank() == 0 else lambda *_, **__: None
     say("loading the models", flush=True)
-    from musepose.device import check_compiler, choose_device, choose_dtype
-    from musepose.memory import limit_memory
+    from musepose.inference.memory_estimate import Work, choose_plan, meta_pipeline
+    from musepose.memory.plan import limit_memory
     from musepose.models.weights import WeightPaths, check_weights
-    from musepose.pipeline import Pose2VideoPipeline
-    from musepose.rehearsal import Work, choose_plan, meta_pipeline
+    from musepose.pipelines.pose2video import Pose2VideoPipeline
+    from musepose.utils.device import check_compiler, choose_device, choose_dtype
 
     settings = plan.settings
     device = choose_device(settings.device)
@@ -77,7 +78,7 @@ def load_pipeline(plan: Plan) -> Any:
 
 def load_within_memory(load: Callable[[Any], Any], memory: Any, device: Any) -> Any:
     """Load by a MemoryPlan, else by `low`, with which models wait on the CPU. Raises UserError: nor does that fit."""
-    from musepose.memory import LOW
+    from musepose.memory.plan import LOW
 
     for plan in dict.fromkeys([memory, LOW.for_device(device)]):
         try:

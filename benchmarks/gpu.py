@@ -9,10 +9,10 @@ from PIL import Image
 
 from benchmarks.measure import Table, medians
 from benchmarks.models import full_size_pipeline
-from musepose.memory import BY_NAME, GIB, MemoryPlan
-from musepose.pipeline import Pose2VideoPipeline
-from musepose.rehearsal import Work, peak_bytes
-from musepose.residency import Residency
+from musepose.inference.memory_estimate import Work, peak_bytes
+from musepose.memory.offload import Residency
+from musepose.memory.plan import BY_NAME, GIB, MemoryPlan
+from musepose.pipelines.pose2video import Pose2VideoPipeline
 
 FRAMES, STEPS = 48, 20
 TFLOP = {512: 109.6, 768: 296.2}  # of a guided step over 48 frames, as tests/test_unet.py counts them

@@ -10,9 +10,9 @@ import torch
 
 from benchmarks.measure import Table, peak_memory
 from benchmarks.models import full_size_pipeline
-from musepose.cases import WEIGHT_KEYS
-from musepose.memory import GIB, PLANS
-from musepose.rehearsal import Work, peak_bytes
+from musepose.inference.cases import WEIGHT_KEYS
+from musepose.inference.memory_estimate import Work, peak_bytes
+from musepose.memory.plan import GIB, PLANS
 
 
 def plans() -> Table:
@@ -81,7 +81,7 @@ def stage_2_memory() -> Table:
 
 
 def _write_video(path: Path, frames: int) -> None:
-    from musepose.video import VideoWriter
+    from musepose.media.video_writer import VideoWriter
 
     with VideoWriter(path, 512, 512, 30) as writer:
         for index in range(frames):

@@ -13,7 +13,7 @@ from benchmarks.measure import ROOT
 from musepose.models.attention import BlockContext
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
-from musepose.pipeline import Pose2VideoPipeline
+from musepose.pipelines.pose2video import Pose2VideoPipeline
 
 if str(ROOT / "tests") not in sys.path:
     sys.path.append(str(ROOT / "tests"))  # where the naive implementation and the tiny models live

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from datetime import date
 
 from benchmarks.measure import Table, machine, revision
-from musepose.errors import UserError, run_script
+from musepose.cli.entry import run_script
+from musepose.utils.errors import UserError
 
 # case → module of this folder, function in it
 CASES = {

@@ -14,11 +14,12 @@ from PIL import Image
 
 from benchmarks.measure import ROOT, Table, against_first, medians, peak_memory
 from benchmarks.models import naive_unet
-from musepose.memory import PLANS
+from musepose.media.image import read_image
+from musepose.media.video_reader import read_frames
+from musepose.memory.plan import PLANS
 from musepose.models.weights import WeightPaths
-from musepose.pipeline import Pose2VideoPipeline
-from musepose.video import read_frames, read_image
-from musepose.windows import windows
+from musepose.pipelines.context_windows import windows
+from musepose.pipelines.pose2video import Pose2VideoPipeline
 
 PUPPET = ROOT / "pretrained_weights" / "puppet"
 SIZE = {"width": 192, "height": 192}
@@ -153,7 +154,7 @@ def _config(folder: Path) -> Path:
     """The demo's, with absolute paths and a pose video that is made on the spot."""
     from omegaconf import OmegaConf
 
-    from musepose.video import VideoWriter
+    from musepose.media.video_writer import VideoWriter
 
     with VideoWriter(folder / "poses.mp4", 192, 192, 30) as writer:
         for picture in poses(120):

@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image
 
 from musepose.evaluation.metrics import Changes, mean_or_none, psnr, ssim, unit
+from musepose.media.video_reader import read_frames
+from musepose.media.video_writer import VideoWriter
+from musepose.pipelines.context_windows import windows
 from musepose.pose.draw import draw_video_frame, video_size
-from musepose.pose.skeleton import Pose
-from musepose.video import VideoWriter, read_frames
-from musepose.windows import windows
+from musepose.pose.types import Pose
 from puppet.scenes import make_scene
 from puppet.score_options import CLIP_START, RATE, RENDERED, Options, animate, autoencode, load_pipeline, stages
 from puppet.world import HELD_OUT

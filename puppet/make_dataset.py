@@ -19,14 +19,15 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from musepose.errors import Parser, UserError, run_script
-from musepose.files import complete_file
+from musepose.cli.entry import Parser, run_script
+from musepose.media.video_writer import VideoWriter
 from musepose.pose.draw import draw_video_frame, video_size
 from musepose.pose.keypoint_file import Keypoints, Source
-from musepose.training.clip_keypoints import ClipKeypoints, save_clip_keypoints
-from musepose.training.meta import Clip, save_meta
-from musepose.training.workers import run_jobs
-from musepose.video_writer import VideoWriter
+from musepose.training.data.clip_keypoints import ClipKeypoints, save_clip_keypoints
+from musepose.training.data.manifest import Clip, save_meta
+from musepose.utils.errors import UserError
+from musepose.utils.files import complete_file
+from musepose.utils.workers import run_jobs
 from puppet.scenes import SPAN, make_scene
 from puppet.world import HELD_OUT, Actor, Person, Picture, render
 

@@ -1,6 +1,6 @@
 """YOLOX and RTMPose as they are trained: built from their mm configs, with the losses that the configs name.
 
-Only here and in musepose/pose/detector.py does anything know of mmdet and mmpose.
+Only here and in musepose/pose/detectors/dwpose/detector.py does anything know of mmdet and mmpose.
 """
 
 from pathlib import Path
@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from musepose.pose import mm_compat
+from musepose.pose.detectors.dwpose import mm_compat
 from puppet.pose_samples import Boxed, Pointed
 
 BODY, FACE, HANDS, HAND_WRISTS = slice(0, 17), slice(23, 91), slice(91, 133), [91, 112]
-FOUND = 0.5  # score from which a box is a person, as in musepose/pose/keypoints.py
+FOUND = 0.5  # score from which a box is a person, as in musepose/pose/person_tracking.py
 OVERLAP = 0.5  # IoU from which a box is of that person
 NEAR = 0.05  # of the torso: how far off a joint may be
-SEEN = 0.3  # score from which a keypoint counts as visible, as in musepose/pose/keypoints.py
+SEEN = 0.3  # score from which a keypoint counts as visible, as in musepose/pose/person_tracking.py
 
 
 def build(scope: str, path: str | Path) -> tuple[nn.Module, object]:

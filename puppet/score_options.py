@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from musepose.device import choose_device
-from musepose.errors import UserError
 from musepose.models.weights import WeightPaths, check_weights
-from musepose.pipeline import Pose2VideoPipeline
-from musepose.pose.detector import PoseDetector
+from musepose.pipelines.pose2video import Pose2VideoPipeline
+from musepose.pose.detectors.dwpose.detector import PoseDetector
+from musepose.utils.device import choose_device
+from musepose.utils.errors import UserError
 from puppet.scenes import SPAN
 
 RENDERED = 384  # pixels, side of the pictures that a user would have

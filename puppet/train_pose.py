@@ -19,11 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from musepose.errors import Parser, UserError, run_script
-from musepose.files import complete_file, require_file
-from musepose.pose import mm_compat
+from musepose.cli.entry import Parser, run_script
+from musepose.pose.detectors.dwpose import mm_compat
+from musepose.training.checkpoints import States
 from musepose.training.optimizers import Muon
-from musepose.training.states import States
+from musepose.utils.errors import UserError
+from musepose.utils.files import complete_file, require_file
 from puppet.pose_networks import Dwpose, Yolox, half_tensors
 from puppet.pose_pictures import SHOTS, Shot, make_shots
 from puppet.pose_samples import LEAST_SHOWN, Boxed, Pointed, boxed, pointed

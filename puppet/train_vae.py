@@ -19,9 +19,9 @@ from einops import rearrange
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from musepose.errors import Parser, run_script
-from musepose.files import require_file
-from musepose.training.states import States, seeded
+from musepose.cli.entry import Parser, run_script
+from musepose.training.checkpoints import States, seeded
+from musepose.utils.files import require_file
 from puppet.scenes import SPAN, make_scene
 from puppet.world import HELD_OUT
 

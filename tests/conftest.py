@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from media import write_picture, write_video
 
-from musepose.cases import WEIGHT_KEYS
+from musepose.inference.cases import WEIGHT_KEYS
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -66,8 +66,8 @@ def published_extras() -> dict:
 
 
 def _files(folder: Path, yolox_config: Path, dwpose_config: Path, people: float) -> dict[str, Path]:
-    from musepose.pose import mm_compat
-    from musepose.pose.detector import _Network
+    from musepose.pose.detectors.dwpose import mm_compat
+    from musepose.pose.detectors.dwpose.detector import _Network
 
     mm_compat.prepare()
     files = dict(

@@ -8,17 +8,9 @@ from dancer import POSE_CASES, dancer, golden_case, golden_pose
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musepose.errors import UserError
-from musepose.pose.align import (
-    BODY_LIMBS,
-    SEGMENT_LIMBS,
-    fit_alignment,
-    limb_scales,
-    segment_lengths,
-    typical_lengths,
-)
-from musepose.pose.keypoints import to_pose
-from musepose.pose.skeleton import NECK, Pose
+from musepose.pose.align import BODY_LIMBS, SEGMENT_LIMBS, fit_alignment, limb_scales, segment_lengths, typical_lengths
+from musepose.pose.types import NECK, Pose, to_pose
+from musepose.utils.errors import UserError
 
 
 def pose_of(scores: np.ndarray | None = None, **build) -> Pose:

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from media import truncate, write_empty, write_picture, write_text, write_video, write_video_without_frames
 
-from musepose.cases import make_job, make_plan
-from musepose.errors import UserError
-from musepose.settings import SETTINGS, Settings, merge_settings
-from musepose.video import VideoInfo
+from musepose.inference.cases import make_job, make_plan
+from musepose.inference.options import SETTINGS, Settings, merge_settings
+from musepose.media.video_reader import VideoInfo
+from musepose.utils.errors import UserError
 
 NOW = datetime(2024, 5, 6, 7, 8, 9)
 DEFAULTS = merge_settings({}, {}, Path("config.yaml"))

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from musepose.errors import UserError
-from musepose.pose.detector import PoseDetector, _Network, mm_compat, mm_globals, resize_for_detection
-from musepose.pose.keypoints import VISIBLE_SCORE
-from musepose.pose.rtmpose import Rtmpose
-from musepose.pose.yolox import Yolox
+from musepose.pose.detectors.dwpose.detector import PoseDetector, _Network, mm_compat, mm_globals, resize_for_detection
+from musepose.pose.detectors.dwpose.rtmpose import Rtmpose
+from musepose.pose.detectors.dwpose.yolox import Yolox
+from musepose.pose.types import VISIBLE_SCORE
+from musepose.utils.errors import UserError
 from puppet.pose_pictures import make_shots
 from puppet.world import HELD_OUT
 

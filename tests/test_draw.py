@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from dancer import DWPOSE_CASES, POSE_CASES, dancer, golden_case, golden_pose
 
+from musepose.media.side_by_side import WIDEST, draw_strip, strip_layout
 from musepose.pose.draw import canvas_size, draw_pose_map, draw_poses, draw_video_frame, grid_size, video_size
-from musepose.pose.keypoints import to_pose
-from musepose.pose.sheet import WIDEST, draw_strip, strip_layout
-from musepose.pose.skeleton import Pose
+from musepose.pose.types import Pose, to_pose
 
 MOST_DIFFERENT = 0.005  # share of pixels; OpenCV releases differ that much
 MOST_DIFFERENT_STROKES = 0.05

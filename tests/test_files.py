@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from musepose.errors import UserError
-from musepose.files import check_writable, complete_file
+from musepose.utils.errors import UserError
+from musepose.utils.files import check_writable, complete_file
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny_weights import tensor_by_rule, tiny_models
 
-from musepose.pipeline import Pose2VideoPipeline, clip_pixels
+from musepose.pipelines.pose2video import Pose2VideoPipeline, clip_pixels
 
 GOLDEN = Path(__file__).parent / "golden"
 SCHEDULER = dict(

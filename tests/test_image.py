@@ -9,8 +9,9 @@ import pytest
 from media import CORNERS, corners, truncate, write_empty, write_picture, write_text
 from PIL import Image, ImageCms
 
-from musepose.errors import UserError
-from musepose.video import IMAGE_SUFFIXES, list_media, read_image
+from musepose.media.image import IMAGE_SUFFIXES, read_image
+from musepose.media.video_reader import list_media
+from musepose.utils.errors import UserError
 
 
 def corner_colours(image: Image.Image) -> np.ndarray:

@@ -12,14 +12,14 @@ from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from benchmarks.models import full_size_pipeline
-from musepose import rehearsal
-from musepose.errors import UserError, is_out_of_memory
-from musepose.memory import BY_NAME, GIB, HIGH, LOW, PLANS, RESERVE, free_memory
+from musepose.inference import memory_estimate as rehearsal
+from musepose.inference.memory_estimate import LiveMemory, Work, choose_plan, meta_pipeline, peak_bytes
+from musepose.memory.offload import Residency
+from musepose.memory.plan import BY_NAME, GIB, HIGH, LOW, PLANS, RESERVE, free_memory
 from musepose.models.unet import UNet
 from musepose.models.weights import WeightPaths
-from musepose.pipeline import Pose2VideoPipeline
-from musepose.rehearsal import LiveMemory, Work, choose_plan, meta_pipeline, peak_bytes
-from musepose.residency import Residency
+from musepose.pipelines.pose2video import Pose2VideoPipeline
+from musepose.utils.errors import UserError, is_out_of_memory
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 LENGTH_48 = dict(window=48, video_length=48, guided=True)

@@ -7,7 +7,7 @@ import pytest
 
 from musepose.evaluation.metrics import HIGHEST_PSNR, Changes, joint_distances, psnr, ssim, unit
 from musepose.evaluation.networks import frechet_distance
-from musepose.pose.skeleton import Pose
+from musepose.pose.types import Pose
 
 
 def random_picture(seed: int, height: int = 17, width: int = 19) -> np.ndarray:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from musepose.errors import UserError
-from musepose.pose import mm_compat
+from musepose.pose.detectors.dwpose import mm_compat
+from musepose.utils.errors import UserError
 
 
 def plain_nms(boxes, scores, threshold, offset):
@@ -152,7 +152,7 @@ def test_missing_mm_packages_are_a_plain_error(monkeypatch):
 def test_nothing_is_imported_or_replaced_before_a_detector_is_made():
     """In a fresh process, because this one has mm packages loaded."""
     program = (
-        "import sys, musepose.pose.detector, musepose.pose.keypoints;"
+        "import sys, musepose.pose.detectors.dwpose.detector, musepose.pose.person_tracking;"
         "print(sorted(n for n in sys.modules if n.split('.')[0] in ('mmcv','mmdet','mmpose','mmengine','xtcocotools')))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

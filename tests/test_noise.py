@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from musepose import noise
-from musepose.noise import initial_noise
+from musepose.pipelines import noise
+from musepose.pipelines.noise import initial_noise
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

@@ -13,12 +13,12 @@ from diffusers import DDIMScheduler
 from PIL import Image
 from tiny_weights import ROOT, tiny_models, write_published_layout
 
-from musepose.denoising import frames_of, parts_of_step
-from musepose.errors import UserError
-from musepose.pipeline import Pose2VideoPipeline
-from musepose.pose_frames import PoseFrames
-from musepose.processes import Processes
-from musepose.windows import windows
+from musepose.pipelines.context_windows import windows
+from musepose.pipelines.denoising import frames_of, parts_of_step
+from musepose.pipelines.pose2video import Pose2VideoPipeline
+from musepose.pipelines.pose_frames import PoseFrames
+from musepose.utils.distributed import Processes
+from musepose.utils.errors import UserError
 
 SHORT = dict(width=32, height=40, num_inference_steps=2, context_frames=4, context_overlap=1)
 
@@ -124,7 +124,7 @@ def test_temporary_folder_that_is_not_there(monkeypatch):
 def test_full_temporary_folder_is_named():
     """Its files may hold 3000 bytes here; one frame has 768."""
     code = """
-import resource, signal, tempfile, numpy, musepose.pose_frames as pose_frames
+import resource, signal, tempfile, numpy, musepose.pipelines.pose_frames as pose_frames
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 try:

@@ -26,13 +26,14 @@ from media import (
 from mm_weights import tiny_files
 from PIL import Image
 
-from musepose.errors import UserError
+from musepose.media.side_by_side import fit
+from musepose.media.video_reader import probe, read_frames
+from musepose.media.video_writer import VideoWriter
 from musepose.pose.draw import draw_pose_map, draw_video_frame
 from musepose.pose.keypoint_file import KeypointFile, Keypoints, Source, load_keypoints, save_keypoints
-from musepose.pose.keypoints import to_pose
-from musepose.pose.run import load_detector
-from musepose.pose.sheet import fit
-from musepose.video import VideoWriter, probe, read_frames
+from musepose.pose.runner import load_detector
+from musepose.pose.types import to_pose
+from musepose.utils.errors import UserError
 from pose_align import main, parse
 
 ROOT = Path(__file__).parents[1]
@@ -436,7 +437,7 @@ def test_what_was_detected_is_kept_where_the_alignment_fails(folder):
 
 def test_a_run_that_breaks_leaves_no_file(folder, monkeypatch):
     folder.save()
-    monkeypatch.setattr("musepose.pose.run.draw_strip", lambda *_: 1 / 0)
+    monkeypatch.setattr("musepose.pose.runner.draw_strip", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         folder.run("--keypoints", folder.keypoints)
     assert folder.outputs() == []
@@ -456,12 +457,12 @@ def test_working_ahead_changes_nothing(folder, monkeypatch):
             written[-1].setdefault(self.path, []).append(frame.copy())
             super().write(frame)
 
-    monkeypatch.setattr("musepose.pose.run.VideoWriter", RecordingWriter)
+    monkeypatch.setattr("musepose.pose.runner.VideoWriter", RecordingWriter)
     for _ in range(2):
         written.append({})
         folder.detect("--align_frame", 1, missing=(5,))
-        monkeypatch.setattr("musepose.pose.run.ahead", in_turns)
-        monkeypatch.setattr("musepose.pose.tracking.ahead", in_turns)
+        monkeypatch.setattr("musepose.pose.runner.ahead", in_turns)
+        monkeypatch.setattr("musepose.pose.box_tracking.ahead", in_turns)
     side_by_side, one_by_one = written
     assert side_by_side.keys() == one_by_one.keys() and len(side_by_side) == 2
     for path, frames in one_by_one.items():
@@ -500,7 +501,7 @@ def broken(path, count):
 def test_a_video_that_breaks_in_the_middle_is_one_error_and_leaves_nothing(folder, monkeypatch, known, frames, message):
     if known:
         folder.save()
-    monkeypatch.setattr("musepose.pose.run.read_frames", frames)
+    monkeypatch.setattr("musepose.pose.runner.read_frames", frames)
     with pytest.raises(UserError, match=message) as caught:
         folder.run("--keypoints", folder.keypoints) if known else folder.detect()
     assert folder.outputs() == [] and left_running(caught) == []

@@ -15,14 +15,15 @@ import torch
 from media import read_sound, truncate, write_picture, write_video
 from tiny_weights import write_published_layout
 
-import musepose.device
+import musepose.utils.device
 import test_stage_2
-from musepose import render
-from musepose.device import choose_device, choose_dtype
-from musepose.errors import UserError
+from musepose.inference import runner as render
+from musepose.media.video_reader import probe, read_frames
+from musepose.media.video_writer import VideoWriter
 from musepose.models.unet import UNet
-from musepose.pipeline import Pose2VideoPipeline
-from musepose.video import VideoWriter, probe, read_frames
+from musepose.pipelines.pose2video import Pose2VideoPipeline
+from musepose.utils.device import choose_device, choose_dtype
+from musepose.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["-W", "32", "-H", "40", "-S", "4", "-O", "1", "--steps", "2", "--device", "cpu"]
@@ -181,7 +182,7 @@ def test_compile_without_a_compiler_is_one_line(tiny, monkeypatch):
 
 def test_compile_reaches_the_unet(tiny, monkeypatch):
     called = []
-    monkeypatch.setattr(musepose.device, "check_compiler", called.append)
+    monkeypatch.setattr(musepose.utils.device, "check_compiler", called.append)
     monkeypatch.setattr(UNet, "compile_layers", lambda unet: called.append(unet.config.motion_module is not None))
     assert test_stage_2.main(["--config", str(tiny.write_config()), "--output", "out", *SMALL, "--compile"]) == 0
     assert called == [torch.device("cpu"), True]

@@ -11,8 +11,8 @@ import pytest
 from media import corners, frame_number, numbered_frame, read_sound, write_picture, write_video
 
 import test_stage_2
-from musepose.errors import UserError
-from musepose.video import probe, read_frames
+from musepose.media.video_reader import probe, read_frames
+from musepose.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT, COMPARISON = Path("out/ref_dance_3.5_20_1.mp4"), Path("out/ref_dance_3.5_20_1_cmp.mp4")

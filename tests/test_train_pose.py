@@ -9,10 +9,10 @@ import torch
 from omegaconf import OmegaConf
 
 import puppet.train_pose as program
-from musepose.errors import UserError
-from musepose.pose.detector import PoseDetector
-from musepose.pose.keypoints import People
+from musepose.pose.detectors.dwpose.detector import PoseDetector
+from musepose.pose.types import People
 from musepose.training.optimizers import Muon
+from musepose.utils.errors import UserError
 from puppet.pose_networks import Dwpose, Yolox, box_iou, simcc_labels
 from puppet.pose_pictures import make_shots, partner
 from puppet.pose_samples import boxed, pointed

@@ -11,12 +11,12 @@ from accelerate.state import AcceleratorState, GradientState
 from media import truncate
 from tiny_training import SIZE, random_animator, write_workplace
 
-import musepose.training.loop
-from musepose.errors import UserError
-from musepose.training.meta import load_meta, save_meta
-from musepose.training.networks import save_models
-from musepose.training.run import main
-from musepose.training.settings import read_config
+import musepose.training.trainer
+from musepose.cli.train import main
+from musepose.training.config import read_config
+from musepose.training.data.manifest import load_meta, save_meta
+from musepose.training.model import save_models
+from musepose.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,7 +36,7 @@ def nothing_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_, **__) -> None:
         raise AssertionError("a model is loaded before the input is checked")
 
-    monkeypatch.setattr(musepose.training.loop, "load_models", refuse)
+    monkeypatch.setattr(musepose.training.trainer, "load_models", refuse)
 
 
 def start(folder: Path, stage: int, *arguments: str) -> None:

@@ -12,7 +12,7 @@ from tiny_weights import MOTION_CONFIG, UNET_CONFIG, tiny_models
 from torch.utils.flop_counter import FlopCounterMode
 
 from musepose.models.attention import SpatialBlock
-from musepose.models.chunks import Chunks
+from musepose.models.chunking import Chunks
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from media import colour_error, corners, frame_number, write_video
 
-from musepose.containers import missing_bytes
-from musepose.errors import UserError
-from musepose.video import VIDEO_SUFFIXES, list_media, probe, read_frames
+from musepose.media.containers import missing_bytes
+from musepose.media.video_reader import VIDEO_SUFFIXES, list_media, probe, read_frames
+from musepose.utils.errors import UserError
 
 KINDS = {  # suffix: what to put into it
     ".mp4": {},

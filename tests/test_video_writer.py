@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from media import colour_error, corners, frame_number, numbered_frame, read_sound, write_video
 
-from musepose.errors import UserError
-from musepose.video import VideoWriter, even_size, probe, read_frames
+from musepose.media.video_reader import probe, read_frames
+from musepose.media.video_writer import VideoWriter, even_size
+from musepose.utils.errors import UserError
 
 
 def writer(path, width=64, height=48, rate=30, **options):

@@ -16,7 +16,7 @@ from diffusers.models.attention import FeedForward
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from musepose.models.chunks import add, feed_forward, spans
+from musepose.models.chunking import add, feed_forward, spans
 
 TRANSFORMER_NORM_EPS = 1e-6  # of the GroupNorm in front of a transformer; the resnets have 1e-5
 MOST_SEQUENCES = 65535  # that some of CUDA's attention kernels take at a time

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from musepose.models.attention import BlockContext, MotionModule, SpatialBlock, SpatialTransformer, TemporalBlock
-from musepose.models.chunks import WHOLE, Chunks, Resnet, in_pieces, silu
+from musepose.models.chunking import WHOLE, Chunks, Resnet, in_pieces, silu
 
 
 @dataclass

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from musepose.errors import UserError
-from musepose.files import DOWNLOAD_HINT, check_writable, require_file
-from musepose.image import read_image
+from musepose.media.image import read_image
+from musepose.media.video_reader import VideoInfo, probe
+from musepose.media.video_writer import CONTAINERS
 from musepose.pose.keypoint_file import KeypointFile, Source, load_keypoints
-from musepose.video import VideoInfo, probe
-from musepose.video_writer import CONTAINERS
+from musepose.utils.errors import UserError
+from musepose.utils.files import DOWNLOAD_HINT, check_writable, require_file
 
 SCALE_FROM = ("frame", "video")
 # setting -> smallest and largest value

@@ -4,15 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from musepose.training.dataset import ClipChooser, PairChooser
-from musepose.training.networks import (
-    Animator,
-    build_stage_1,
-    build_stage_2,
-    stage_1_parameters,
-    stage_2_parameters,
-)
-from musepose.training.settings import Data, TrainConfig
+from musepose.training.config import Data, TrainConfig
+from musepose.training.data.dataset import ClipChooser, PairChooser
+from musepose.training.model import Animator, build_stage_1, build_stage_2, stage_1_parameters, stage_2_parameters
 
 
 @dataclass(frozen=True)

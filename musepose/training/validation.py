@@ -6,11 +6,13 @@ from pathlib import Path
 import torch
 from diffusers import DDIMScheduler
 
-from musepose.pipeline import Pose2VideoPipeline
-from musepose.training.encoding import Encoder
-from musepose.training.networks import Animator
-from musepose.training.settings import TrainConfig, sample_name
-from musepose.video import VideoWriter, probe, read_frames, read_image
+from musepose.media.image import read_image
+from musepose.media.video_reader import probe, read_frames
+from musepose.media.video_writer import VideoWriter
+from musepose.pipelines.pose2video import Pose2VideoPipeline
+from musepose.training.config import TrainConfig, sample_name
+from musepose.training.data.encoding import Encoder
+from musepose.training.model import Animator
 
 
 def sample_videos(model: Animator, encoder: Encoder, config: TrainConfig, folder: Path) -> list[Path]:

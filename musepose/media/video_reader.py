@@ -1,0 +1,203 @@
+"""Videos in: what a video is, and its frames one by one."""
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from musepose.media.containers import missing_bytes, open_media, to_fraction
+from musepose.media.image import check_file
+from musepose.media.video_writer import EXACT_SCALING
+from musepose.utils.errors import UserError
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+
+# Where one packet is one frame, so that frames can be counted without decoding them.
+ONE_PACKET_ONE_FRAME = {"h264", "hevc", "av1", "vp9", "mpeg4", "prores"}
+EXACT_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video is, found by going through it; headers are not trusted."""
+
+    path: Path
+    width: int  # as shown: the rotation flag is applied
+    height: int
+    frames: int
+    rate: Fraction  # frames a second; the average where the distances vary
+    has_audio: bool
+
+
+def probe(path: str | os.PathLike) -> VideoInfo:
+    """Measure the video at `path`.
+
+    Raises UserError where it is missing, empty, cut off, damaged, no video, or without frames.
+    """
+    path = Path(path)
+    with _open_video(path) as (container, stream):
+        first = next(container.decode(stream), None)
+        if first is None:
+            raise _no_frames(path)
+        height, width = _turn(np.empty((first.height, first.width)), _display_matrix(first)).shape
+        has_audio = any(_is_decodable(audio) for audio in container.streams.audio)
+    times = _packet_times(path) or _frame_times(path)
+    return VideoInfo(path, width, height, times.count, _rate(times), has_audio)
+
+
+def read_frames(path: str | os.PathLike, step: int = 1, count: int | None = None) -> Iterator[np.ndarray]:
+    """Stream frames 0, step, 2·step, … of a video, at most `count` of them: RGB uint8 (height, width, 3), as shown.
+
+    Colours follow the stream's tags; without tags they are taken as BT.601 of limited range, as the tools write that
+    leave the tags out. Frames that differ in size from the first are scaled to it. Raises what `probe` raises.
+    """
+    if step < 1 or (count is not None and count < 0):
+        raise ValueError(f"step {step} must be at least 1, count {count} at least 0")
+    return _read_frames(Path(path), step, math.inf if count is None else count)
+
+
+def list_media(path: str | os.PathLike, suffixes: Sequence[str]) -> list[Path]:
+    """The file `path`, or the files in the folder `path` with one of `suffixes`, sorted by name, hidden ones left out.
+
+    Raises UserError where `path` does not exist or cannot be read, or the folder holds no such file.
+    """
+    path = Path(path)
+    try:
+        if path.is_file():
+            return [path]
+        if not path.is_dir():
+            raise UserError(f"{path} does not exist: check the path")
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.is_file() and p.name[0] != ".")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): check the path and its permissions") from None
+    if not found:
+        raise UserError(f"{path} holds no {', '.join(suffixes)} file: check the path")
+    return found
+
+
+@contextmanager
+def _open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Open the first true video stream; FFmpeg's errors inside come out as UserErrors."""
+    check_file(path, "video")
+    missing = missing_bytes(path)
+    if missing:
+        raise UserError(f"{path} is cut off ({missing} bytes are missing): copy or download it again")
+    try:
+        with open_media(path) as container:
+            streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+            streams = [s for s in streams if _is_decodable(s)]
+            if not streams:
+                raise UserError(f"{path} holds no video that can be decoded: give another video file")
+            streams[0].thread_type = "AUTO"
+            yield container, streams[0]
+    except av.error.FFmpegError as error:
+        raise UserError(f"{path} is damaged or not a video ({error.strerror}): give a whole video file") from None
+
+
+def _is_decodable(stream: av.stream.Stream) -> bool:
+    return stream.codec_context is not None
+
+
+def _read_frames(path: Path, step: int, count: float) -> Iterator[np.ndarray]:
+    with _open_video(path) as (container, stream):
+        first, last = None, step * (count - 1)
+        scaler = VideoReformatter()  # kept, as making its tables anew costs more than a frame's conversion
+        for index, frame in enumerate(container.decode(stream)):
+            if first is None:
+                first = frame
+                matrix = _display_matrix(frame)
+            if index > last:
+                return
+            if index % step == 0:
+                rgb = scaler.reformat(frame, first.width, first.height, "rgb24", interpolation=EXACT_SCALING)
+                yield np.ascontiguousarray(_turn(rgb.to_ndarray(), matrix))
+            if index == last:
+                return
+        if first is None:
+            raise _no_frames(path)
+
+
+def _no_frames(path: Path) -> UserError:
+    return UserError(f"{path} has no frames: give another video")
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
+    """a, b, c, d of the video's display matrix (ISO/IEC 14496-12, 6.2.2): x' = a·x + c·y, y' = b·x + d·y.
+
+    It is the same on all frames; asking each would tie it into a reference cycle, and let frames pile up in memory.
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return None
+    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
+    return a, b, c, d
+
+
+def _turn(picture: np.ndarray, matrix: tuple[int, int, int, int] | None) -> np.ndarray:
+    """Apply a display matrix of quarter turns and mirrorings to (h, w, …); a view."""
+    if matrix is None:
+        return picture
+    a, b, c, d = matrix
+    if abs(b) > abs(a):
+        picture, a, d = picture.swapaxes(0, 1), c, b
+    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+@dataclass(frozen=True)
+class _Times:
+    """How many frames there are and when the first and the last are shown, in seconds; None where not known."""
+
+    count: int
+    first: Fraction | None
+    last: Fraction | None
+    header_rate: Fraction | None  # as the container has it
+
+    @classmethod
+    def of(cls, stamps: list[int | None], stream: av.VideoStream) -> "_Times":
+        known = (None, None)
+        if stamps and None not in stamps:
+            time_base = to_fraction(stream.time_base)
+            known = (min(stamps) * time_base, max(stamps) * time_base)
+        return cls(len(stamps), *known, to_fraction(stream.average_rate) or to_fraction(stream.guessed_rate))
+
+
+def _packet_times(path: Path) -> _Times | None:
+    """The frame times from the packets, without decoding; None where only decoding tells the truth."""
+    with _open_video(path) as (container, stream):
+        codec = stream.codec_context.name
+        if container.format.name not in EXACT_CONTAINERS or codec not in ONE_PACKET_ONE_FRAME:
+            return None
+        stamps = []
+        for packet in container.demux(stream):
+            if not packet.size:  # the one that only tells the end
+                continue
+            if packet.is_corrupt or packet.is_discard or not (stamps or packet.is_keyframe):
+                return None
+            stamps.append(packet.pts)
+        return _Times.of(stamps, stream) if stamps else None
+
+
+def _frame_times(path: Path) -> _Times:
+    """The frame times by decoding the whole video."""
+    with _open_video(path) as (container, stream):
+        return _Times.of([frame.pts for frame in container.decode(stream)], stream)
+
+
+def _rate(times: _Times) -> Fraction:
+    """Frames a second: the container's figure where it agrees with the frames' own times, else their average.
+
+    Odd fractions are rounded to a denominator of at most 1001, which the broadcast rates need.
+    """
+    steps, rate = times.count - 1, times.header_rate
+    if steps and times.first is not None and times.last > times.first:
+        span = times.last - times.first
+        if not rate or abs(span * rate - steps) > Fraction(1, 2):
+            rate = steps / span
+    return (rate or Fraction(25)).limit_denominator(1001)

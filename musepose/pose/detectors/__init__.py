@@ -1,0 +1,1 @@
+"""Pose detectors behind one interface."""
