@@ -9,8 +9,8 @@ from PIL import Image
 
 from benchmarks.measure import Table, medians
 from benchmarks.models import full_size_pipeline
-from musepose.inference.memory_estimate import Work, peak_bytes
-from musepose.memory.offload import Residency
+from musepose.inference.memory_estimate import Workload, peak_bytes
+from musepose.memory.offload import ModelOffloader
 from musepose.memory.plan import BY_NAME, GIB, MemoryPlan
 from musepose.pipelines.pose2video import Pose2VideoPipeline
 
@@ -42,13 +42,13 @@ def gpu_video() -> Table:
 
 def measure(pipeline: Pose2VideoPipeline, plan: MemoryPlan, side: int, floor: float, compiled: bool) -> tuple:
     """A row of the table; the first run warms up."""
-    pipeline.residency = Residency(pipeline.residency.models, torch.device("cuda"), plan)
+    pipeline.offloader = ModelOffloader(pipeline.models, torch.device("cuda"), plan)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     run = video(pipeline, side, FRAMES, STEPS)
     seconds = medians({"": run}, 2, synchronize=torch.cuda.synchronize)[""]
     allocated = torch.cuda.max_memory_allocated() / GIB
-    work = Work(side, side, FRAMES, FRAMES, guided=True)
+    work = Workload(side, side, FRAMES, FRAMES, guided=True)
     rehearsed = max(peak_bytes(full_size_pipeline(torch.float16, "meta"), plan, work).values()) / GIB
     name = f"{side}: {plan.name}{', compiled' if compiled else ''}"
     return name, seconds, floor / seconds, allocated, rehearsed

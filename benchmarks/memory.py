@@ -11,7 +11,7 @@ import torch
 from benchmarks.measure import Table, peak_memory
 from benchmarks.models import full_size_pipeline
 from musepose.inference.cases import WEIGHT_KEYS
-from musepose.inference.memory_estimate import Work, peak_bytes
+from musepose.inference.memory_estimate import Workload, peak_bytes
 from musepose.memory.plan import GIB, PLANS
 
 
@@ -22,7 +22,7 @@ def plans() -> Table:
     for side in (512, 768):
         for plan in PLANS:
             start = time.perf_counter()
-            stages = peak_bytes(pipeline, plan, Work(side, side, 48, 48, guided=True))
+            stages = peak_bytes(pipeline, plan, Workload(side, side, 48, 48, guided=True))
             seconds = time.perf_counter() - start
             rows.append((f"{side} x {side}, {plan.name}", *(stages[name] / GIB for name in STAGES), seconds))
     columns = ("plan", *(f"{name}, GiB" for name in STAGES), "rehearsed in, s")

@@ -177,8 +177,8 @@ def _in_turns(work: Callable[[], None]) -> None:
         yield from items
 
     with (
-        mock.patch("musepose.pose.runner.ahead", when_asked),
-        mock.patch("musepose.pose.box_tracking.ahead", when_asked),
+        mock.patch("musepose.pose.runner.prefetch", when_asked),
+        mock.patch("musepose.pose.box_tracking.prefetch", when_asked),
     ):
         work()
 

@@ -18,7 +18,7 @@ from musepose.media.image import read_image
 from musepose.media.video_reader import read_frames
 from musepose.memory.plan import PLANS
 from musepose.models.weights import WeightPaths
-from musepose.pipelines.context_windows import windows
+from musepose.pipelines.context_windows import context_windows
 from musepose.pipelines.pose2video import Pose2VideoPipeline
 
 PUPPET = ROOT / "pretrained_weights" / "puppet"
@@ -68,9 +68,9 @@ def sampling() -> Table:
 
 def _planned(run: Callable, plan) -> Callable[[], None]:
     def go() -> None:
-        puppets().residency.plan = plan.for_device(torch.device("cpu"))
+        puppets().offloader.plan = plan.for_device(torch.device("cpu"))
         run()
-        puppets().residency.plan = PLANS[0]
+        puppets().offloader.plan = PLANS[0]
 
     return go
 
@@ -93,7 +93,7 @@ def naive_sampling(frames: int) -> Callable[[], None]:
         pipeline.scheduler.set_timesteps(2)
         for timestep in pipeline.scheduler.timesteps:
             total, count = torch.zeros_like(latents), torch.zeros(frames, 1, 1, 1)
-            for window in windows(frames, **WINDOW):
+            for window in context_windows(frames, **WINDOW):
                 part = slice(window.start, window.stop)
                 pose = pipeline.pose_guider(pixels[part])
                 rows = [

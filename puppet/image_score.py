@@ -16,7 +16,7 @@ from PIL import Image
 from musepose.evaluation.metrics import Changes, mean_or_none, psnr, ssim, unit
 from musepose.media.video_reader import read_frames
 from musepose.media.video_writer import VideoWriter
-from musepose.pipelines.context_windows import windows
+from musepose.pipelines.context_windows import context_windows
 from musepose.pose.draw import draw_video_frame, video_size
 from musepose.pose.types import Pose
 from puppet.scenes import make_scene
@@ -132,7 +132,7 @@ def motion_figures(
 def seam_transitions(frames: int, context_frames: int, context_overlap: int) -> np.ndarray:
     """Which of the frames - 1 transitions touch an overlap of windows, or lead from one window into the next."""
     covering = [
-        {i for i, window in enumerate(windows(frames, context_frames, context_overlap)) if frame in window}
+        {i for i, window in enumerate(context_windows(frames, context_frames, context_overlap)) if frame in window}
         for frame in range(frames)
     ]
     return np.array([a != b or len(a) > 1 for a, b in zip(covering, covering[1:], strict=False)])

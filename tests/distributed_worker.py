@@ -19,16 +19,16 @@ def sample(file: str) -> None:
     import torch
     from test_pipeline import SHORT, pipeline, poses, reference
 
-    from musepose.utils.distributed import Processes
+    from musepose.utils.distributed import ProcessGroup
 
     made = pipeline()
     if "WORLD_SIZE" in os.environ:
-        made.processes = Processes.start(torch.device("cpu"))
-    latents = made.sample(reference(), poses(9), **SHORT)
+        made.group = ProcessGroup.start(torch.device("cpu"))
+    latents = made(reference(), poses(9), output_type="latent", **SHORT).frames
     pictures = np.stack(list(made.stream(reference(), poses(9), num_frames=9, **SHORT)))
-    if made.processes.rank == 0:
+    if made.group.rank == 0:
         np.savez(file, latents=latents.numpy(), pictures=pictures)
-    made.processes.finish()
+    made.group.close()
 
 
 def cases(arguments: list[str]) -> int:
@@ -43,7 +43,7 @@ def cases(arguments: list[str]) -> int:
     class Numbers:
         """Pictures of one grey; the process's number is in the file `log`."""
 
-        def stream(self, reference, pose_frames, *, width, height, num_frames, progress, **_):
+        def stream(self, image, pose_images, options, *, num_frames, progress):
             with open("log", "a") as log:
                 log.write(f"{os.environ['RANK']} {num_frames}\n")
             if os.environ["RANK"] == dies and done:
@@ -51,7 +51,7 @@ def cases(arguments: list[str]) -> int:
                 os._exit(9)
             done.append(num_frames)
             for index in range(num_frames):
-                yield np.full((height, width, 3), 100, np.uint8)
+                yield np.full((options.height, options.width, 3), 100, np.uint8)
                 progress("decoding", index + 1, num_frames)
 
     return test_stage_2.main(arguments, lambda plan: Numbers())

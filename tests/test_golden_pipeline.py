@@ -128,7 +128,7 @@ def test_the_whole_sampling(name):
     case, expected, poses, reference = load(name)
     keys = ("width", "height", "context_frames", "context_overlap", "guidance_scale", "seed")
     arguments = {key: case[key] for key in keys} | {"num_inference_steps": case["steps"]}
-    latents = pipeline()(reference, poses, output_type="latent", **arguments).videos
+    latents = pipeline()(reference, poses, output_type="latent", **arguments).frames
     assert error(latents, expected["latents.final"]) < 2e-4
     decoded = torch.cat([pipeline().decode(frame[None]) for frame in rows(latents)])
     assert error(decoded, rows(expected["video"])) < 2e-4

@@ -444,7 +444,7 @@ def test_a_run_that_breaks_leaves_no_file(folder, monkeypatch):
 
 
 def in_turns(items, depth):
-    """Takes the place of `ahead`: nothing is done before it is asked for."""
+    """Takes the place of `prefetch`: nothing is done before it is asked for."""
     yield from items
 
 
@@ -461,8 +461,8 @@ def test_working_ahead_changes_nothing(folder, monkeypatch):
     for _ in range(2):
         written.append({})
         folder.detect("--align_frame", 1, missing=(5,))
-        monkeypatch.setattr("musepose.pose.runner.ahead", in_turns)
-        monkeypatch.setattr("musepose.pose.box_tracking.ahead", in_turns)
+        monkeypatch.setattr("musepose.pose.runner.prefetch", in_turns)
+        monkeypatch.setattr("musepose.pose.box_tracking.prefetch", in_turns)
     side_by_side, one_by_one = written
     assert side_by_side.keys() == one_by_one.keys() and len(side_by_side) == 2
     for path, frames in one_by_one.items():
@@ -510,7 +510,7 @@ def test_a_video_that_breaks_in_the_middle_is_one_error_and_leaves_nothing(folde
 def left_running(caught: pytest.ExceptionInfo) -> list[str]:
     """The threads that still run while the exception keeps alive whatever was at work."""
     assert caught.tb is not None
-    return [thread.name for thread in threading.enumerate() if thread.name == "musepose-ahead"]
+    return [thread.name for thread in threading.enumerate() if thread.name == "musepose-prefetch"]
 
 
 def test_ctrl_c_while_detecting_leaves_no_thread_and_no_file(folder):

@@ -1,15 +1,15 @@
-"""`ahead` and `each`: the same items, prepared in threads; errors and ends arrive where they belong."""
+"""`prefetch` and `parallel_map`: the same items, prepared in threads; errors and ends arrive where they belong."""
 
 import threading
 
 import pytest
 
-from musepose.utils.prefetch import ahead, each
+from musepose.utils.prefetch import parallel_map, prefetch
 
 
 def test_same_items_in_order():
-    assert list(ahead(iter(range(100)), 3)) == list(range(100))
-    assert list(ahead([], 1)) == []
+    assert list(prefetch(iter(range(100)), 3)) == list(range(100))
+    assert list(prefetch([], 1)) == []
 
 
 def test_works_in_another_thread_and_not_farther_than_allowed():
@@ -21,7 +21,7 @@ def test_works_in_another_thread_and_not_farther_than_allowed():
             made.append(number)
             yield number
 
-    for taken, _ in enumerate(ahead(items(), 2)):
+    for taken, _ in enumerate(prefetch(items(), 2)):
         assert len(made) <= taken + 1 + 2 + 1  # this one, two that wait, one in the thread's hands
     assert made == list(range(10))
     assert threading.current_thread() not in threads
@@ -29,7 +29,7 @@ def test_works_in_another_thread_and_not_farther_than_allowed():
 
 def test_nothing_starts_before_the_first_item_is_wanted():
     made = []
-    ahead((made.append(number) for number in range(3)), 1)
+    prefetch((made.append(number) for number in range(3)), 1)
     assert made == []
 
 
@@ -40,7 +40,7 @@ def test_an_error_arrives_after_the_items_before_it():
 
     taken = []
     with pytest.raises(ValueError, match="broken"):
-        taken.extend(ahead(items(), 4))
+        taken.extend(prefetch(items(), 4))
     assert taken == [1]
 
 
@@ -56,11 +56,11 @@ def test_leaving_half_way_stops_the_thread_and_closes_the_source():
         finally:
             closed.set()
 
-    iterator = ahead(items(), 2)
+    iterator = prefetch(items(), 2)
     assert next(iterator) == 0
     iterator.close()
     assert closed.is_set()
-    assert not [thread for thread in threading.enumerate() if thread.name == "musepose-ahead"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "musepose-prefetch"]
 
 
 def test_each_keeps_the_order_and_runs_side_by_side():
@@ -70,8 +70,8 @@ def test_each_keeps_the_order_and_runs_side_by_side():
         together.wait()
         return number * number
 
-    assert list(each(meet, range(9), threads=3)) == [n * n for n in range(9)]
-    assert list(each(str, [], threads=2)) == []
+    assert list(parallel_map(meet, range(9), threads=3)) == [n * n for n in range(9)]
+    assert list(parallel_map(str, [], threads=2)) == []
 
 
 def test_each_takes_no_more_than_it_works_on():
@@ -82,7 +82,7 @@ def test_each_takes_no_more_than_it_works_on():
             taken.append(number)
             yield number
 
-    results = each(lambda number: number, items(), threads=2)
+    results = parallel_map(lambda number: number, items(), threads=2)
     assert next(results) == 0
     assert len(taken) == 4
     results.close()
@@ -103,5 +103,5 @@ def test_each_passes_errors_on_in_their_place(broken):
 
     got = []
     with pytest.raises(ValueError, match="no more"):
-        got.extend(each(work, items(), threads=1))
+        got.extend(parallel_map(work, items(), threads=1))
     assert got == [0, 1]

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,16 +26,16 @@ class MirrorPipeline:
         self.fail = fail
         self.calls = []
 
-    def stream(self, reference, pose_frames, *, width, height, num_frames, progress, **sampling):
-        self.calls.append({"size": (width, height), "frames": num_frames, **sampling})
-        indices = [frame_number(frame) for frame in pose_frames]
+    def stream(self, image, pose_images, options, *, num_frames, progress):
+        self.calls.append({"frames": num_frames, **asdict(options)})
+        indices = [frame_number(frame) for frame in pose_images]
         assert len(indices) == num_frames
-        for step in range(sampling["num_inference_steps"]):
-            progress("denoising", step + 1, sampling["num_inference_steps"])
+        for step in range(options.num_inference_steps):
+            progress("denoising", step + 1, options.num_inference_steps)
         for place, index in enumerate(indices):
-            if self.fail and place == 2 and reference.size == (10, 10):
+            if self.fail and place == 2 and image.size == (10, 10):
                 raise self.fail
-            yield numbered_frame(index, width, height)
+            yield numbered_frame(index, options.width, options.height)
             progress("decoding", place + 1, num_frames)
 
 
@@ -87,7 +88,8 @@ def test_sampling_arguments_reach_the_pipeline(stage_2):
     assert run(stage_2, *flags, pipeline=pipeline) == 0
     assert pipeline.calls == [
         {
-            "size": (64, 72),
+            "width": 64,
+            "height": 72,
             "frames": 7,
             "num_inference_steps": 3,
             "guidance_scale": 2.5,

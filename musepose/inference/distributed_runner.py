@@ -20,20 +20,20 @@ def run_shared(plan: Plan, load_pipeline: Callable[[Plan], Any]) -> int:
     import torch
 
     from musepose.utils.device import choose_device
-    from musepose.utils.distributed import Processes
+    from musepose.utils.distributed import ProcessGroup
 
     device = choose_device(device_name(plan.settings.device))
-    processes = Processes.start(device)
-    plan, waiting = processes.agree((plan, waiting_jobs(plan)))
+    group = ProcessGroup.start(device)
+    plan, waiting = group.broadcast((plan, waiting_jobs(plan)))
     plan = replace(plan, settings=replace(plan.settings, device=str(device)))
-    split = plan.settings.split or ("cases" if len(waiting) >= processes.count else "frames")
+    split = plan.settings.split or ("cases" if len(waiting) >= group.count else "frames")
     if split == "cases":
-        mine = share_out(waiting, processes.count)[processes.rank]
+        mine = share_out(waiting, group.count)[group.rank]
         status = run_plan(plan, load_pipeline, mine, others=[job for job in waiting if job not in mine])
     else:
-        status = run_plan(plan, load_pipeline, waiting, processes=processes)
-    failed = processes.sum(torch.tensor(status, device=device))
-    processes.finish()  # not after an error: it would wait for the others, who wait for this one
+        status = run_plan(plan, load_pipeline, waiting, group=group)
+    failed = group.all_reduce(torch.tensor(status, device=device))
+    group.close()  # not after an error: it would wait for peers that wait for this process
     return 1 if failed else 0
 
 

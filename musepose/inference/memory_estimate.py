@@ -1,82 +1,27 @@
-"""How much memory a memory plan takes, and which plan fits: found out by going through the work without computing.
+"""Memory estimate: what each memory plan takes, and which plan fits, found by a dry run on the meta device.
 
-The models stand on torch's meta device, whose tensors have shapes and no numbers; what would be alive at a time is
-counted. Fused attention is taken as such: it holds no matrix of weights.
+The models stand on torch's meta device, whose tensors have shapes and no data; live memory is counted on the way.
 """
 
 import math
-import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
-from diffusers import DDIMScheduler
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from musepose.memory.offload import Residency
+from musepose.memory.live_memory import LiveMemory, MetaDeviceMode
+from musepose.memory.offload import ModelOffloader
 from musepose.memory.plan import BY_NAME, GIB, PLANS, RESERVE, MemoryPlan, free_memory
-from musepose.models.weights import WeightPaths, empty_models
-from musepose.pipelines.context_windows import windows
-from musepose.pipelines.denoising import Denoiser, PoseGuide
+from musepose.models.weights import WeightPaths, empty_models, scheduler_config
+from musepose.pipelines.context_windows import context_windows
+from musepose.pipelines.denoising import Denoiser, PoseFeatures, guide
 from musepose.pipelines.pose2video import Pose2VideoPipeline
-from musepose.utils.distributed import Processes
+from musepose.pipelines.schedulers import make_scheduler
+from musepose.utils.distributed import ProcessGroup
 from musepose.utils.errors import UserError
 
-
-class LiveMemory(TorchDispatchMode):
-    """Counts the bytes of all storages that operations bring about, as long as anything refers to them."""
-
-    def __init__(self, resident: Iterable[Tensor] = ()):
-        super().__init__()
-        self.live = self.peak = 0
-        self._known: set[int] = set()
-        for tensor in resident:
-            self._see(tensor)
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self._see(leaf)
-        return result
-
-    def _see(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._known:
-            return
-        self._known.add(key)
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._forget, key, size).atexit = False
-
-    def _forget(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.live -= size
-
-
-class Pretence(TorchFunctionMode):
-    """What the meta device does otherwise than a real one.
-
-    It would take attention for plain products, with a matrix of weights that no fused kernel holds. And nothing can
-    leave it for the CPU: what waits there is a tensor of that shape with nothing in it, and a real one when it is back.
-    """
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function is F.scaled_dot_product_attention:
-            query, value = args[0], (args[2] if len(args) > 2 else kwargs["value"])
-            return query.new_empty(*query.shape[:-1], value.shape[-1])
-        if function is Tensor.to:
-            target = args[1] if len(args) > 1 else (kwargs or {}).get("device")
-            if str(target) == "cpu":
-                return args[0].new_empty(1).expand(args[0].shape)
-            if target is not None and args[0].ndim and not any(args[0].stride()):
-                return args[0].contiguous()
-        return function(*args, **(kwargs or {}))
+SOLVER_STEPS = 4  # after so many, a multi-step solver's history is full
 
 
 class _BlankPoses:
@@ -90,8 +35,8 @@ class _BlankPoses:
 
 
 @dataclass(frozen=True)
-class Work:
-    """The largest that is to be done."""
+class Workload:
+    """The largest video of a run."""
 
     width: int
     height: int
@@ -101,50 +46,50 @@ class Work:
     overlap: int = 0
 
     @property
-    def size(self) -> tuple[int, int]:
-        return self.width, self.height
-
-    @property
-    def spans(self) -> list[range]:
-        return list(windows(self.video_length, self.window, min(self.overlap, self.window - 1)))
+    def windows(self) -> list[range]:
+        return list(context_windows(self.video_length, self.window, min(self.overlap, self.window - 1)))
 
 
-def meta_pipeline(paths: WeightPaths, dtype: torch.dtype) -> Pose2VideoPipeline:
-    """The pipeline that these files make, without their numbers."""
+def meta_pipeline(paths: WeightPaths, dtype: torch.dtype, scheduler: str = "ddim") -> Pose2VideoPipeline:
+    """The pipeline that these files make, without data. Raises UserError as `from_published` does."""
+    schedule = make_scheduler(scheduler_config(paths), scheduler)
     models = {name: nn.Module.to(model, "meta", dtype).eval() for name, model in empty_models(paths)}
-    return Pose2VideoPipeline(**models, scheduler=DDIMScheduler())
+    return Pose2VideoPipeline(**models, scheduler=schedule)
 
 
 def choose_plan(
     pipeline: Pose2VideoPipeline,  # on the meta device, in the sampling dtype
-    work: Work,
+    work: Workload,
     vram: str | float,  # auto, high, low, or GB
     device: torch.device,
 ) -> tuple[MemoryPlan, str]:
-    """→ the first plan, from the largest on, that fits, and a sentence about it.
+    """→ the largest plan that fits, and a sentence about it.
 
-    Raises UserError where none fits a number given. Where none fits into what is free, the smallest is tried.
+    Where none fits into the free memory, the smallest is tried. Raises UserError: none fits into a given number of GB.
     """
     if vram in BY_NAME:
         plan = BY_NAME[vram].for_device(device)
         return plan, f"memory: {plan}, as asked for"
     room = free_memory(device) if vram == "auto" else int(vram * GIB)
-    of = f"{room / GIB:.1f} GB " + ("that are free" if vram == "auto" else "allowed (--vram)")
+    of = f"{room / GIB:.1f} GB " + ("free" if vram == "auto" else "allowed (--vram)")
     for plan in PLANS:
         plan = plan.for_device(device)
         need = max(peak_bytes(pipeline, plan, work).values()) + RESERVE
         if need <= room:
-            return plan, f"memory: {plan}: about {need / GIB:.1f} of the {of}"
+            return plan, f"memory: {plan}: about {need / GIB:.1f} of {of}"
     size = f"{work.width} x {work.height}, {work.window} frames together"
     if vram == "auto":
-        return plan, f"memory: {plan}: {size} takes about {need / GIB:.1f} GB, more than the {of}; trying"
+        return (
+            plan,
+            f"memory: {plan}: {size} takes about {need / GIB:.1f} GB, more than {of}: trying",
+        )
     least = math.ceil(10 * need / GIB) / 10
     raise UserError(f"--vram {vram:g}: {size} takes about {least} GB: allow so much, or lower -W, -H or -S")
 
 
-def peak_bytes(pipeline: Pose2VideoPipeline, plan: MemoryPlan, work: Work) -> dict[str, int]:
-    """→ what each stage of a sampling holds at its peak, its models included. `pipeline` as in `choose_plan`."""
-    models = pipeline.residency.models
+def peak_bytes(pipeline: Pose2VideoPipeline, plan: MemoryPlan, work: Workload) -> dict[str, int]:
+    """→ the peak of each stage of a sampling in bytes, models included. `pipeline` as in `choose_plan`."""
+    models = pipeline.models()
     stages = {}
 
     def stage(name: str, *needed: str, kept: Iterable[Tensor] = ()) -> LiveMemory:
@@ -153,11 +98,11 @@ def peak_bytes(pipeline: Pose2VideoPipeline, plan: MemoryPlan, work: Work) -> di
         stages[name] = LiveMemory([*weights, *kept])
         return stages[name]
 
-    residency = Residency(models, None, replace(plan, offload=False))
+    offloader = ModelOffloader(pipeline.models, None, replace(plan, offload=False))
     factor = pipeline.vae_scale_factor
     plane = (pipeline.denoising_unet.config.in_channels, work.height // factor, work.width // factor)
     empty = {"dtype": pipeline.denoising_unet.dtype, "device": "meta"}
-    with torch.no_grad(), Pretence():
+    with torch.no_grad(), MetaDeviceMode():
         token = torch.empty(1, 1, pipeline.image_encoder.config.projection_dim, **empty)
         pixels, reference = torch.empty(1, 3, work.height, work.width, **empty), torch.empty(1, *plane, **empty)
         stage("embedding", "image_encoder")
@@ -171,15 +116,25 @@ def peak_bytes(pipeline: Pose2VideoPipeline, plan: MemoryPlan, work: Work) -> di
         latents = torch.empty(work.video_length, *plane, **empty)
         constant = [t for context in contexts for block in context for t in (block.text, *(block.reference or ()))]
         window = range(min(work.window, work.video_length))
-        guide = PoseGuide(pipeline.pose_guider, _BlankPoses(work.width, work.height), work.spans, residency)
-        denoiser = Denoiser(pipeline.denoising_unet, contexts, guide, [window], residency, Processes())
+        poses = PoseFeatures(pipeline.pose_guider, _BlankPoses(work.width, work.height), work.windows, offloader)
+        branches = range(len(contexts))
+        denoiser = Denoiser(
+            pipeline.denoising_unet, contexts, poses, work.windows, [(window, branches)], offloader, ProcessGroup()
+        )
+        scheduler = pipeline.scheduler
+        scheduler.set_timesteps(SOLVER_STEPS + 1)
         with stage("denoising", "denoising_unet", "pose_guider", kept=[latents, *constant]) as memory:
-            for _ in denoiser(latents, 500.0):
-                pass
-        # Features that are kept for all windows, of which this one has been counted.
-        kept = sum(features.nbytes for features in guide.kept.values())
-        memory.peak += kept * (sum(map(len, work.spans)) - len(window)) // len(window)
-        del contexts, constant, guide, denoiser
+            # The solver's history is filled first, so that the UNet's peak counts it too.
+            for timestep in scheduler.timesteps[:SOLVER_STEPS]:
+                scheduler.scale_model_input(latents, timestep)  # Euler's step insists on it
+                latents = scheduler.step(torch.empty_like(latents), timestep, latents, return_dict=False)[0]
+            predictions = denoiser(scheduler.scale_model_input(latents, timestep), 500.0)
+            scheduler.step(guide(predictions, 2.0), scheduler.timesteps[-1], latents)
+        # Features kept for all windows, of which this one has been counted.
+        kept = sum(features.nbytes for features in poses.kept.values())
+        memory.peak += kept * (sum(map(len, work.windows)) - len(window)) // len(window)
+        del contexts, constant, poses, denoiser, predictions
+        pipeline.scheduler.set_timesteps(SOLVER_STEPS)  # which forgets the history
         with stage("decoding", "vae", kept=[latents]):
             (pipeline.vae.decode(latents[: plan.decode_frames]).sample / 2 + 0.5).clamp(0, 1).float()
     return {name: memory.peak for name, memory in stages.items()}

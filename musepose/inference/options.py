@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from musepose.pipelines.options import SamplingOptions
 from musepose.utils.errors import UserError
 from musepose.utils.options import DTYPES, Setting, parse_setting
 
@@ -18,6 +19,13 @@ SETTINGS = (
     Setting(("--cfg",), float, 3.5, "guidance scale; no guidance up to 1", low=0),
     Setting(("--seed",), int, 99, "where the noise starts, for each case anew", low=-(2**63), high=2**63 - 1),
     Setting(("--steps",), int, 20, "denoising steps", low=1, high=1000),
+    Setting(
+        ("--scheduler",),
+        str,
+        "ddim",
+        "how the steps are taken: ddim, as published; dpm++, unipc and euler for fewer steps",
+        choices=("ddim", "dpm++", "unipc", "euler"),
+    ),
     Setting(
         ("--shared_noise",),
         float,
@@ -52,7 +60,7 @@ SETTINGS = (
         "auto",
         "memory to get along with, in GB, or high, or low; auto: what is free. Changes time, not the result",
         low=1,
-        words=("auto", "high", "low"),
+        words=("auto", "high", "sequential", "medium", "low", "least"),
     ),
     Setting(
         ("--tail",),
@@ -89,6 +97,7 @@ class Settings:
     cfg: float
     seed: int
     steps: int
+    scheduler: str  # ddim, dpm++, unipc, euler
     shared_noise: float
     fps: Fraction | None
     skip: int
@@ -101,6 +110,21 @@ class Settings:
     output: str | None
     overwrite: bool
     no_audio: bool
+
+    @property
+    def sampling(self) -> SamplingOptions:
+        """As the pipeline takes them."""
+        return SamplingOptions(
+            width=self.width,
+            height=self.height,
+            num_inference_steps=self.steps,
+            guidance_scale=self.cfg,
+            seed=self.seed,
+            shared_noise=self.shared_noise,
+            context_frames=self.context_frames,
+            context_overlap=self.context_overlap,
+            tail=self.tail,
+        )
 
 
 def merge_settings(flags: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> Settings:

@@ -47,7 +47,7 @@ def run_plan(
     load_pipeline: Callable[[Plan], Any],
     mine: Sequence[Job] | None = None,  # default: all that are not finished
     others: Sequence[Job] = (),  # that other processes do
-    processes: Any = None,  # musepose.utils.distributed.Processes that work on every job together
+    group: Any = None,  # utils.distributed.ProcessGroup whose processes work on every job together
 ) -> int:
     """Render what is not finished yet; the pipeline is loaded only for that. → exit status, 1 where a job failed.
 
@@ -57,7 +57,7 @@ def run_plan(
     """
     summary = Summary()
     pipeline = None
-    first, writes = launch.rank() == 0, processes is None or processes.rank == 0
+    first, writes = launch.rank() == 0, group is None or group.rank == 0
     mine = waiting_jobs(plan) if mine is None else mine
     for number, job in enumerate(plan.jobs, 1):
         counter = f"[{number}/{len(plan.jobs)}]"
@@ -70,15 +70,15 @@ def run_plan(
             continue
         if pipeline is None:
             pipeline = load_pipeline(plan)
-            if processes is not None:
-                pipeline.processes = processes
+            if group is not None:
+                pipeline.group = group
         if writes:
             print(f"{counter} {job.title}: {job.frames} frames, {float(job.rate):g} a second", flush=True)
         try:
             render(job, plan.settings, pipeline, writes)
         except Exception as error:  # whatever one case meets, the others may be fine
             print(f"{counter} {job.title}: failed: {explain(error)}", file=sys.stderr, flush=True)
-            if processes is not None:
+            if group is not None:
                 told = f"{job.title} failed, and with it the run of all processes: with --output the next one goes on"
                 raise UserError(told) from error
             summary.failed.append(job)
@@ -88,7 +88,7 @@ def run_plan(
             summary.done.append(job)
         release_memory()
     if writes:
-        who = f"process {launch.rank()}: " if launch.processes() > 1 and processes is None else ""
+        who = f"process {launch.rank()}: " if launch.processes() > 1 and group is None else ""
         print(f"{who}{summary}")
     return 1 if summary.failed else 0
 
@@ -104,16 +104,8 @@ def render(job: Job, settings: Settings, pipeline: Any, writes: bool = True) -> 
         frames = pipeline.stream(
             picture,
             read_frames(job.pose.path, stride, job.frames),
-            width=settings.width,
-            height=settings.height,
+            settings.sampling,
             num_frames=job.frames,
-            num_inference_steps=settings.steps,
-            guidance_scale=settings.cfg,
-            seed=settings.seed,
-            shared_noise=settings.shared_noise,
-            context_frames=settings.context_frames,
-            context_overlap=settings.context_overlap,
-            tail=settings.tail,
             progress=bars.update,
         )
         with closing(frames):  # the thread that decodes ends with it

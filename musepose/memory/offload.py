@@ -1,4 +1,4 @@
-"""Which models are on the computing device, and what happens when its memory does not suffice."""
+"""Offloading: models wait on the CPU for their turn; out of memory, the next smaller memory plan is tried."""
 
 import gc
 import sys
@@ -15,15 +15,16 @@ from musepose.utils.errors import is_out_of_memory
 Result = TypeVar("Result")
 
 
-class Residency:
-    """Models by name, the device they compute on, and the memory plan that is followed.
+class ModelOffloader:
+    """Brings models to the computing device when they are used, and follows a memory plan.
 
-    `offloads`: whether models may be sent away for want of memory. Not while they are being trained.
+    `models` gives the models by name; it is asked each time, so that a model that was replaced counts. `offloads`:
+    whether models may be offloaded to the CPU; not while they are being trained.
     """
 
     def __init__(
         self,
-        models: Mapping[str, nn.Module],
+        models: Callable[[], Mapping[str, nn.Module]],
         device: torch.device | None = None,
         plan: MemoryPlan = HIGH,
         offloads: bool = True,
@@ -35,7 +36,7 @@ class Residency:
 
     @property
     def device(self) -> torch.device:
-        return self._device or next(next(iter(self.models.values())).parameters()).device
+        return self._device or next(next(iter(self.models().values())).parameters()).device
 
     def use(self, *names: str) -> None:
         """Bring these models to the computing device; where the plan offloads, the others go to the CPU first."""
@@ -44,14 +45,14 @@ class Residency:
             if not self.plan.offload:
                 return
             self._device = self.device  # from now on models may be elsewhere
-        device = self._device
+        device, models = self._device, self.models()
         if self.plan.offload:
-            for name, model in self.models.items():
+            for name, model in models.items():
                 if name not in names:
                     nn.Module.to(model, "cpu")
         for name in names:
             # Not diffusers' own `to`, which warns of offloaded models.
-            nn.Module.to(self.models[name], device)
+            nn.Module.to(models[name], device)
 
     def within_memory(self, run: Callable[[], Result]) -> Result:
         """Run; where the memory does not suffice, say so, and run again with the next smaller plan.
@@ -69,7 +70,7 @@ class Residency:
                 if not is_out_of_memory(error) or plan is None:
                     raise
             # Outside of the handler, whose error holds on to everything that was being computed.
-            print(f"out of memory: going on with less at a time: {plan}", file=sys.stderr, flush=True)
+            print(f"out of memory: continuing with the smaller plan {plan}", file=sys.stderr, flush=True)
             self.plan = plan if self.offloads else replace(plan, offload=False)
             again = True
             gc.collect()

@@ -1,4 +1,4 @@
-"""How much is computed at a time and what waits on the CPU: a ladder of plans, all with the same result."""
+"""Memory plans: how much is computed at a time, and what is offloaded to the CPU. All give the same result."""
 
 from dataclasses import dataclass, replace
 
@@ -8,7 +8,7 @@ from musepose.models.chunking import Chunks
 from musepose.utils import launch
 
 GIB = 2**30
-RESERVE = 3 * GIB // 4  # for what nobody counts: the driver's context, libraries' workspaces, gaps
+RESERVE = 3 * GIB // 4  # for what is not counted: the driver's context, libraries' workspaces, fragmentation
 
 
 @dataclass(frozen=True)
@@ -16,33 +16,33 @@ class MemoryPlan:
     """One way to divide the work."""
 
     name: str
-    joint: bool  # both rows of the guidance go through the UNet together, instead of one after the other
-    chunks: Chunks  # pieces within the UNet
-    offload: bool  # models wait on the CPU for their turn
+    joint: bool  # both CFG branches go through the UNet together, instead of one after the other
+    chunks: Chunks  # chunked execution within the UNet
+    offload: bool  # models that are not in use are offloaded to the CPU
     decode_frames: int  # decoded together
-    keep_pose_features: int  # bytes: pose features up to this stay from step to step, instead of being computed anew
+    keep_pose_features: int  # bytes: up to this, pose features are kept from step to step, not computed anew
 
     def for_device(self, device: torch.device) -> "MemoryPlan":
-        """Itself, but on a CPU, where nothing can wait elsewhere, and memory must not grow with the video."""
+        """This plan for a device: on a CPU nothing is offloaded, and nothing is kept that grows with the video."""
         if device.type != "cpu":
             return self
         return replace(self, offload=False, keep_pose_features=0, chunks=replace(self.chunks, offload_skips=False))
 
     def __str__(self) -> str:
-        parts = ["guidance rows together" if self.joint else "guidance rows in turns"]
+        parts = ["both CFG branches together" if self.joint else "one CFG branch at a time"]
         tokens = self.chunks.tokens
-        parts.append("layers whole" if tokens is None else f"layers in pieces of {tokens} positions")
+        parts.append("layers whole" if tokens is None else f"layers in chunks of {tokens} positions")
         if self.offload:
-            parts.append("models wait on the CPU for their turn")
+            parts.append("models offloaded")
         if self.chunks.offload_skips:
-            parts.append("skip connections wait on the CPU")
+            parts.append("skip connections offloaded")
         return f"{self.name} ({', '.join(parts)})"
 
 
-# From the one with the most to the one with the least memory.
+# From the most to the least memory.
 PLANS = (
     MemoryPlan("high", True, Chunks(), False, 4, 2 * GIB),
-    MemoryPlan("in turns", False, Chunks(), False, 2, 0),
+    MemoryPlan("sequential", False, Chunks(), False, 2, 0),
     MemoryPlan("medium", False, Chunks(2**17), False, 1, 0),
     MemoryPlan("low", False, Chunks(2**16), True, 1, 0),
     MemoryPlan("least", False, Chunks(2**14, offload_skips=True), True, 1, 0),
@@ -69,7 +69,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def limit_memory(device: torch.device, gigabytes: float) -> None:
-    """Hold a GPU to this much, so that more is an out-of-memory error, which is caught, and not another program's."""
+    """Cap this process on a GPU: allocating more raises an out-of-memory error, which is caught."""
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * GIB / total), device)

@@ -1,4 +1,4 @@
-"""Which frames are denoised together. Needs no torch.
+"""Context windows: which frames are denoised together. Needs no torch.
 
 The motion modules see a window of `context_frames` (S) at a time. Windows overlap by `context_overlap` (O) frames, and
 where they do, their predictions are averaged.
@@ -21,7 +21,7 @@ def padded_length(frames: int, context_frames: int, context_overlap: int) -> int
     return frames + (context_frames - frames) % (context_frames - context_overlap)
 
 
-def windows(frames: int, context_frames: int, context_overlap: int) -> Iterator[range]:
+def context_windows(frames: int, context_frames: int, context_overlap: int) -> Iterator[range]:
     """[0, S), [S-O, 2S-O), … A video shorter than S is one window; the last window always ends with the video."""
     check_windows(context_frames, context_overlap)
     start = 0

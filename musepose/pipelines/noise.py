@@ -17,25 +17,25 @@ def share_noise(noise: Tensor, common: Tensor, portion: float) -> Tensor:
 def initial_noise(
     frames: int,
     plane: tuple[int, int, int],  # c h w
-    seed: int,
+    generator: torch.Generator,
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
     shared: float = 0.0,
 ) -> Tensor:
-    """→ f c h w, drawn on the CPU in the given dtype and the published order b c f h w: the same everywhere.
+    """→ f c h w, drawn in the given dtype and the published order b c f h w: the same everywhere from a CPU generator.
 
     With `shared`, frames are correlated by that much (see `share_noise`). Only the result takes memory.
     """
     channels, height, width = plane
-    generator = torch.Generator("cpu").manual_seed(seed)
+    source = {"generator": generator, "device": generator.device, "dtype": dtype}
     planes = torch.empty(channels * frames, height, width, dtype=dtype, device=device)
     for rows in _pieces(len(planes), height * width):
         shape = (rows.stop - rows.start, height, width)
-        planes[rows] = torch.randn(shape, generator=generator, dtype=dtype).to(device)
+        planes[rows] = torch.randn(shape, **source).to(device)
     noise = planes.view(channels, frames, height, width).transpose(0, 1)
     if not shared:
         return noise
-    common = torch.randn(channels, height, width, generator=generator, dtype=dtype).to(device)
+    common = torch.randn(channels, height, width, **source).to(device)
     return share_noise(noise, common, shared)
 
 

@@ -1,13 +1,14 @@
-"""The image stage: one reference picture and a skeleton video → the video of that person in those poses."""
+"""The sampling pipeline: one reference picture and a skeleton video → the video of that person in those poses."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 from einops import rearrange
@@ -15,18 +16,22 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
-from musepose.memory.offload import Residency
+from musepose.memory.offload import ModelOffloader
 from musepose.memory.plan import HIGH, MemoryPlan
 from musepose.models.attention import BlockContext
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
 from musepose.models.weights import WeightPaths, load_models, scheduler_config
-from musepose.pipelines.context_windows import check_windows, padded_length, windows
-from musepose.pipelines.denoising import Denoiser, PoseGuide, frames_of
+from musepose.pipelines.context_windows import context_windows, padded_length
+from musepose.pipelines.denoising import Denoiser, PoseFeatures, frames_of, guide, parts_of_step
+from musepose.pipelines.images import OUTPUT_TYPES, Picture, convert_output, rgb_array, to_bytes
 from musepose.pipelines.noise import initial_noise
+from musepose.pipelines.options import SamplingOptions
 from musepose.pipelines.pose_frames import PoseFrames
-from musepose.utils.distributed import Processes
-from musepose.utils.prefetch import ahead
+from musepose.pipelines.schedulers import make_scheduler
+from musepose.utils.distributed import ProcessGroup
+from musepose.utils.errors import UserError
+from musepose.utils.prefetch import prefetch
 
 CLIP_SIDE = 224
 DECODE_SHARE = 4  # frames that a process decodes before the next one's turn
@@ -34,6 +39,7 @@ DECODE_SHARE = 4  # frames that a process decodes before the next one's turn
 CLIPImageProcessor = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
 
 Progress = Callable[[str, int, int], None]  # stage ("denoising" or "decoding"), done, total
+StepCallback = Callable[["Pose2VideoPipeline", int, Tensor, dict[str, Tensor]], "dict[str, Tensor] | None"]
 
 
 def clip_pixels(pictures: Sequence[Image.Image]) -> Tensor:
@@ -44,7 +50,9 @@ def clip_pixels(pictures: Sequence[Image.Image]) -> Tensor:
 
 @dataclass
 class Pose2VideoOutput(BaseOutput):
-    videos: Tensor  # 1 c f h w, float32 in [0, 1], on the CPU
+    """frames: a batch of one video, see `convert_output`; as "latent": (1, c, f, h, w)."""
+
+    frames: list[list[Image.Image]] | np.ndarray | Tensor
 
 
 class Pose2VideoPipeline(DiffusionPipeline):
@@ -57,7 +65,7 @@ class Pose2VideoPipeline(DiffusionPipeline):
         reference_unet: UNet,
         denoising_unet: UNet,
         pose_guider: PoseGuider,
-        scheduler: DDIMScheduler,
+        scheduler: SchedulerMixin,  # any of diffusers' for v- or noise prediction
     ):
         super().__init__()
         self.register_modules(
@@ -68,11 +76,8 @@ class Pose2VideoPipeline(DiffusionPipeline):
             pose_guider=pose_guider,
             scheduler=scheduler,
         )
-        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
-        self.reference_processor = VaeImageProcessor(self.vae_scale_factor, do_convert_rgb=True)
-        models = {name: model for name, model in self.components.items() if isinstance(model, torch.nn.Module)}
-        self.residency = Residency(models)
-        self.processes = Processes()
+        self.offloader = ModelOffloader(self.models)
+        self.group = ProcessGroup()
 
     @classmethod
     def from_published(
@@ -81,190 +86,205 @@ class Pose2VideoPipeline(DiffusionPipeline):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         memory: MemoryPlan = HIGH,
+        scheduler: str = "ddim",  # one of `schedulers.SCHEDULERS`
     ) -> "Pose2VideoPipeline":
-        """Load the published layout. Raises UserError as `check_weights` does."""
-        models = load_models(paths, "cpu" if memory.offload else device, dtype)
-        pipeline = cls(**models, scheduler=DDIMScheduler(**scheduler_config(paths)))
-        # Models that never wait elsewhere may be moved by the pipeline's `to`.
-        pipeline.residency = Residency(models, torch.device(device) if memory.offload else None, memory)
+        """Load the published layout. Raises UserError as `check_weights` and `make_scheduler` do."""
+        schedule = make_scheduler(scheduler_config(paths), scheduler)
+        pipeline = cls(**load_models(paths, "cpu" if memory.offload else device, dtype), scheduler=schedule)
+        # Models that are never offloaded may be moved by the pipeline's `to`.
+        pipeline.offloader = ModelOffloader(pipeline.models, torch.device(device) if memory.offload else None, memory)
         return pipeline
+
+    def models(self) -> Mapping[str, torch.nn.Module]:
+        """The networks among the components, by name."""
+        return {name: model for name, model in self.components.items() if isinstance(model, torch.nn.Module)}
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels to a latent."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @torch.no_grad()
     def __call__(
         self,
-        reference: Image.Image,
-        pose_frames: Iterable[np.ndarray],
+        image: Picture,  # the reference
+        pose_images: Iterable[Picture],  # skeleton pictures of any size
+        options: SamplingOptions | None = None,
         *,
-        width: int,
-        height: int,
-        output_type: str = "pt",  # "pt", or "latent": 1 c f h w before decoding
-        **sampling,
-    ) -> Pose2VideoOutput:
-        """The whole video at once, for short ones; the arguments are those of `sample`."""
-        latents = self.sample(reference, pose_frames, width=width, height=height, **sampling)
-        video = latents if output_type == "latent" else torch.cat([self.decode(frame[None]) for frame in latents])
-        return Pose2VideoOutput(videos=rearrange(video, "f c h w -> 1 c f h w"))
+        num_frames: int | None = None,  # default: as many as there are pose images
+        generator: torch.Generator | None = None,  # of the noise; default: one from options.seed
+        output_type: str = "pil",  # "pil", "np", "pt" or "latent"
+        callback_on_step_end: StepCallback | None = None,  # may return other latents, {"latents": f c h w}
+        return_dict: bool = True,
+        progress: Progress | None = None,
+        **changes: Any,  # fields of SamplingOptions that differ from `options`, such as width=512
+    ) -> Pose2VideoOutput | tuple:
+        """The whole video at once, for short ones; `stream` is for long ones.
+
+        Pictures are PIL's, (h, w, 3) uint8 RGB arrays, or (3, h, w) tensors. With several processes each one gets all.
+        Raises ValueError for arguments that do not fit; UserError: latents or pictures are not finite.
+        """
+        options = replace(options or SamplingOptions(), **changes)
+        self.check(options, num_frames, output_type)
+        self.scheduler.set_timesteps(options.num_inference_steps)
+
+        poses, shown, windows, parts = self._read_poses(pose_images, num_frames, options)
+        contexts = self.offloader.within_memory(lambda: self.prepare(image, options))
+        features = PoseFeatures(self.pose_guider, poses, windows, self.offloader)
+        predict = Denoiser(self.denoising_unet, contexts, features, windows, parts, self.offloader, self.group)
+
+        latents = self.initial_noise(shown, options, generator)[: windows[-1].stop]
+        for step, timestep in enumerate(self.scheduler.timesteps):
+            sample = self.scheduler.scale_model_input(latents, timestep)
+            prediction = guide(predict(sample, float(timestep)), options.guidance_scale)
+            latents = self.scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+            _require_finite(latents, f"step {step + 1}")
+            if callback_on_step_end:
+                latents = (callback_on_step_end(self, step, timestep, {"latents": latents}) or {}).get(
+                    "latents", latents
+                )
+            if progress:
+                progress("denoising", step + 1, options.num_inference_steps)
+
+        latents = latents[:shown]
+        if output_type == "latent":
+            frames = rearrange(latents, "f c h w -> 1 c f h w")
+        else:
+            frames = convert_output(torch.cat([self.decode(part) for part in latents.split(DECODE_SHARE)]), output_type)
+        return Pose2VideoOutput(frames=frames) if return_dict else (frames,)
 
     def stream(
         self,
-        reference: Image.Image,
-        pose_frames: Iterable[np.ndarray],
+        image: Picture,
+        pose_images: Iterable[Picture],
+        options: SamplingOptions | None = None,
         *,
-        width: int,
-        height: int,
-        num_frames: int,
-        context_frames: int = 48,
-        context_overlap: int = 4,
-        tail: str = "pad",
         progress: Progress | None = None,
-        **sampling,
+        **arguments: Any,  # as of `__call__`
     ) -> Iterator[np.ndarray]:
-        """Yield num_frames pictures (height, width, 3) uint8 RGB; the next ones are decoded meanwhile.
-
-        tail: "pad", as published: the last pose is repeated until the windows fit (`padded_length`), and the surplus is
-        not decoded. "flush": the last window ends at the last frame, from the same noise. With several processes every
-        one yields all pictures.
-        """
-        padded = padded_length(num_frames, context_frames, context_overlap)
-        latents = self.sample(
-            reference,
-            pose_frames,
-            width=width,
-            height=height,
-            context_frames=context_frames,
-            context_overlap=context_overlap,
-            video_length=padded if tail == "pad" else num_frames,
-            noise_length=padded,
-            progress=progress,
-            **sampling,
-        )
-        with closing(ahead(self._decode_shares(latents[:num_frames]), DECODE_SHARE)) as pictures:
+        """Yield the pictures (height, width, 3) uint8 RGB one by one; the next ones are decoded meanwhile."""
+        arguments |= {"output_type": "latent", "return_dict": False}
+        (latents,) = self(image, pose_images, options, progress=progress, **arguments)
+        latents = rearrange(latents, "1 c f h w -> f c h w")
+        with closing(prefetch(self._decode_shares(latents), DECODE_SHARE)) as pictures:
             for index, picture in enumerate(pictures):
                 yield picture
                 if progress:
-                    progress("decoding", index + 1, num_frames)
+                    progress("decoding", index + 1, len(latents))
 
     def _decode_shares(self, latents: Tensor) -> Iterator[np.ndarray]:
         """Pictures of all frames in order. The processes take turns, a few frames each."""
-        workers = self.processes
-        size = min(DECODE_SHARE, -(-len(latents) // workers.count))
+        group = self.group
+        size = min(DECODE_SHARE, -(-len(latents) // group.count))
         height, width = (side * self.vae_scale_factor for side in latents.shape[-2:])
-        for batch in latents.split(size * workers.count):
-            # Every process sends as much, the last ones perhaps black pictures that are cut off again.
+        for batch in latents.split(size * group.count):
+            # Every process sends as many pictures; those of the last ones may be black, and are cut off again.
             pictures = torch.zeros(size, height, width, 3, dtype=torch.uint8)
-            mine = batch[workers.rank * size : (workers.rank + 1) * size]
+            mine = batch[group.rank * size : (group.rank + 1) * size]
             if len(mine):
-                pictures[: len(mine)] = rearrange(self.decode(mine) * 255, "f c h w -> f h w c").round().byte()
-            yield from torch.cat(workers.gather(pictures))[: len(batch)].numpy()
+                pictures[: len(mine)] = to_bytes(self.decode(mine))
+            yield from torch.cat(group.all_gather(pictures))[: len(batch)].numpy()
 
-    @torch.no_grad()
-    def sample(
-        self,
-        reference: Image.Image,
-        pose_frames: Iterable[np.ndarray],  # (h, w, 3) uint8 RGB each, of any size
-        *,
-        width: int,
-        height: int,
-        video_length: int | None = None,  # default: as many as there are poses; if longer, the last one is repeated
-        noise_length: int | None = None,  # default: video_length; if longer, the noise is that of a longer video
-        num_inference_steps: int = 20,
-        guidance_scale: float = 3.5,  # no guidance where <= 1
-        seed: int = 99,
-        shared_noise: float = 0.0,  # portion of the starting noise's variance that is the same in all frames
-        context_frames: int = 48,
-        context_overlap: int = 4,
-        progress: Progress | None = None,
-    ) -> Tensor:
-        """→ latents f c h w, denoised by DDIM (Song et al. 2020). Raises ValueError for sizes that do not fit."""
-        self.check(width, height, num_inference_steps, context_frames, context_overlap)
-        guided = guidance_scale > 1
+    def _read_poses(
+        self, pictures: Iterable[Picture], num_frames: int | None, options: SamplingOptions
+    ) -> tuple[PoseFrames, int, list[range], list]:
+        """→ the pose frames, how many frames are shown, the context windows, and this process's parts of a step."""
 
-        def spans_of(length: int) -> list[range]:
-            return list(windows(length, context_frames, context_overlap))
+        def divide(frames: int) -> tuple[list[range], list]:
+            sizes = (options.context_frames, options.context_overlap)
+            length = padded_length(frames, *sizes) if options.tail == "pad" else frames
+            windows = list(context_windows(length, *sizes))
+            return windows, parts_of_step(windows, 1 + options.guided, self.group)
 
-        wanted = None if video_length is None else frames_of(spans_of(video_length), 1 + guided, self.processes)
-        poses = PoseFrames(pose_frames, width, height, wanted)
-        length = poses.length if video_length is None else video_length
-        contexts = self.residency.within_memory(lambda: self.prepare(reference, width, height, guided))
-        latents = self.initial_noise(noise_length or length, width, height, seed, shared_noise)[:length]
-        spans = spans_of(length)
-        guide = PoseGuide(self.pose_guider, poses, spans, self.residency)
-        denoiser = Denoiser(self.denoising_unet, contexts, guide, spans, self.residency, self.processes)
-        self.scheduler.set_timesteps(num_inference_steps)
-        for step, timestep in enumerate(self.scheduler.timesteps):
-            for frames, prediction in denoiser(latents, float(timestep)):
-                if len(contexts) == 2:
-                    unconditional, conditional = prediction
-                    guided = unconditional + guidance_scale * (conditional - unconditional)
-                else:
-                    guided = prediction[0]
-                part = latents[frames.start : frames.stop]
-                part.copy_(self.scheduler.step(guided, timestep, part).prev_sample)
-            if progress:
-                progress("denoising", step + 1, num_inference_steps)
-        return latents
+        if num_frames is None:
+            poses = PoseFrames(pictures, options.width, options.height)
+            return poses, poses.length, *divide(poses.length)
+        windows, parts = divide(num_frames)
+        return PoseFrames(pictures, options.width, options.height, frames_of(parts)), num_frames, windows, parts
 
-    def prepare(self, reference: Image.Image, width: int, height: int, guided: bool) -> list[list[BlockContext]]:
-        """What stays the same over a sampling, for each row of the guidance: the unconditional one first."""
-        token = self.embed_reference(reference)
-        features = self.reference_features(self.encode_reference(reference, width, height), token)
-        return self.contexts(token, features, guided)
+    def prepare(self, image: Picture, options: SamplingOptions) -> list[list[BlockContext]]:
+        """What stays the same over a sampling, for each CFG branch, the unconditional one first."""
+        image = Image.fromarray(rgb_array(image, background="white"))
+        token = self.embed_reference(image)
+        features = self.reference_features(self.encode_reference(image, options.width, options.height), token)
+        return self.contexts(token, features, options.guided)
 
     def contexts(self, token: Tensor, features: list[Tensor], guided: bool) -> list[list[BlockContext]]:
-        """Token 1 1 d and the reference's features → the rows of `prepare`."""
-        self.residency.use("denoising_unet", "pose_guider")
-        rows = [self.denoising_unet.prepare(torch.zeros_like(token))] if guided else []
-        return [*rows, self.denoising_unet.prepare(token, features)]
+        """Token 1 1 d and the reference's features → what `prepare` returns."""
+        self.offloader.use("denoising_unet", "pose_guider")
+        unconditional = [self.denoising_unet.prepare(torch.zeros_like(token))] if guided else []
+        return [*unconditional, self.denoising_unet.prepare(token, features)]
 
-    def encode_reference(self, reference: Image.Image, width: int, height: int) -> Tensor:
+    def encode_reference(self, image: Image.Image, width: int, height: int) -> Tensor:
         """→ 1 c h w: the mean of the VAE's posterior in the UNets' scale."""
-        self.residency.use("vae")
-        pixels = self.reference_processor.preprocess(reference, height=height, width=width)
+        self.offloader.use("vae")
+        processor = VaeImageProcessor(self.vae_scale_factor, do_convert_rgb=True)
+        pixels = processor.preprocess(image, height=height, width=width)
         mean = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist.mean
         return mean * self.vae.config.scaling_factor
 
-    def embed_reference(self, reference: Image.Image) -> Tensor:
+    def embed_reference(self, image: Image.Image) -> Tensor:
         """→ 1 1 d: the picture's CLIP embedding, as the one token of the cross-attention."""
-        self.residency.use("image_encoder")
-        pixels = clip_pixels([reference])
+        self.offloader.use("image_encoder")
+        pixels = clip_pixels([image])
         encoder = self.image_encoder
         return encoder(pixels.to(encoder.device, encoder.dtype)).image_embeds[:, None]
 
     def reference_features(self, latents: Tensor, token: Tensor) -> list[Tensor]:
         """Reference latents 1 c h w and token 1 1 d → the input of every spatial self-attention, 1 n c each."""
-        self.residency.use("reference_unet")
+        self.offloader.use("reference_unet")
         return self.reference_unet(latents, 0, self.reference_unet.prepare(token))
 
-    def initial_noise(self, length: int, width: int, height: int, seed: int, shared: float = 0.0) -> Tensor:
-        """→ f c h w in the sampling dtype, of the scheduler's variance, see `noise.initial_noise`."""
+    def initial_noise(
+        self, num_frames: int, options: SamplingOptions, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """→ f c h w for the padded length, in the sampling dtype, of the scheduler's variance (`noise.initial_noise`).
+
+        `set_timesteps` was called on the scheduler before, since some schedulers' variance depends on it.
+        """
         side = self.vae_scale_factor
-        plane = (self.denoising_unet.config.in_channels, height // side, width // side)
-        noise = initial_noise(length, plane, seed, self.denoising_unet.dtype, self.residency.device, shared)
+        plane = (self.denoising_unet.config.in_channels, options.height // side, options.width // side)
+        length = padded_length(num_frames, options.context_frames, options.context_overlap)
+        generator = generator or torch.Generator("cpu").manual_seed(options.seed)
+        dtype, device = self.denoising_unet.dtype, self.offloader.device
+        noise = initial_noise(length, plane, generator, dtype, device, options.shared_noise)
         return noise * self.scheduler.init_noise_sigma if self.scheduler.init_noise_sigma != 1 else noise
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """f c h w → pictures f 3 H W, float32 in [0, 1], on the CPU."""
-        self.residency.use("vae")
+        """f c h w → pictures f 3 H W, float32 in [0, 1], on the CPU. Raises UserError: they are not finite."""
+        self.offloader.use("vae")
         latents = latents.to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor
 
         def attempt() -> Tensor:
-            return torch.cat([self._decode(part) for part in latents.split(self.residency.plan.decode_frames)])
+            return torch.cat([self._decode(part) for part in latents.split(self.offloader.plan.decode_frames)])
 
-        return self.residency.within_memory(attempt)
+        return self.offloader.within_memory(attempt)
 
     def _decode(self, latents: Tensor) -> Tensor:
-        return (self.vae.decode(latents).sample / 2 + 0.5).clamp(0, 1).float().cpu()
+        pictures = self.vae.decode(latents).sample
+        _require_finite(pictures, "decoding")
+        return (pictures / 2 + 0.5).clamp(0, 1).float().cpu()
 
-    def check(self, width: int, height: int, steps: int, context_frames: int, context_overlap: int) -> None:
+    def check(self, options: SamplingOptions, num_frames: int | None = None, output_type: str = "pil") -> None:
         """Raises ValueError: these models cannot sample that."""
-        if min(width, height) <= 0 or width % self.vae_scale_factor or height % self.vae_scale_factor:
-            raise ValueError(f"the size {width} x {height} is not of positive multiples of {self.vae_scale_factor}")
-        if not 1 <= steps <= self.scheduler.config.num_train_timesteps:
-            raise ValueError(f"{steps} steps: 1 to {self.scheduler.config.num_train_timesteps} are possible")
-        check_windows(context_frames, context_overlap)
+        width, height, factor = options.width, options.height, self.vae_scale_factor
+        if width % factor or height % factor:
+            raise ValueError(f"the size {width} x {height} is not of multiples of {factor}")
+        most = self.scheduler.config.num_train_timesteps
+        if options.num_inference_steps > most:
+            raise ValueError(f"{options.num_inference_steps} steps: at most {most} are possible")
         motion = self.denoising_unet.config.motion_module
-        if motion and context_frames > motion["max_frames"]:
+        if motion and options.context_frames > motion["max_frames"]:
             raise ValueError(
-                f"context_frames is {context_frames}: the motion modules know {motion['max_frames']} positions"
+                f"context_frames is {options.context_frames}: the motion modules know {motion['max_frames']} positions"
             )
+        if num_frames is not None and num_frames < 1:
+            raise ValueError(f"num_frames is {num_frames}: at least 1 is needed")
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"output_type is {output_type!r}: {', '.join(OUTPUT_TYPES)} are possible")
+
+
+def _require_finite(tensor: Tensor, where: str) -> None:
+    if not tensor.isfinite().all():
+        raise UserError(f"not finite after {where}: try --dtype bf16 or fp32, check the weights")

@@ -18,7 +18,7 @@ import numpy as np
 from musepose.pose.detectors.base import Detector
 from musepose.pose.person_tracking import distinct_people
 from musepose.pose.types import BODY, VISIBLE_SCORE, People
-from musepose.utils.prefetch import ahead
+from musepose.utils.prefetch import prefetch
 
 LEAST_VISIBLE = 5  # body points that a person must show to be followed …
 RELIABLE_SCORE = 0.3  # … and the mean score of all 17 that he must reach
@@ -43,7 +43,7 @@ def find_people(
     most = detector.frames_at_once
     together = most if every >= most else most // every * every
     tracker = _Tracker(detector, every)
-    with closing(ahead((detector.prepare(frame) for frame in frames), together)) as prepared:
+    with closing(prefetch((detector.prepare(frame) for frame in frames), together)) as prepared:
         while batch := list(islice(prepared, together)):
             yield from tracker.take(batch)
 

@@ -19,7 +19,7 @@ from musepose.pose.keypoint_file import KeypointFile, Keypoints, save_keypoints
 from musepose.pose.person_tracking import choose_person, follow
 from musepose.pose.types import KEYPOINTS, People, Pose, to_pose
 from musepose.utils.errors import UserError
-from musepose.utils.prefetch import ahead
+from musepose.utils.prefetch import prefetch
 
 Item = TypeVar("Item")
 READ_AHEAD, DRAWN_AHEAD = 4, 2  # frames that wait between the threads
@@ -127,7 +127,7 @@ def write_videos(job: Job, alignment: Alignment, image_pose: Pose, dance_poses: 
                 (job.demo_path, (sum(layout[0]), layout[1])),
             )
         )
-        drawn = ahead(_draw(job, alignment, image_pose, dance_poses, *layout), DRAWN_AHEAD)
+        drawn = prefetch(_draw(job, alignment, image_pose, dance_poses, *layout), DRAWN_AHEAD)
         stack.enter_context(closing(drawn))  # the threads end before the writers do
         for aligned, strip in _watch(drawn, job.frames - job.settings.align_frame, "drawing"):
             aligned_writer.write(aligned)
@@ -147,7 +147,7 @@ def _draw(
     resolutions = (settings.detect_resolution, settings.image_resolution)
     still = [np.asarray(job.reference), draw_pose_map(image_pose, image_size, *resolutions)]
     still = [fit(picture, width, height) for picture, width in zip(still, widths, strict=False)]  # once, not each frame
-    with closing(ahead(_dance_frames(job), READ_AHEAD)) as frames:
+    with closing(prefetch(_dance_frames(job), READ_AHEAD)) as frames:
         for index, frame in enumerate(frames):
             if index < settings.align_frame:
                 continue

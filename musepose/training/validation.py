@@ -26,7 +26,7 @@ def sample_videos(model: Animator, encoder: Encoder, config: TrainConfig, folder
         pose_guider=model.pose_guider,
         scheduler=DDIMScheduler(**config.noise_scheduler_kwargs),
     )
-    pipeline.residency.offloads = False  # the training goes on where the models are
+    pipeline.offloader.offloads = False  # the training goes on where the models are
     written = []
     model.eval()
     with torch.no_grad():
@@ -38,9 +38,9 @@ def sample_videos(model: Animator, encoder: Encoder, config: TrainConfig, folder
                 pictures = pipeline.stream(
                     read_image(Path(picture)),
                     read_frames(Path(video), count=frames),
+                    num_frames=frames,
                     width=data.train_width,
                     height=data.train_height,
-                    num_frames=frames,
                     num_inference_steps=val.num_inference_steps,
                     guidance_scale=val.guidance_scale,
                     seed=val.seed,

@@ -1,4 +1,4 @@
-"""Iterators that work ahead in threads, so that reading, computing and writing overlap."""
+"""Prefetching in threads, so that reading, computing and writing overlap."""
 
 import os
 import queue
@@ -14,15 +14,14 @@ from musepose.utils import launch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _END = object()
-LONGEST_ITEM = 10  # seconds: who takes longer may be waiting for a process that has died, and is left behind
+JOIN_TIMEOUT = 10  # seconds; beyond it the worker may be blocked on a dead peer, and is abandoned
 
 
-def ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
+def prefetch(items: Iterable[Item], depth: int) -> Iterator[Item]:
     """Yield the same items in the same order, while a thread prepares up to `depth` of the next ones.
 
-    What `items` raises is raised here, in its place in the order. Closing this iterator, or leaving it half-way, stops
-    the thread after the item it works on, and closes `items` where it is a generator. Nothing starts before the first
-    item is asked for.
+    An exception of `items` is raised here, in its place in the order. Closing this iterator early stops the thread
+    after its current item, and closes `items` if it is a generator. Nothing starts before the first item is asked for.
     """
     waiting: queue.Queue = queue.Queue(maxsize=depth)
     stopped = threading.Event()
@@ -43,12 +42,12 @@ def ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
                 for item in iterator:
                     if not put((item, None)):
                         return
-        except BaseException as error:  # whatever it is, it is for whoever waits for the item
+        except BaseException as error:  # the consumer raises it
             put((_END, error))
         else:
             put((_END, None))
 
-    thread = threading.Thread(target=work, name="musepose-ahead", daemon=True)
+    thread = threading.Thread(target=work, name="musepose-prefetch", daemon=True)
     thread.start()
     try:
         while True:
@@ -60,31 +59,33 @@ def ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
             yield item
     finally:
         stopped.set()
-        thread.join(LONGEST_ITEM)
+        thread.join(JOIN_TIMEOUT)
 
 
-def each(function: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None) -> Iterator[Result]:
-    """What `function` makes of every item, in order, on several threads (default: see `_processors`).
+def parallel_map(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None
+) -> Iterator[Result]:
+    """`function(item)` for every item, in order, on several threads (default: see `_processors`).
 
-    At most two items a thread are under way, so that memory does not grow with their number. For functions that let go
-    of Python's lock, as those on pictures and arrays do. What `items` or `function` raise is raised here.
+    At most two items a thread are in flight, so that memory does not grow with their number. For functions that release
+    Python's global lock, as those on pictures and arrays do. Exceptions of `items` and `function` are raised here.
     """
     threads = threads or _processors()
-    with ThreadPoolExecutor(threads, "musepose-each") as pool:
-        under_way: deque = deque()
+    with ThreadPoolExecutor(threads, "musepose-map") as pool:
+        in_flight: deque = deque()
         try:
             for item in items:
-                under_way.append(pool.submit(function, item))
-                if len(under_way) == 2 * threads:
-                    yield under_way.popleft().result()
-            while under_way:
-                yield under_way.popleft().result()
+                in_flight.append(pool.submit(function, item))
+                if len(in_flight) == 2 * threads:
+                    yield in_flight.popleft().result()
+            while in_flight:
+                yield in_flight.popleft().result()
         finally:
-            for future in under_way:
+            for future in in_flight:
                 future.cancel()
 
 
 def _processors() -> int:
-    """This process's share of the processors that it may use, at most eight: each holds items in memory."""
+    """This process's share of the usable processors, at most eight, as each holds items in memory."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(8, usable // launch.local_processes()))
