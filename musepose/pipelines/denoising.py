@@ -7,7 +7,7 @@ from torch import Tensor
 
 from musepose.memory.offload import ModelOffloader
 from musepose.models.attention import BlockContext
-from musepose.models.chunking import in_pieces
+from musepose.models.chunking import in_chunks
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
 from musepose.pipelines.pose_frames import PoseFrames
@@ -60,7 +60,7 @@ class PoseFeatures:
             # Bytes cross to the device, and are converted to numbers there.
             return self._guider((pictures[frames].to(self._guider.device).float() / 255).to(self._guider.dtype))
 
-        features = in_pieces(piece, len(window), GUIDED_TOGETHER)
+        features = in_chunks(piece, len(window), GUIDED_TOGETHER)
         if self._frames * features[0].nbytes <= room:
             self.kept[window] = features
         return features
