@@ -6,7 +6,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from test_golden_pipeline import CASES, error, load, pipeline
+from test_golden_pipeline import CASES, error, golden_arguments, load, pipeline
 from tiny_weights import MOTION_CONFIG, tiny_models, write_published_layout
 from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
@@ -41,14 +41,13 @@ def full_size() -> Pose2VideoPipeline:
 @CASES
 @pytest.mark.parametrize("plan", PLANS[1:], ids=lambda plan: plan.name)
 def test_every_plan_gives_the_golden_result(name, plan):
-    case, expected, poses, reference = load(name)
-    keys = ("width", "height", "context_frames", "context_overlap", "guidance_scale", "seed")
-    arguments = {key: case[key] for key in keys} | {"num_inference_steps": case["steps"], "output_type": "latent"}
+    _, expected, _, _ = load(name)
+    arguments = golden_arguments(name)
     tokens = plan.chunks.tokens and 100  # small enough to divide these small pictures
     divided = plan.__class__(**{**vars(plan), "chunks": plan.chunks.__class__(tokens, plan.chunks.offload_skips)})
-    latents = own_pipeline(divided)(reference, poses, **arguments).frames
+    latents = own_pipeline(divided)(**arguments).frames
     assert error(latents, expected["latents.final"]) < 2e-4
-    assert error(latents, pipeline()(reference, poses, **arguments).frames) < 1e-4
+    assert error(latents, pipeline()(**arguments).frames) < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -65,11 +64,12 @@ def test_peak_of_a_full_size_sampling(plan, side, limit):
         assert need + RESERVE / GIB < {512: 6, 768: 8}[side]
 
 
-def test_a_longer_video_takes_only_its_latents_more():
+def test_a_longer_video_takes_only_its_latents_and_predictions_more():
+    """Three buffers: the latents and the predictions of both CFG branches."""
     short, long = (
         max(peak_bytes(full_size(), LOW, Workload(512, 512, 48, length, True)).values()) for length in (300, 3000)
     )
-    assert long - short == pytest.approx(2700 * 4 * 64 * 64 * 2, rel=0.01)
+    assert long - short == pytest.approx(3 * 2700 * 4 * 64 * 64 * 2, rel=0.01)
 
 
 @torch.no_grad()
@@ -149,16 +149,15 @@ class Scarce(nn.Module):
 
 
 def test_out_of_memory_goes_on_with_less_and_says_so(capsys):
-    case, expected, poses, reference = load("pipeline_cfg")
-    keys = ("width", "height", "context_frames", "context_overlap", "guidance_scale", "seed")
-    arguments = {key: case[key] for key in keys} | {"num_inference_steps": case["steps"], "output_type": "latent"}
+    case, expected, _, _ = load("pipeline_cfg")
+    arguments = golden_arguments("pipeline_cfg")
     made = own_pipeline()
     made.denoising_unet = Scarce(made.denoising_unet, case["context_frames"])
-    latents = made(reference, poses, **arguments).frames
+    latents = made(**arguments).frames
     assert error(latents, expected["latents.final"]) < 2e-4
     assert made.denoising_unet.sizes.count(2 * case["context_frames"]) == 1  # tried once, not once a window
     told = capsys.readouterr().err
-    assert told.count("out of memory: going on with with the smaller plan sequential") == 1
+    assert told.count("out of memory: continuing with the smaller plan sequential") == 1
 
 
 def test_out_of_memory_below_the_last_plan_is_an_error(capsys):
@@ -167,7 +166,7 @@ def test_out_of_memory_below_the_last_plan_is_an_error(capsys):
     _, _, poses, reference = load("pipeline_cfg")
     with pytest.raises(torch.OutOfMemoryError):
         made(reference, poses, width=32, height=32, num_inference_steps=1)
-    assert capsys.readouterr().err.count("going on") == len(PLANS) - 1
+    assert capsys.readouterr().err.count("continuing") == len(PLANS) - 1
 
 
 def test_other_errors_are_not_taken_for_out_of_memory():
@@ -237,7 +236,7 @@ def test_without_offloading_models_stay():
 def test_features_of_overlapping_windows_are_counted_as_often_as_they_are_kept():
     """400 frames in windows of 48, eight apart: each frame is in six of them, and the whole does not fit."""
     plain, overlapping = (Workload(512, 512, 48, 400, True, overlap) for overlap in (0, 40))
-    assert sum(map(len, overlapping.spans)) == 45 * 48
+    assert sum(map(len, overlapping.windows)) == 45 * 48
     kept, anew = (peak_bytes(full_size(), HIGH, work)["denoising"] for work in (plain, overlapping))
     assert kept - anew == pytest.approx((9 * 48 - 48) * 320 * 64 * 64 * 2, rel=0.1)
 

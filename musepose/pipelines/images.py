@@ -1,12 +1,18 @@
 """Pictures as the pipeline takes them (PIL, NumPy, tensors) and gives them."""
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
 import torch
+import transformers
 from einops import rearrange
 from PIL import Image
 from torch import Tensor
+
+CLIP_SIDE = 224
+# From transformers 5 on, the plain name needs torchvision; the one that works with PIL alone has a name of its own.
+CLIPImageProcessor = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
 
 Picture: TypeAlias = "Image.Image | np.ndarray | Tensor"
 
@@ -60,3 +66,9 @@ def convert_output(pictures: Tensor, output_type: str) -> list[list[Image.Image]
     if output_type == "pil":
         return [[Image.fromarray(picture) for picture in to_bytes(pictures).numpy()]]
     return pictures[None] if output_type == "pt" else rearrange(pictures, "f c h w -> 1 f h w c").numpy()
+
+
+def clip_pixels(pictures: Sequence[Image.Image]) -> Tensor:
+    """Pictures → b 3 224 224 as CLIP wants them, squeezed into the square."""
+    squares = [picture.convert("RGB").resize((CLIP_SIDE, CLIP_SIDE)) for picture in pictures]
+    return CLIPImageProcessor()(squares, return_tensors="pt").pixel_values

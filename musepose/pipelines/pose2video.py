@@ -1,13 +1,12 @@
 """The sampling pipeline: one reference picture and a skeleton video → the video of that person in those poses."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
@@ -24,7 +23,7 @@ from musepose.models.unet import UNet
 from musepose.models.weights import WeightPaths, load_models, scheduler_config
 from musepose.pipelines.context_windows import context_windows, padded_length
 from musepose.pipelines.denoising import Denoiser, PoseFeatures, frames_of, guide, parts_of_step
-from musepose.pipelines.images import OUTPUT_TYPES, Picture, convert_output, rgb_array, to_bytes
+from musepose.pipelines.images import OUTPUT_TYPES, Picture, clip_pixels, convert_output, rgb_array, to_bytes
 from musepose.pipelines.noise import initial_noise
 from musepose.pipelines.options import SamplingOptions
 from musepose.pipelines.pose_frames import PoseFrames
@@ -33,19 +32,9 @@ from musepose.utils.distributed import ProcessGroup
 from musepose.utils.errors import UserError
 from musepose.utils.prefetch import prefetch
 
-CLIP_SIDE = 224
 DECODE_SHARE = 4  # frames that a process decodes before the next one's turn
-# From transformers 5 on, the plain name needs torchvision; the one that works with PIL alone has a name of its own.
-CLIPImageProcessor = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
-
 Progress = Callable[[str, int, int], None]  # stage ("denoising" or "decoding"), done, total
 StepCallback = Callable[["Pose2VideoPipeline", int, Tensor, dict[str, Tensor]], "dict[str, Tensor] | None"]
-
-
-def clip_pixels(pictures: Sequence[Image.Image]) -> Tensor:
-    """Pictures → b 3 224 224 as CLIP wants them, squeezed into the square."""
-    squares = [picture.convert("RGB").resize((CLIP_SIDE, CLIP_SIDE)) for picture in pictures]
-    return CLIPImageProcessor()(squares, return_tensors="pt").pixel_values
 
 
 @dataclass
@@ -104,6 +93,10 @@ class Pose2VideoPipeline(DiffusionPipeline):
         """Pixels to a latent."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
+    @property
+    def reference_processor(self) -> VaeImageProcessor:
+        return VaeImageProcessor(self.vae_scale_factor, do_convert_rgb=True)
+
     @torch.no_grad()
     def __call__(
         self,
@@ -113,6 +106,7 @@ class Pose2VideoPipeline(DiffusionPipeline):
         *,
         num_frames: int | None = None,  # default: as many as there are pose images
         generator: torch.Generator | None = None,  # of the noise; default: one from options.seed
+        latents: Tensor | None = None,  # the noise itself, 1 c f h w of unit variance, f as long as the windows
         output_type: str = "pil",  # "pil", "np", "pt" or "latent"
         callback_on_step_end: StepCallback | None = None,  # may return other latents, {"latents": f c h w}
         return_dict: bool = True,
@@ -133,7 +127,13 @@ class Pose2VideoPipeline(DiffusionPipeline):
         features = PoseFeatures(self.pose_guider, poses, windows, self.offloader)
         predict = Denoiser(self.denoising_unet, contexts, features, windows, parts, self.offloader, self.group)
 
-        latents = self.initial_noise(shown, options, generator)[: windows[-1].stop]
+        length = windows[-1].stop
+        latents = (
+            self._given(latents, length, options)
+            if latents is not None
+            else (self.initial_noise(shown, options, generator)[:length])
+        )
+        latents = latents * self.scheduler.init_noise_sigma if self.scheduler.init_noise_sigma != 1 else latents
         for step, timestep in enumerate(self.scheduler.timesteps):
             sample = self.scheduler.scale_model_input(latents, timestep)
             prediction = guide(predict(sample, float(timestep)), options.guidance_scale)
@@ -218,8 +218,7 @@ class Pose2VideoPipeline(DiffusionPipeline):
     def encode_reference(self, image: Image.Image, width: int, height: int) -> Tensor:
         """→ 1 c h w: the mean of the VAE's posterior in the UNets' scale."""
         self.offloader.use("vae")
-        processor = VaeImageProcessor(self.vae_scale_factor, do_convert_rgb=True)
-        pixels = processor.preprocess(image, height=height, width=width)
+        pixels = self.reference_processor.preprocess(image, height=height, width=width)
         mean = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist.mean
         return mean * self.vae.config.scaling_factor
 
@@ -238,17 +237,24 @@ class Pose2VideoPipeline(DiffusionPipeline):
     def initial_noise(
         self, num_frames: int, options: SamplingOptions, generator: torch.Generator | None = None
     ) -> Tensor:
-        """→ f c h w for the padded length, in the sampling dtype, of the scheduler's variance (`noise.initial_noise`).
-
-        `set_timesteps` was called on the scheduler before, since some schedulers' variance depends on it.
-        """
-        side = self.vae_scale_factor
-        plane = (self.denoising_unet.config.in_channels, options.height // side, options.width // side)
+        """→ f c h w for the padded length, in the sampling dtype, of unit variance, see `noise.initial_noise`."""
+        plane = self._plane(options)
         length = padded_length(num_frames, options.context_frames, options.context_overlap)
         generator = generator or torch.Generator("cpu").manual_seed(options.seed)
         dtype, device = self.denoising_unet.dtype, self.offloader.device
-        noise = initial_noise(length, plane, generator, dtype, device, options.shared_noise)
-        return noise * self.scheduler.init_noise_sigma if self.scheduler.init_noise_sigma != 1 else noise
+        return initial_noise(length, plane, generator, dtype, device, options.shared_noise)
+
+    def _given(self, latents: Tensor, length: int, options: SamplingOptions) -> Tensor:
+        wanted = (1, self._plane(options)[0], length, *self._plane(options)[1:])
+        if tuple(latents.shape) != wanted:
+            raise ValueError(f"latents is {tuple(latents.shape)}: {wanted} is needed")
+        latents = latents.to(self.offloader.device, self.denoising_unet.dtype)
+        return rearrange(latents, "1 c f h w -> f c h w").clone()
+
+    def _plane(self, options: SamplingOptions) -> tuple[int, int, int]:
+        """c, h, w of a frame's latents."""
+        side = self.vae_scale_factor
+        return self.denoising_unet.config.in_channels, options.height // side, options.width // side
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ class FrameReader:
 
     def __call__(self, index: int, frames: Sequence[int]) -> dict[str, Tensor]:
         """→ pixels f 3 H W in [-1, 1], clip_pixels f 3 224 224 as CLIP wants them, poses f 3 H W uint8."""
-        from musepose.pipelines.pose2video import clip_pixels
+        from musepose.pipelines.images import clip_pixels
 
         clip = self.clips[index]
         pictures = read_some(clip.video, frames)

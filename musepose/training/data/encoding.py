@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from musepose.pipelines.pose2video import clip_pixels
+from musepose.pipelines.images import clip_pixels
 from musepose.training.config import Data
 from musepose.training.data.dataset import fit, to_tensor
 
