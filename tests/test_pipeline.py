@@ -129,7 +129,8 @@ import resource, signal, tempfile, numpy, musepose.pipelines.pose_frames as pose
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 try:
-    pose_frames.PoseFrames([numpy.zeros((16, 16, 3), numpy.uint8)] * 5, 16, 16)
+    noise = numpy.random.default_rng(0).integers(0, 255, (5, 16, 16, 3), numpy.uint8)  # not to be compressed
+    pose_frames.PoseFrames(noise, 16, 16)
 except pose_frames.UserError as error:
     print(tempfile.gettempdir() in str(error) and "free some space" in str(error))
 """

@@ -18,8 +18,10 @@ from tiny_weights import write_published_layout
 import musepose.utils.device
 import test_stage_2
 from musepose.inference import runner as render
+from musepose.inference.load import load_within_memory
 from musepose.media.video_reader import probe, read_frames
 from musepose.media.video_writer import VideoWriter
+from musepose.memory.plan import HIGH, LOW
 from musepose.models.unet import UNet
 from musepose.pipelines.pose2video import Pose2VideoPipeline
 from musepose.utils.device import choose_device, choose_dtype
@@ -201,13 +203,30 @@ def test_more_frames_than_the_motion_modules_know(tiny, flags):
 def test_models_that_fit_only_one_by_one(tiny, monkeypatch, capsys):
     load, plans = Pose2VideoPipeline.from_published, []
 
-    def scarce(paths, device, dtype, memory):
+    def scarce(paths, device, dtype, memory, *rest):
         plans.append(memory.name)
         if memory.name != "low":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
-        return load(paths, device, dtype, memory)
+        return load(paths, device, dtype, memory, *rest)
 
     monkeypatch.setattr(Pose2VideoPipeline, "from_published", scarce)
     assert test_stage_2.main(["--config", str(tiny.write_config()), "--output", "out", *SMALL]) == 0
     assert plans == ["high", "low"]
     assert "do not fit into the memory of cpu: trying with --vram low" in capsys.readouterr().err
+
+
+def test_models_that_never_fit_are_one_error(capsys):
+    """The device is called by its whole name, and nothing is tried after the last plan."""
+
+    def scarce(memory):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    message = "the models do not fit into the memory of cuda:1: take --dtype fp16 or another --device"
+    with pytest.raises(UserError, match=message):
+        load_within_memory(scarce, HIGH, torch.device("cuda:1"))
+    assert capsys.readouterr().err.splitlines() == [
+        "the models do not fit into the memory of cuda:1: trying with --vram low"
+    ]
+    with pytest.raises(UserError, match=message):
+        load_within_memory(scarce, LOW, torch.device("cuda:1"))
+    assert not capsys.readouterr().err

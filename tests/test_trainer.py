@@ -27,7 +27,7 @@ from musepose.training.model import MOTION, save_models, weight_paths
 from musepose.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAM = "from musepose.training.run import main; import sys; main('stage_1', '', sys.argv[1:])"
+PROGRAM = "from musepose.cli.train import main; import sys; main('stage_1', '', sys.argv[1:])"
 NEVER = ("checkpointing_steps=1000",)
 
 
@@ -229,7 +229,7 @@ def test_stage_1_can_be_sampled_and_stage_2_builds_on_it(workplace: Path) -> Non
         paths = weight_paths(training.config, training.config.model_folder)
         assert isinstance(paths, WeightPaths)
         pipeline = Pose2VideoPipeline.from_published(paths)
-        video = pipeline(picture, frames, width=64, height=64, num_inference_steps=2, **short).videos
+        video = pipeline(picture, frames, width=64, height=64, num_inference_steps=2, output_type="pt", **short).frames
         assert video.shape == (1, 3, 3, 64, 64) and video.isfinite().all()
     assert second.config.model_folder.joinpath("pose_guider.pth").samefile(
         first.config.model_folder / "pose_guider.pth"
