@@ -1,4 +1,4 @@
-"""`fold`: the same function as before, without batch norms."""
+"""`fuse_for_inference`: the same function as before, without batch norms."""
 
 import mm_weights
 import pytest
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from musepose.pose.detectors.dwpose import mm_compat
-from musepose.pose.detectors.dwpose.conv_bn_fusion import fold
+from musepose.pose.detectors.dwpose.conv_bn_fusion import fuse_for_inference
 from musepose.pose.detectors.dwpose.detector import _Network
 
 
@@ -26,7 +26,7 @@ def test_the_output_is_the_same(networks, scope, shape, contrast):
     model, pictures = networks[scope], torch.rand(2, 3, *shape, generator=torch.Generator().manual_seed(0)) * contrast
     with torch.inference_mode(), mm_compat.quiet():
         before = flat(model(pictures, None, mode="tensor"))
-        after = flat(fold(model)(pictures, None, mode="tensor"))
+        after = flat(fuse_for_inference(model)(pictures, None, mode="tensor"))
     for one, other in zip(before, after, strict=True):
         torch.testing.assert_close(other, one, rtol=1e-3, atol=2e-3 * float(one.abs().max()))
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
@@ -37,12 +37,12 @@ def test_the_output_is_the_same(networks, scope, shape, contrast):
 def test_a_maximum_over_a_square_is_taken_along_each_side(size):
     pools = nn.Sequential(nn.MaxPool2d(size, stride=1, padding=size // 2))
     features = torch.randn(2, 3, 20, 17)
-    assert torch.equal(pools(features), fold(pools)(features))
+    assert torch.equal(pools(features), fuse_for_inference(pools)(features))
     assert isinstance(pools[0], nn.Sequential)
 
 
 def test_a_maximum_that_shrinks_is_left_alone():
-    pools = fold(nn.Sequential(nn.MaxPool2d(2), nn.MaxPool2d(3, stride=1)))
+    pools = fuse_for_inference(nn.Sequential(nn.MaxPool2d(2), nn.MaxPool2d(3, stride=1)))
     assert [type(pool) for pool in pools] == [nn.MaxPool2d] * 2
 
 

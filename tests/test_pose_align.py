@@ -437,7 +437,7 @@ def test_what_was_detected_is_kept_where_the_alignment_fails(folder):
 
 def test_a_run_that_breaks_leaves_no_file(folder, monkeypatch):
     folder.save()
-    monkeypatch.setattr("musepose.pose.runner.draw_strip", lambda *_: 1 / 0)
+    monkeypatch.setattr("musepose.pose.runner.side_by_side", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         folder.run("--keypoints", folder.keypoints)
     assert folder.outputs() == []
@@ -463,10 +463,10 @@ def test_working_ahead_changes_nothing(folder, monkeypatch):
         folder.detect("--align_frame", 1, missing=(5,))
         monkeypatch.setattr("musepose.pose.runner.prefetch", in_turns)
         monkeypatch.setattr("musepose.pose.box_tracking.prefetch", in_turns)
-    side_by_side, one_by_one = written
-    assert side_by_side.keys() == one_by_one.keys() and len(side_by_side) == 2
+    together, one_by_one = written
+    assert together.keys() == one_by_one.keys() and len(together) == 2
     for path, frames in one_by_one.items():
-        np.testing.assert_array_equal(np.stack(side_by_side[path]), np.stack(frames))
+        np.testing.assert_array_equal(np.stack(together[path]), np.stack(frames))
 
 
 class Following(Detector):

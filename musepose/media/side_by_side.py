@@ -9,7 +9,7 @@ HEIGHT = 768  # pixels
 WIDEST = 3840  # pixels; beyond it many players give up
 
 
-def strip_layout(sizes: Sequence[tuple[int, int]]) -> tuple[list[int], int]:
+def panel_layout(sizes: Sequence[tuple[int, int]]) -> tuple[list[int], int]:
     """Widths and the common height of panels with these (width, height); all even, together at most `WIDEST` wide."""
     aspects = [width / height for width, height in sizes]
     height = min(HEIGHT, int(WIDEST / sum(aspects)))
@@ -18,7 +18,7 @@ def strip_layout(sizes: Sequence[tuple[int, int]]) -> tuple[list[int], int]:
     return widths, height
 
 
-def draw_strip(
+def side_by_side(
     pictures: Sequence[np.ndarray],  # RGB uint8, each (h, w, 3)
     widths: Sequence[int],
     height: int,

@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from musepose.media.side_by_side import draw_strip, fit, strip_layout
+from musepose.media.side_by_side import fit, panel_layout, side_by_side
 from musepose.media.video_reader import read_frames
 from musepose.media.video_writer import VideoWriter
 from musepose.pose.align import Alignment, fit_alignment, segment_lengths, typical_lengths
@@ -117,7 +117,7 @@ def write_videos(job: Job, alignment: Alignment, image_pose: Pose, dance_poses: 
     """
     dance, image_size = job.dance, job.reference.size
     frame_size = (dance.width, dance.height)
-    layout = strip_layout([image_size, image_size, video_size(*image_size), frame_size, frame_size])
+    layout = panel_layout([image_size, image_size, video_size(*image_size), frame_size, frame_size])
     start = job.settings.align_frame / dance.rate  # seconds
     with ExitStack() as stack:
         aligned_writer, demo_writer = (
@@ -154,7 +154,7 @@ def _draw(
             pose = dance_poses[index]
             aligned = draw_video_frame(None if pose is None else alignment.apply(pose), frame_size, image_size)
             pose_map = draw_pose_map(pose, frame_size, *resolutions)
-            yield aligned, draw_strip([*still, aligned, frame, pose_map], widths, height)
+            yield aligned, side_by_side([*still, aligned, frame, pose_map], widths, height)
 
 
 def _pose(keypoints: Keypoints, row: int) -> Pose | None:

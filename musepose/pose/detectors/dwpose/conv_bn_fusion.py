@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
-def fold(model: nn.Module) -> nn.Module:
+def fuse_for_inference(model: nn.Module) -> nn.Module:
     """Change `model`, in evaluation mode and with its weights loaded, in place; it cannot be trained afterwards.
 
     Batch norms go into the convolutions before them (their statistics are constants now), x · sigmoid(x) becomes one
@@ -12,14 +12,14 @@ def fold(model: nn.Module) -> nn.Module:
     """
     for module in list(model.modules()):
         if type(module).__name__ == "ConvModule":  # mmcv's; by name, because mm* is imported elsewhere
-            _fold_conv_module(module)
+            _fuse_conv_module(module)
         for name, child in list(module.named_children()):
             if isinstance(child, nn.MaxPool2d) and child.stride == 1 and _is_square(child):
                 module.add_module(name, _separated(child))
     return model.requires_grad_(False)
 
 
-def _fold_conv_module(module: nn.Module) -> None:
+def _fuse_conv_module(module: nn.Module) -> None:
     norm = module.norm
     if module.order == ("conv", "norm", "act") and isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats:
         module.conv = fuse_conv_bn_eval(module.conv, norm)

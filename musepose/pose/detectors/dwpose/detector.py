@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from musepose.models.state_dicts import read_checkpoint, require_all, take_matching, warn_of_surplus
 from musepose.pose.detectors.dwpose import mm_compat
-from musepose.pose.detectors.dwpose.conv_bn_fusion import fold
+from musepose.pose.detectors.dwpose.conv_bn_fusion import fuse_for_inference
 from musepose.pose.detectors.dwpose.preprocess import batch_size, memory_format, resize_for_detection
 from musepose.pose.detectors.dwpose.rtmpose import Rtmpose
 from musepose.pose.detectors.dwpose.yolox import Yolox
@@ -177,7 +177,7 @@ class _Network:
 
     def load(self, tensors: dict[str, Tensor], device: torch.device) -> None:
         self.model.load_state_dict(tensors)
-        fold(self.model).to(device=device, memory_format=memory_format(device))
+        fuse_for_inference(self.model).to(device=device, memory_format=memory_format(device))
 
     def dataset_meta(self) -> dict:
         """What the data set of the config says about its keypoints, flip pairs included."""
