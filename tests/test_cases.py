@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from media import truncate, write_empty, write_picture, write_text, write_video, write_video_without_frames
 
@@ -99,6 +99,7 @@ def test_folders_unfold_in_sorted_order(stage_2):
     ]
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(frames=st.integers(1, 3000), length=st.integers(1, 3000), skip=st.integers(0, 40))
 def test_frames_and_rate(frames, length, skip):
     made = job(info(frames, Fraction(30000, 1001)), length=length, skip=skip)

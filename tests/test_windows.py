@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from musepose.denoising import WindowAverage
@@ -13,6 +13,7 @@ from musepose.windows import padded_length, windows
 SIZES = {"frames": st.integers(1, 400), "context": st.integers(1, 128), "overlap": st.integers(0, 127)}
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(**SIZES)
 def test_windows_cover_every_frame(frames, context, overlap):
     assume(overlap < context)
@@ -23,6 +24,7 @@ def test_windows_cover_every_frame(frames, context, overlap):
     assert len({window.start for window in found}) == len(found)
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(**SIZES)
 def test_padding_is_the_least_that_makes_the_windows_fit(frames, context, overlap):
     assume(overlap < context)
