@@ -197,6 +197,15 @@ def test_bad_yaml_file(tmp_path, content):
         make_plan(path, {}, NOW)
 
 
+def test_yaml_whose_aliases_multiply_is_refused(tmp_path):
+    """Ten aliases in each of six lists are a million values; a list more, ten million."""
+    lists = ["a0: &a0 [x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 7))]
+    path = tmp_path / "config.yaml"
+    path.write_text("\n".join(lists))
+    with pytest.raises(UserError, match="config.yaml cannot be read as YAML .*10000"):
+        make_plan(path, {}, NOW)
+
+
 def test_picture_without_quotes_that_is_a_number(stage_2):
     config = stage_2.write_config()
     config.write_text(config.read_text().replace('"ref.png"', "7"))
