@@ -20,8 +20,9 @@ setup:
 	$(PIP) -r requirements.txt -r requirements-dev.txt -c constraints.txt
 	$(PIP) --no-deps -r requirements-mmpose.txt
 
+# A worker for each core (tests/conftest.py). One that has nothing left takes over tests from another.
 test:
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 lint:
 	$(VENV)/bin/ruff check .

@@ -1,6 +1,9 @@
-"""The `requires_cuda` marker, and the files of a test_stage_2.py run."""
+"""The `requires_cuda` marker, tests that run side by side, and the files of a test_stage_2.py run."""
 
 import json
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,16 @@ from musepose.inference.cases import WEIGHT_KEYS
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "requires_cuda: skipped where there is no CUDA device")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # For this worker, which has not imported torch yet, and for what it starts: the cores are the workers'.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: a worker for each core that this process may use; eight take about 16 GB of memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 8)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -19,6 +32,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if not torch.cuda.is_available():
             pytest.skip("there is no CUDA device")
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator() -> Iterator[None]:
+    """Accelerate's settings are one for the process: a test must not find those of the test before it."""
+    yield
+    if "accelerate.state" in sys.modules:
+        from accelerate.state import AcceleratorState, GradientState
+
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
 
 
 class Stage2Folder:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from dancer import POSE_CASES, dancer, golden_case, golden_pose
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from musepose.pose.align import BODY_LIMBS, SEGMENT_LIMBS, fit_alignment, limb_scales, segment_lengths, typical_lengths
@@ -74,7 +74,7 @@ def poses(draw) -> Pose:
     return Pose(body, visible, hands, mask(2, 21), draw(points(68)), mask(68))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(poses(), st.sampled_from([9 / 16, 0.6, 1.0, 16 / 9]), st.booleans())
 def test_equal_skeletons_stay_as_they_are(pose, aspect, from_video):
     lengths = typical_lengths([segment_lengths(pose, aspect)] * 3) if from_video else None

@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from media import truncate, write_empty, write_picture, write_text, write_video, write_video_without_frames
 
@@ -99,6 +99,7 @@ def test_folders_unfold_in_sorted_order(stage_2):
     ]
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(frames=st.integers(1, 3000), length=st.integers(1, 3000), skip=st.integers(0, 40))
 def test_frames_and_rate(frames, length, skip):
     made = job(info(frames, Fraction(30000, 1001)), length=length, skip=skip)
@@ -193,6 +194,15 @@ def test_bad_yaml_file(tmp_path, content):
     path = tmp_path / "config.yaml"
     path.write_bytes(content)
     with pytest.raises(UserError, match="config.yaml"):
+        make_plan(path, {}, NOW)
+
+
+def test_yaml_whose_aliases_multiply_is_refused(tmp_path):
+    """Ten aliases in each of six lists are a million values; a list more, ten million."""
+    lists = ["a0: &a0 [x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 7))]
+    path = tmp_path / "config.yaml"
+    path.write_text("\n".join(lists))
+    with pytest.raises(UserError, match="config.yaml cannot be read as YAML .*10000"):
         make_plan(path, {}, NOW)
 
 

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from musepose.pipelines.context_windows import context_windows, padded_length
@@ -11,6 +11,7 @@ from musepose.pipelines.context_windows import context_windows, padded_length
 SIZES = {"frames": st.integers(1, 400), "context": st.integers(1, 128), "overlap": st.integers(0, 127)}
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(**SIZES)
 def test_windows_cover_every_frame(frames, context, overlap):
     assume(overlap < context)
@@ -21,6 +22,7 @@ def test_windows_cover_every_frame(frames, context, overlap):
     assert len({window.start for window in found}) == len(found)
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(**SIZES)
 def test_padding_is_the_least_that_makes_the_windows_fit(frames, context, overlap):
     assume(overlap < context)

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
 from media import write_video
+from sharing_worker import sample
+from together import started
 
 from musepose.inference.cases import Job
 from musepose.inference.distributed_runner import device_name, share_out
@@ -25,14 +28,14 @@ ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
 def launch(count: int, *arguments: str, **options) -> subprocess.CompletedProcess:
     command = [*LAUNCHER, "--standalone", "--nproc-per-node", str(count), WORKER, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=ONE_THREAD, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=ONE_THREAD, **options)
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> dict[str, np.ndarray]:
     """Latents and pictures as one process makes them."""
     file = tmp_path_factory.mktemp("alone") / "alone.npz"
-    subprocess.run([sys.executable, WORKER, "sample", str(file)], check=True, timeout=300, env=ONE_THREAD)
+    sample(str(file))
     return dict(np.load(file))
 
 
@@ -46,16 +49,18 @@ def assert_same(file: Path, alone: dict[str, np.ndarray]) -> None:
 @pytest.mark.parametrize("count", [2, 3])
 def test_one_video_by_several_processes(tmp_path, alone, count):
     """Nine frames in windows of four, guided: six windows' rows a step, which three processes share evenly."""
-    done = launch(count, "sample", str(tmp_path / "shared.npz"))
-    assert done.returncode == 0, done.stderr
+    with started(count, "test_pipeline,accelerate", WORKER, "sample", str(tmp_path / "shared.npz")) as running:
+        told, _ = running.communicate(timeout=600)
+    assert running.returncode == 0, told
     assert_same(tmp_path / "shared.npz", alone)
 
 
 def may_make_networks() -> bool:
     if not (shutil.which("ip") and hasattr(os, "geteuid") and os.geteuid() == 0):
         return False
-    made = subprocess.run(["ip", "netns", "add", "musepose-try"], capture_output=True).returncode == 0
-    subprocess.run(["ip", "netns", "delete", "musepose-try"], capture_output=True)
+    name = f"musepose-{uuid4().hex}"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode == 0
+    subprocess.run(["ip", "netns", "delete", name], capture_output=True)
     return made
 
 
@@ -64,7 +69,8 @@ def two_machines():
     """Two network namespaces joined by a cable: 10.77.0.1 and 10.77.0.2."""
     if not may_make_networks():
         pytest.skip("needs the right to make network namespaces")
-    names = ["musepose-a", "musepose-b"]
+    own = uuid4().hex  # another run of the tests on this machine has its own
+    names = [f"musepose-{own}-a", f"musepose-{own}-b"]
     cable = ["ip", "link", "add", "cable-a", "netns", names[0], "type", "veth", "peer", "cable-b", "netns", names[1]]
     try:
         for name in names:
@@ -91,7 +97,7 @@ def test_two_machines(tmp_path, alone, two_machines):
         environment = ONE_THREAD | {"GLOO_SOCKET_IFNAME": f"cable-{name[-1]}"}
         command += [WORKER, "sample", str(tmp_path / "shared.npz")]
         running.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
-    errors = [process.communicate(timeout=300)[1] for process in running]
+    errors = [process.communicate(timeout=600)[1] for process in running]
     assert [process.returncode for process in running] == [0, 0], errors
     assert_same(tmp_path / "shared.npz", alone)
 
@@ -173,7 +179,7 @@ def main():
 run_script(main)
 """
     environment = ONE_THREAD | {"WORLD_SIZE": "2", "PYTHONPATH": str(Path(WORKER).parent.parent)}
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=600)
     assert (ended.returncode, ended.stdout) == (expected, "done"), ended.stderr
 
 

@@ -53,7 +53,7 @@ def run(hub, tmp_path):
         kept = {key: value for key, value in os.environ.items() if key[:3] != "HF_" and "proxy" not in key.lower()}
         settings = {"HF_ENDPOINT": endpoint or hub.url, "HF_HOME": str(tmp_path / "hf")} | environment
         command = [sys.executable, "download_weights.py", "--dir", str(tmp_path / "weights"), *arguments]
-        process = subprocess.run(command, cwd=ROOT, env=kept | settings, capture_output=True, text=True, timeout=120)
+        process = subprocess.run(command, cwd=ROOT, env=kept | settings, capture_output=True, text=True, timeout=600)
         return process.returncode, process.stdout, process.stderr
 
     return call

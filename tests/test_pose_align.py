@@ -98,7 +98,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
 def run_script(folder: Folder, *flags) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "pose_align.py"), *map(str, flags)]
-    return subprocess.run(command, cwd=folder.path, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder.path, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def frames_of(path: Path) -> np.ndarray:
@@ -143,7 +143,7 @@ def test_torch_is_not_imported_where_nothing_is_detected(folder):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 

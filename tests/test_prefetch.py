@@ -64,7 +64,7 @@ def test_leaving_half_way_stops_the_thread_and_closes_the_source():
 
 
 def test_each_keeps_the_order_and_runs_side_by_side():
-    together = threading.Barrier(3, timeout=30)  # opens only where three items are under way at the same time
+    together = threading.Barrier(3, timeout=600)  # opens only where three items are under way at the same time
 
     def meet(number: int) -> int:
         together.wait()

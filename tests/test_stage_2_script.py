@@ -254,7 +254,7 @@ sys.exit(test_stage_2.main(["--config", "config.yaml", "--output", "out"], lambd
 @pytest.mark.skipif(sys.platform == "win32", reason="needs the resource module")
 def test_full_disk_leaves_no_file_and_names_the_path(stage_2):
     stage_2.write_config()
-    done = subprocess.run([sys.executable, "-c", WITH_PATHS + DISK_FULL], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", WITH_PATHS + DISK_FULL], capture_output=True, text=True, timeout=600)
     assert done.returncode == 1
     assert f"failed: cannot write {RESULT}" in done.stderr or f"failed: cannot write {COMPARISON}" in done.stderr
     assert "free some space" in done.stderr
@@ -263,7 +263,7 @@ def test_full_disk_leaves_no_file_and_names_the_path(stage_2):
 
 def program(*arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, str(ROOT / "test_stage_2.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.parametrize(
@@ -294,5 +294,5 @@ def load(plan):
     print("heavy:", sorted(heavy)); sys.exit(0)
 test_stage_2.main(["--config", "config.yaml"], load)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.stdout == "heavy: []\n", done.stderr

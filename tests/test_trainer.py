@@ -1,9 +1,7 @@
 """Whole trainings in small: losses, states, resuming, several processes, what is saved and sampled."""
 
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_training import FRAMES, make_training, random_animator, train, write_workplace
+from together import started
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -63,12 +62,10 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=tolerance, msg=name)
 
 
-def start(folder: Path, program: str, *arguments: str, **environment: str) -> subprocess.Popen:
-    arguments = ("--config", str(folder / "train_stage_1.yaml"), *arguments)
+def start(folder: Path, program: str, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
+        [sys.executable, "-c", program, "--config", str(folder / "train_stage_1.yaml"), *arguments],
         cwd=ROOT,
-        env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -100,20 +97,13 @@ def test_accumulating_equals_a_larger_batch(workplace: Path) -> None:
 
 def test_two_processes_train_as_one_with_twice_the_batch(workplace: Path) -> None:
     overrides = (*NEVER, "solver.max_train_steps=2")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    running = [
-        start(
-            *(workplace, PROGRAM, *overrides, "data.train_bs=1", f"save_dir={workplace}/two"),
-            f"output_dir={workplace}/two",  # what torchrun sets:
-            **{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
-        )
-        for rank in ("0", "1")
-    ]
-    one, _ = train(workplace, 1, *overrides, "data.train_bs=2")
-    told = [process.communicate()[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0], told
+    config = ("--config", str(workplace / "train_stage_1.yaml"), *overrides, "data.train_bs=1")
+    folders = (f"save_dir={workplace}/two", f"output_dir={workplace}/two")
+    script = ROOT / "train_stage_1.py"
+    with started(2, "musepose.training.loop", script, *config, *folders) as running:
+        one, _ = train(workplace, 1, *overrides, "data.train_bs=2")
+        told, _ = running.communicate(timeout=600)
+    assert running.returncode == 0, told
     for model in ("denoising_unet", "reference_unet", "pose_guider"):
         found, expected = (
             read_checkpoint(folder / f"{model}.pth") for folder in (workplace / "two", one.config.model_folder)

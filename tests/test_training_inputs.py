@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from accelerate.state import AcceleratorState, GradientState
+from accelerate.state import AcceleratorState
 from media import truncate
 from tiny_training import SIZE, random_animator, write_workplace
 
@@ -30,9 +30,6 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def nothing_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-
     def refuse(*_, **__) -> None:
         raise AssertionError("a model is loaded before the input is checked")
 
