@@ -12,6 +12,7 @@ import torch
 from diffusers import DDIMScheduler
 from PIL import Image
 from tiny_weights import ROOT, tiny_models, write_published_layout
+from tolerance import network_rounding
 
 from musepose.denoising import frames_of, parts_of_step
 from musepose.errors import UserError
@@ -39,6 +40,22 @@ def poses(count: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 255, (count, 50, 30, 3), np.uint8)
 
 
+@cache
+def levels() -> float:
+    """How far bytes are from 255 times the same pictures, decoded more at a time: half a level, and rounding."""
+    latents = torch.randn(2, 4, 5, 4, generator=torch.Generator().manual_seed(0))
+    return 0.5 + 255 * network_rounding(lambda: pipeline().decode(latents), pipeline().vae)
+
+
+@cache
+def latents_rounding(frames: int) -> float:
+    """Bound for the latents of a SHORT sampling."""
+    made = pipeline()
+    return network_rounding(
+        *(lambda: made.sample(reference(), poses(frames), **SHORT), made.reference_unet, made.denoising_unet)
+    )
+
+
 def test_stream_is_the_padded_call_cut_to_length():
     """Five frames, windows of 4 with an overlap of 1: two more frames are sampled, with the last pose, and dropped."""
     frames = np.stack(list(pipeline().stream(reference(), poses(5), num_frames=5, **SHORT)))
@@ -46,7 +63,7 @@ def test_stream_is_the_padded_call_cut_to_length():
     assert frames.dtype == np.uint8
     padded = np.concatenate([poses(5), np.repeat(poses(5)[-1:], 2, axis=0)])
     whole = pipeline()(reference(), padded, **SHORT).videos[0]
-    assert np.abs(frames - 255 * whole[:, :5].permute(1, 2, 3, 0).numpy()).max() <= 0.5 + 1e-3
+    assert np.abs(frames - 255 * whole[:, :5].permute(1, 2, 3, 0).numpy()).max() <= levels()
 
 
 def test_progress_is_told():
@@ -91,7 +108,8 @@ def test_guidance_of_one_is_no_guidance():
     """Guidance just above 1 computes both rows; its limit is the conditional row alone."""
     alone = pipeline()(reference(), poses(3), guidance_scale=1.0, output_type="latent", **SHORT).videos
     both = pipeline()(reference(), poses(3), guidance_scale=1 + 1e-6, output_type="latent", **SHORT).videos
-    assert torch.allclose(alone, both, atol=1e-4)
+    # Besides rounding, 1e-6 of the rows' difference, which is below 10, in each of the two steps.
+    assert (alone - both).abs().max() < latents_rounding(3) + 2 * 1e-5
 
 
 @pytest.mark.parametrize(
@@ -203,7 +221,7 @@ def test_flush_denoises_no_padded_frame():
     made = pipeline()
     flush = np.stack(list(made.stream(reference(), poses(5), num_frames=5, tail="flush", **SHORT)))
     latents = made.sample(reference(), poses(5), video_length=5, noise_length=7, **SHORT)
-    assert np.abs(flush - made.decode(latents).permute(0, 2, 3, 1).numpy() * 255).max() <= 0.5 + 1e-3
+    assert np.abs(flush - made.decode(latents).permute(0, 2, 3, 1).numpy() * 255).max() <= levels()
     other_noise = made.sample(reference(), poses(5), video_length=5, **SHORT)
     assert not torch.allclose(latents, other_noise, atol=0.1)
     padded = np.stack(list(made.stream(reference(), poses(5), num_frames=5, **SHORT)))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from media import write_video
+from test_pipeline import latents_rounding
 
 from musepose.cases import Job
 from musepose.errors import UserError
@@ -38,9 +39,9 @@ def alone(tmp_path_factory) -> dict[str, np.ndarray]:
 
 def assert_same(file: Path, alone: dict[str, np.ndarray]) -> None:
     ours = np.load(file)
-    assert np.abs(ours["latents"] - alone["latents"]).max() < 1e-5
+    assert np.abs(ours["latents"] - alone["latents"]).max() < latents_rounding(9)
     assert ours["pictures"].shape == alone["pictures"].shape
-    assert np.abs(ours["pictures"].astype(int) - alone["pictures"]).max() <= 1
+    assert np.abs(ours["pictures"].astype(int) - alone["pictures"]).max() <= 1  # where half a level is rounded
 
 
 @pytest.mark.parametrize("count", [2, 3])
