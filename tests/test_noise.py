@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tolerance import rounding
 
 from musepose import noise
 from musepose.noise import initial_noise
@@ -24,4 +25,4 @@ def test_shared_noise_comes_behind_the_frames_own():
     """So that any portion is a mixture of the same numbers."""
     own, half = (initial_noise(40, (4, 8, 8), 1, torch.float32, shared=shared) for shared in (0.0, 0.5))
     common = (half - 0.5**0.5 * own) / 0.5**0.5
-    assert (common - common[:1]).abs().max() < 1e-5
+    assert (common - common[:1]).abs().max() < rounding(4, 6)  # draws are below 6
