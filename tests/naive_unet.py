@@ -86,16 +86,20 @@ class NaiveUNet:
         for x in hidden:
             for k in range(2):
                 attention_name = f"{block}.attention_blocks.{k}"
-                normed = self.layer_norm(x, f"{block}.norms.{k}") + self.positions(len(x), x.shape[-1]).to(x)
+                normed = self.layer_norm(x, f"{block}.norms.{k}") + self.positions(len(x), x.shape[-1], x.dtype)
                 x = x + self.attend(normed, normed, attention_name, self.motion_heads)
             pixels.append(x + self.feed_forward(self.layer_norm(x, f"{block}.ff_norm"), f"{block}.ff"))
         out = self.linear(torch.stack(pixels), f"{name}.proj_out")
         return [x + out[:, i].T.reshape(shape) for i, x in enumerate(frames)]
 
     @staticmethod
-    def positions(length: int, dim: int) -> Tensor:
+    def positions(length: int, dim: int, dtype: torch.dtype) -> Tensor:
         return torch.tensor(
-            [[(math.sin, math.cos)[c % 2](p / 10000 ** ((c - c % 2) / dim)) for c in range(dim)] for p in range(length)]
+            [
+                [(math.sin, math.cos)[c % 2](p / 10000 ** ((c - c % 2) / dim)) for c in range(dim)]
+                for p in range(length)
+            ],
+            dtype=dtype,
         )
 
     def layer(self, frames: list[Tensor], temb, token, reference, block: str, index: int) -> list[Tensor]:

@@ -10,8 +10,9 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+from distributed_worker import sample
 from media import write_video
-from sharing_worker import sample
+from test_pipeline import latents_rounding
 from together import started
 
 from musepose.inference.cases import Job
@@ -41,9 +42,9 @@ def alone(tmp_path_factory) -> dict[str, np.ndarray]:
 
 def assert_same(file: Path, alone: dict[str, np.ndarray]) -> None:
     ours = np.load(file)
-    assert np.abs(ours["latents"] - alone["latents"]).max() < 1e-5
+    assert np.abs(ours["latents"] - alone["latents"]).max() < latents_rounding(9)
     assert ours["pictures"].shape == alone["pictures"].shape
-    assert np.abs(ours["pictures"].astype(int) - alone["pictures"]).max() <= 1
+    assert np.abs(ours["pictures"].astype(int) - alone["pictures"]).max() <= 1  # where half a level is rounded
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tolerance import rounding
 
 from musepose.pipelines import noise
 from musepose.pipelines.noise import initial_noise
@@ -27,4 +28,4 @@ def test_shared_noise_comes_behind_the_frames_own():
         for shared in (0.0, 0.5)
     )
     common = (half - 0.5**0.5 * own) / 0.5**0.5
-    assert (common - common[:1]).abs().max() < 1e-5
+    assert (common - common[:1]).abs().max() < rounding(4, 6)  # draws are below 6

@@ -12,6 +12,7 @@ import torch
 from diffusers import DDIMScheduler
 from PIL import Image
 from tiny_weights import ROOT, tiny_models, write_published_layout
+from tolerance import network_rounding
 
 from musepose.pipelines.options import SamplingOptions
 from musepose.pipelines.pose2video import Pose2VideoPipeline
@@ -37,6 +38,23 @@ def poses(count: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 255, (count, 50, 30, 3), np.uint8)
 
 
+@cache
+def levels() -> float:
+    """How far bytes are from 255 times the same pictures, decoded more at a time: half a level, and rounding."""
+    latents = torch.randn(2, 4, 5, 4, generator=torch.Generator().manual_seed(0))
+    return 0.5 + 255 * network_rounding(lambda: pipeline().decode(latents), pipeline().vae)
+
+
+@cache
+def latents_rounding(frames: int) -> float:
+    """Bound for the latents of a SHORT sampling."""
+    made = pipeline()
+    arguments = {"output_type": "latent", **SHORT}
+    return network_rounding(
+        *(lambda: made(reference(), poses(frames), **arguments).frames, made.reference_unet, made.denoising_unet)
+    )
+
+
 def test_stream_is_the_call_on_padded_poses_cut_to_length():
     """Five frames, windows of 4 with an overlap of 1: two more frames are sampled, with the last pose, and dropped."""
     frames = np.stack(list(pipeline().stream(reference(), poses(5), num_frames=5, **SHORT)))
@@ -44,7 +62,7 @@ def test_stream_is_the_call_on_padded_poses_cut_to_length():
     assert frames.dtype == np.uint8
     padded = np.concatenate([poses(5), np.repeat(poses(5)[-1:], 2, axis=0)])
     whole = pipeline()(reference(), padded, output_type="np", **SHORT).frames[0]
-    assert np.abs(frames - 255 * whole[:5]).max() <= 0.5 + 1e-3
+    assert np.abs(frames - 255 * whole[:5]).max() <= levels()
 
 
 def test_progress_is_told():
@@ -92,7 +110,8 @@ def test_guidance_of_one_is_no_guidance():
     """Guidance just above 1 computes both rows; its limit is the conditional row alone."""
     alone = pipeline()(reference(), poses(3), guidance_scale=1.0, output_type="latent", **SHORT).frames
     both = pipeline()(reference(), poses(3), guidance_scale=1 + 1e-6, output_type="latent", **SHORT).frames
-    assert torch.allclose(alone, both, atol=1e-4)
+    # Besides rounding, 1e-6 of the branches' difference, which is below 10, in each of the two steps.
+    assert (alone - both).abs().max() < latents_rounding(3) + 2 * 1e-5
 
 
 @pytest.mark.parametrize(
@@ -196,7 +215,8 @@ def test_flush_denoises_no_padded_frame():
         hook.remove()
     noise = made.initial_noise(5, SamplingOptions(**SHORT))  # the padded length's, seven frames
     assert torch.equal(seen[0], noise[:4]) and torch.equal(seen[1], noise[1:5])
-    assert np.abs(flush - made.decode(latents.transpose(0, 1)).permute(0, 2, 3, 1).numpy() * 255).max() <= 0.5 + 1e-3
+    decoded = made.decode(latents.transpose(0, 1)).permute(0, 2, 3, 1).numpy()
+    assert np.abs(flush - decoded * 255).max() <= levels()
     padded = np.stack(list(made.stream(reference(), poses(5), num_frames=5, **SHORT)))
     assert not np.array_equal(flush, padded)
 

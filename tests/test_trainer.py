@@ -100,7 +100,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(workplace: Path) -> Non
     config = ("--config", str(workplace / "train_stage_1.yaml"), *overrides, "data.train_bs=1")
     folders = (f"save_dir={workplace}/two", f"output_dir={workplace}/two")
     script = ROOT / "train_stage_1.py"
-    with started(2, "musepose.training.loop", script, *config, *folders) as running:
+    with started(2, "musepose.training.trainer", script, *config, *folders) as running:
         one, _ = train(workplace, 1, *overrides, "data.train_bs=2")
         told, _ = running.communicate(timeout=600)
     assert running.returncode == 0, told
