@@ -1,5 +1,7 @@
 """Videos in, frame by frame; `VideoWriter` and `read_image` are handed on from here, so that media has one door."""
 
+from __future__ import annotations
+
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -7,15 +9,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from musepose.containers import missing_bytes, open_media, to_fraction
 from musepose.errors import UserError
 from musepose.image import IMAGE_SUFFIXES, check_file, read_image
-from musepose.video_writer import EXACT_SCALING, VideoWriter, even_size
+from musepose.video_writer import VideoWriter, even_size, exact_scaling
+
+if TYPE_CHECKING:
+    import av
 
 __all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "VideoInfo", "VideoWriter"]
 __all__ += ["even_size", "list_media", "probe", "read_frames", "read_image"]
@@ -92,6 +96,8 @@ def _open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.Vi
     missing = missing_bytes(path)
     if missing:
         raise UserError(f"{path} is cut off ({missing} bytes are missing): copy or download it again")
+    import av
+
     try:
         with open_media(path) as container:
             streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
@@ -109,6 +115,8 @@ def _is_decodable(stream: av.stream.Stream) -> bool:
 
 
 def _read_frames(path: Path, step: int, count: float) -> Iterator[np.ndarray]:
+    from av.video.reformatter import VideoReformatter
+
     with _open_video(path) as (container, stream):
         first, last = None, step * (count - 1)
         scaler = VideoReformatter()  # kept, as making its tables anew costs more than a frame's conversion
@@ -119,7 +127,7 @@ def _read_frames(path: Path, step: int, count: float) -> Iterator[np.ndarray]:
             if index > last:
                 return
             if index % step == 0:
-                rgb = scaler.reformat(frame, first.width, first.height, "rgb24", interpolation=EXACT_SCALING)
+                rgb = scaler.reformat(frame, first.width, first.height, "rgb24", interpolation=exact_scaling())
                 yield np.ascontiguousarray(_turn(rgb.to_ndarray(), matrix))
             if index == last:
                 return
@@ -163,7 +171,7 @@ class _Times:
     header_rate: Fraction | None  # as the container has it
 
     @classmethod
-    def of(cls, stamps: list[int | None], stream: av.VideoStream) -> "_Times":
+    def of(cls, stamps: list[int | None], stream: av.VideoStream) -> _Times:
         known = (None, None)
         if stamps and None not in stamps:
             time_base = to_fraction(stream.time_base)
