@@ -1,4 +1,4 @@
-"""The `requires_cuda` marker, and the files of a test_stage_2.py run."""
+"""The `requires_cuda` marker, whose tests need neither a video nor PyAV, and the files of a test_stage_2.py run."""
 
 import json
 from pathlib import Path
