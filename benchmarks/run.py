@@ -33,7 +33,6 @@ CASES = {
     "pose_stage": ("pose", "pose_stage"),
     "det_every": ("pose", "det_every"),
     "pose_memory": ("pose", "pose_memory"),
-    "gpu_video": ("gpu", "gpu_video"),
 }
 
 

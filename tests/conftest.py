@@ -1,4 +1,4 @@
-"""The `requires_cuda` marker, tests that run side by side, and the files of a test_stage_2.py run."""
+"""The `requires_cuda` marker (its tests need no PyAV), tests side by side, the files of a test_stage_2.py run."""
 
 import json
 import os

@@ -13,16 +13,20 @@ import numpy as np
 import pytest
 import torch
 from media import read_sound, truncate, write_picture, write_video
+from PIL import Image
 from tiny_weights import write_published_layout
 
 import musepose.utils.device
 import test_stage_2
 from musepose.inference import runner as render
+from musepose.inference.cases import Job, Plan
 from musepose.inference.load import load_within_memory
-from musepose.media.video_reader import probe, read_frames
+from musepose.inference.options import merge_settings
+from musepose.media.video_reader import VideoInfo, probe, read_frames
 from musepose.media.video_writer import VideoWriter
 from musepose.memory.plan import HIGH, LOW
 from musepose.models.unet import UNet
+from musepose.models.weights import WeightPaths
 from musepose.pipelines.pose2video import Pose2VideoPipeline
 from musepose.utils.device import choose_device, choose_dtype
 from musepose.utils.errors import UserError
@@ -166,11 +170,23 @@ def test_the_readme_s_python(stage_2, published):
     assert (made.width, made.height, made.frames, made.rate) == (32, 32, 4, 15)
 
 
-@pytest.mark.requires_cuda
-def test_float16_on_cuda(tiny):
-    config = str(tiny.write_config())
-    assert test_stage_2.main(["--config", config, "--output", "out", *SMALL, "--device", "cuda"]) == 0
-    assert np.stack(list(read_frames("out/ref_dance_3.5_2_1.mp4"))).std() > 10
+@pytest.mark.parametrize(
+    ("device", "dtype"), [("cpu", "float32"), pytest.param("cuda", "float16", marks=pytest.mark.requires_cuda)]
+)
+def test_default_precision_of_a_device(published, device, dtype):
+    """All of the program but its files, whose reading and writing needs PyAV."""
+    flags = {"width": 32, "height": 40, "context_frames": 4, "context_overlap": 1, "steps": 2, "device": device}
+    paths = WeightPaths.published(published)
+    pose = VideoInfo(Path("dance.mp4"), 64, 48, 4, Fraction(30), False)
+    job = Job(Path("ref.png"), pose, 4, Fraction(30), None, Path("out.mp4"))
+    plan = Plan(merge_settings(flags, {}, Path("none.yaml")), vars(paths), (job,))
+    pipeline = test_stage_2.load_pipeline(plan)
+    assert (pipeline.device.type, pipeline.dtype) == (device, getattr(torch, dtype))
+    noise = np.random.default_rng(0).integers(0, 255, (4, 48, 64, 3), np.uint8)
+    sizes = {"width": 32, "height": 40, "num_frames": 4, "num_inference_steps": 2, "context_frames": 4}
+    frames = np.stack(list(pipeline.stream(Image.fromarray(noise[0]), noise, **sizes, context_overlap=1)))
+    assert frames.shape == (4, 40, 32, 3)
+    assert frames.std() > 10
 
 
 def test_compile_without_a_compiler_is_one_line(tiny, monkeypatch):

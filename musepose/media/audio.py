@@ -1,14 +1,19 @@
 """The sound of one video, cut and encoded anew to go with another."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
 
 from musepose.media.containers import open_media, to_fraction
+
+if TYPE_CHECKING:
+    import av
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +72,8 @@ class AudioTrack:
         return True
 
     def _encode(self, count: int) -> None:
+        import av
+
         block, self.waiting = self.waiting[:, :count], self.waiting[:, count:]
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout=self.layout)
         frame.sample_rate, frame.time_base, frame.pts = self.rate, Fraction(1, self.rate), self.encoded
@@ -75,6 +82,8 @@ class AudioTrack:
 
     def _samples(self, stream: av.AudioStream) -> Iterator[np.ndarray]:
         """Decode, resample, and put on the video's time line. Damaged sound ends early, the video goes on."""
+        import av
+
         resampler = av.AudioResampler(format="fltp", layout=self.layout, rate=self.rate)
         start, position = _video_start(self.source) + self.skip, 0
         try:

@@ -1,11 +1,17 @@
-"""Video containers: how they are opened, and whether a file is as long as its own structure says."""
+"""Video containers: how they are opened, and whether a file is as long as its own structure says.
+
+PyAV is imported when a file is opened, not before: sampling and training steps work without it.
+"""
+
+from __future__ import annotations
 
 import struct
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-import av
+if TYPE_CHECKING:
+    import av
 
 ISO_BOXES = {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"mfra", b"sidx", b"ssix", b"free", b"skip", b"wide"}
 ISO_BOXES |= {b"uuid", b"meta", b"pdin", b"prft", b"emsg", b"udta"}
@@ -18,6 +24,8 @@ OPEN_OPTIONS = {"format_whitelist": "mov,mp4,m4a,3gp,matroska,webm,avi,mpegts,mp
 
 def open_media(path: Path) -> av.container.InputContainer:
     """Open a video file for reading; raises av.error.FFmpegError."""
+    import av
+
     # Titles in an old encoding are no reason to fail; PyAV 19 never does.
     lenient = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
     # "file:" keeps FFmpeg from reading a colon or a percent sign in the name as something else.

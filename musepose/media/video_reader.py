@@ -1,5 +1,7 @@
 """Videos in: what a video is, and its frames one by one."""
 
+from __future__ import annotations
+
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -7,15 +9,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from musepose.media.containers import missing_bytes, open_media, to_fraction
 from musepose.media.image import check_file
-from musepose.media.video_writer import EXACT_SCALING
+from musepose.media.video_writer import exact_scaling
 from musepose.utils.errors import UserError
+
+if TYPE_CHECKING:
+    import av
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
@@ -89,6 +93,8 @@ def _open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.Vi
     missing = missing_bytes(path)
     if missing:
         raise UserError(f"{path} is cut off ({missing} bytes are missing): copy or download it again")
+    import av
+
     try:
         with open_media(path) as container:
             streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
@@ -106,6 +112,8 @@ def _is_decodable(stream: av.stream.Stream) -> bool:
 
 
 def _read_frames(path: Path, step: int, count: float) -> Iterator[np.ndarray]:
+    from av.video.reformatter import VideoReformatter
+
     with _open_video(path) as (container, stream):
         first, last = None, step * (count - 1)
         scaler = VideoReformatter()  # kept, as making its tables anew costs more than a frame's conversion
@@ -116,7 +124,7 @@ def _read_frames(path: Path, step: int, count: float) -> Iterator[np.ndarray]:
             if index > last:
                 return
             if index % step == 0:
-                rgb = scaler.reformat(frame, first.width, first.height, "rgb24", interpolation=EXACT_SCALING)
+                rgb = scaler.reformat(frame, first.width, first.height, "rgb24", interpolation=exact_scaling())
                 yield np.ascontiguousarray(_turn(rgb.to_ndarray(), matrix))
             if index == last:
                 return
@@ -160,7 +168,7 @@ class _Times:
     header_rate: Fraction | None  # as the container has it
 
     @classmethod
-    def of(cls, stamps: list[int | None], stream: av.VideoStream) -> "_Times":
+    def of(cls, stamps: list[int | None], stream: av.VideoStream) -> _Times:
         known = (None, None)
         if stamps and None not in stamps:
             time_base = to_fraction(stream.time_base)

@@ -1,18 +1,23 @@
 """Frames to an H.264 file, with another video's sound, which appears only when it is complete."""
 
+from __future__ import annotations
+
 import os
 from contextlib import ExitStack, suppress
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
 
 from musepose.media.audio import AudioTrack, open_audio
 from musepose.media.image import check_file
 from musepose.utils.errors import UserError
 from musepose.utils.files import complete_file, write_error
+
+if TYPE_CHECKING:
+    import av
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}  # that hold H.264 and AAC
 BT709, LIMITED_RANGE = (
@@ -20,10 +25,16 @@ BT709, LIMITED_RANGE = (
     1,
 )  # FFmpeg's AVCOL_SPC_BT709 (also the primaries' and the transfer's number), AVCOL_RANGE_MPEG
 
-# Exact rounding, and colour read and made at full width: a quarter of the error of the default on patterned pictures.
-EXACT_SCALING = Interpolation.BICUBIC
-for _flag in ("ACCURATE_RND", "FULL_CHR_H_INT", "FULL_CHR_H_INP"):
-    EXACT_SCALING |= getattr(Interpolation, _flag, 0)  # PyAV 17 does not know them
+
+@cache
+def exact_scaling() -> av.video.reformatter.Interpolation:
+    """Exact rounding, colour read and made at full width: a quarter of the default's error on patterned pictures."""
+    from av.video.reformatter import Interpolation
+
+    flags = Interpolation.BICUBIC
+    for name in ("ACCURATE_RND", "FULL_CHR_H_INT", "FULL_CHR_H_INP"):
+        flags |= getattr(Interpolation, name, 0)  # PyAV 17 does not know them
+    return flags
 
 
 def even_size(width: int, height: int) -> tuple[int, int]:
@@ -64,9 +75,11 @@ class VideoWriter:
         self.audio_from = None if audio_from is None else Path(audio_from)
         self.audio_start = Fraction(audio_start)
         self.frames = 0  # written so far
+        from av.video.reformatter import VideoReformatter
+
         self._scaler = VideoReformatter()  # kept, as making its tables anew costs a quarter of a conversion
 
-    def __enter__(self) -> "VideoWriter":
+    def __enter__(self) -> VideoWriter:
         with ExitStack() as stack:
             source = self._open_sound(stack)
             self._partial = stack.enter_context(complete_file(self.path))
@@ -87,11 +100,13 @@ class VideoWriter:
 
     def write(self, frame: np.ndarray) -> None:
         """Append one frame, RGB uint8 (height, width, 3)."""
+        import av
+
         if frame.shape != (self.height, self.width, 3) or frame.dtype != np.uint8:
             raise ValueError(f"a frame {frame.shape} {frame.dtype} for a video ({self.height}, {self.width}, 3) uint8")
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         picture = self._scaler.reformat(
-            picture, format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", interpolation=EXACT_SCALING
+            picture, format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", interpolation=exact_scaling()
         )
         picture.colorspace, picture.color_range = BT709, LIMITED_RANGE
         picture.pts, picture.time_base = self.frames, 1 / self.rate
@@ -106,6 +121,8 @@ class VideoWriter:
     def _open_sound(self, stack: ExitStack) -> av.container.InputContainer | None:
         if self.audio_from is None:
             return None
+        import av
+
         check_file(self.audio_from, "video")
         try:
             source = open_audio(self.audio_from)
@@ -114,6 +131,8 @@ class VideoWriter:
         return None if source is None else stack.enter_context(source)
 
     def _open(self, source: av.container.InputContainer | None) -> None:
+        import av
+
         kind = CONTAINERS[self.path.suffix.lower()]
         # The index in front lets players and browsers start before they have the whole file.
         options = {} if kind == "matroska" else {"movflags": "+faststart"}
@@ -128,6 +147,8 @@ class VideoWriter:
 
     def _close_container(self, kind, *_) -> None:
         """Complete the file, or, after an exception, only let go of it."""
+        import av
+
         if kind is not None:
             with suppress(OSError, av.error.FFmpegError):  # the first exception is the one to tell
                 self._container.close()
