@@ -165,7 +165,7 @@ def test_what_aborts_while_python_ends_is_never_reached(status, expected):
     """As gloo's threads sometimes did, behind a finished video. `os.abort` stands in for them."""
     code = f"""
 import atexit, os, sys
-from musepose.errors import run_script
+from musepose.cli.entry import run_script
 atexit.register(os.abort)
 def main():
     print("done", end="")

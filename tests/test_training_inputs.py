@@ -205,7 +205,7 @@ def test_the_scripts_tell_it_in_one_line_with_status_2(workplace: Path, stage: i
 
 def test_help_needs_no_torch() -> None:
     program = (
-        "import sys\nfrom musepose.training.run import main\n"
+        "import sys\nfrom musepose.cli.train import main\n"
         "try:\n    main('stage_1', 'First stage.', ['--help'])\n"
         "except SystemExit as end:\n    sys.exit(end.code or (3 if 'torch' in sys.modules else 0))"
     )
