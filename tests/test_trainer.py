@@ -236,8 +236,10 @@ def test_stage_1_can_be_sampled_and_stage_2_builds_on_it(workplace: Path) -> Non
     )
 
 
-@pytest.mark.parametrize("stage", [1, 2])
-def test_validation_videos_are_the_pipeline_s(workplace: Path, stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("stage", "shared"), [(1, 0.0), (2, 0.5)])
+def test_validation_videos_are_the_pipeline_s(
+    workplace: Path, stage: int, shared: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rendered: list[np.ndarray] = []
     write = VideoWriter.write
     monkeypatch.setattr(VideoWriter, "write", lambda self, frame: (rendered.append(frame.copy()), write(self, frame)))
@@ -245,6 +247,7 @@ def test_validation_videos_are_the_pipeline_s(workplace: Path, stage: int, monke
     Image.fromarray(next(read_frames(workplace / "video-1.mp4"))).save(picture)
     cases = f"val.test_cases={{{picture}: [{workplace}/pose-0.mp4, {workplace}/pose-1.mp4]}}"
     overrides = (cases, "val.validation_steps=1", "val.num_inference_steps=2", "val.frames=6", "solver.ema_decay=0.5")
+    overrides += (f"shared_noise={shared}",)
     training, losses = train(with_stage_1(workplace), stage, *NEVER, *overrides)
     samples = Path(training.config.output_dir) / "samples"
     names = ["ref_pose-0.mp4", "ref_pose-1.mp4"]
@@ -255,9 +258,9 @@ def test_validation_videos_are_the_pipeline_s(workplace: Path, stage: int, monke
 
     pipeline = Pose2VideoPipeline.from_published(weight_paths(training.config, training.config.model_folder))
     poses = list(read_frames(workplace / "pose-0.mp4"))[:6]
-    window = {"context_frames": 6 if stage == 1 else 4, "context_overlap": 0}
+    sampling = {"context_frames": 6 if stage == 1 else 4, "context_overlap": 0, "shared_noise": shared, "seed": 99}
     expected = pipeline.stream(
-        *(read_image(picture), poses), width=64, height=64, num_frames=6, num_inference_steps=2, seed=99, **window
+        *(read_image(picture), poses), width=64, height=64, num_frames=6, num_inference_steps=2, **sampling
     )
     of_the_last_step = rendered[-12:-6]  # its first video, before the encoder, which makes much of a rounding
     for found, frame in zip(of_the_last_step, expected, strict=True):
