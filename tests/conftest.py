@@ -1,6 +1,9 @@
-"""The `requires_cuda` marker, and the files of a test_stage_2.py run."""
+"""The `requires_cuda` marker, a user who is not root, and the files of a test_stage_2.py run."""
 
 import json
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,29 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if not torch.cuda.is_available():
             pytest.skip("there is no CUDA device")
+
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def own_folder() -> Iterator[Path]:
+    """A folder of a user who is not root. Root becomes that user until the test ends."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("no users as POSIX has them")
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path lies in a folder that only its owner may enter
+        if os.geteuid() != 0:
+            yield Path(folder)
+            return
+        try:
+            os.chown(folder, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        except OSError:
+            pytest.skip("there is no other user")
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
 
 
 class Stage2Folder:

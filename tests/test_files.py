@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 
 import pytest
 
@@ -39,6 +40,29 @@ def test_two_writers_of_one_target_do_not_disturb_each_other(tmp_path):
             second.write_text("second")
         assert path.read_text() == "second"
     assert path.read_text() == "first" and os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("bring", [os.link, shutil.copy2])
+def test_a_file_that_is_brought_in_may_be_read_only(own_folder, bring):
+    source, target = own_folder / "source.pth", own_folder / "target.pth"
+    source.write_text("weights")
+    source.chmod(0o444)
+    for _ in range(2):  # the second time over the first one
+        with complete_file(target) as partial:
+            partial.unlink()
+            bring(source, partial)
+    assert target.read_text() == "weights" and sorted(os.listdir(own_folder)) == ["source.pth", "target.pth"]
+    assert source.stat().st_mode & 0o777 == 0o444
+
+
+def test_what_a_killed_run_left_may_be_read_only(own_folder):
+    with complete_file(own_folder / "a.txt") as partial:
+        pass
+    partial.write_text("left")
+    partial.chmod(0o444)
+    with complete_file(own_folder / "a.txt"):
+        pass
+    assert os.listdir(own_folder) == ["a.txt"]
 
 
 def test_check_writable(tmp_path):

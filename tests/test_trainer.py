@@ -236,6 +236,28 @@ def test_stage_1_can_be_sampled_and_stage_2_builds_on_it(workplace: Path) -> Non
     )
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_stage_2_saves_beside_read_only_files_of_stage_1(own_folder: Path, monkeypatch, links: bool) -> None:
+    first, second, model = own_folder / "stage_1", own_folder / "stage_2", random_animator(motion=True)
+    save_models(model, first, "fp32", None)
+    for path in first.iterdir():
+        path.chmod(0o444)
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in first.iterdir()}
+    if not links:
+        monkeypatch.setattr(os, "link", refuse_links)
+    for _ in range(2):
+        save_models(model, second, "fp32", first)
+    names = ["denoising_unet.pth", "motion_module.pth", "pose_guider.pth", "reference_unet.pth"]
+    assert sorted(path.name for path in second.iterdir()) == names
+    assert all(read_checkpoint(second / name) for name in names)
+    assert before == {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in first.iterdir()}
+    assert all(path.stat().st_mode & 0o777 == 0o444 for path in first.iterdir())
+
+
+def refuse_links(*_) -> None:
+    raise OSError("another file system")
+
+
 @pytest.mark.parametrize(("stage", "shared"), [(1, 0.0), (2, 0.5)])
 def test_validation_videos_are_the_pipeline_s(
     workplace: Path, stage: int, shared: float, monkeypatch: pytest.MonkeyPatch

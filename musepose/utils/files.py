@@ -54,8 +54,7 @@ def complete_file(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield partial
         try:
-            with open(partial, "rb+") as file:
-                os.fsync(file.fileno())
+            sync_file(partial)
             _close(lock)
             lock = None
             os.replace(partial, path)
@@ -69,6 +68,15 @@ def complete_file(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         _close(lock)
         partial.unlink(missing_ok=True)
+
+
+def sync_file(path: str | os.PathLike) -> None:
+    """Wait until a closed file is on the disk. On POSIX it may be read-only."""
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_writable(path: str | os.PathLike) -> None:
@@ -123,7 +131,10 @@ def _lock(path: Path) -> int | None:
     """Lock `path` until the descriptor is closed, by the system at the latest when the process dies."""
     if fcntl is None:
         return None
-    descriptor = os.open(path, os.O_RDWR)
+    try:
+        descriptor = os.open(path, os.O_RDWR)  # as NFS wants it for an exclusive lock
+    except PermissionError:  # a read-only file that was linked or copied here
+        descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -142,8 +153,4 @@ def _close(descriptor: int | None) -> None:
 def _sync_folder(folder: Path) -> None:
     """Make the new name itself durable, where the system lets folders be opened."""
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_file(folder)
