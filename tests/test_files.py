@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from musepose.utils.errors import UserError
-from musepose.utils.files import check_writable, complete_file
+from musepose.utils.files import CompleteFiles, check_writable, complete_file
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -40,6 +40,58 @@ def test_two_writers_of_one_target_do_not_disturb_each_other(tmp_path):
             second.write_text("second")
         assert path.read_text() == "second"
     assert path.read_text() == "first" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def contents(folder) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir() if path.suffix != ".part"}
+
+
+def write_pair(folder, text: str) -> None:
+    with CompleteFiles() as files:
+        for name in ("a", "b"):
+            with files.file(folder / name) as partial:
+                partial.write_text(text)
+
+
+def test_several_files_appear_together(tmp_path, monkeypatch):
+    """Whenever a run is killed, no old file stands beside a new one."""
+    seen = []
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda *names: (seen.append(contents(tmp_path)), replace(*names)))
+    write_pair(tmp_path, "old")
+    write_pair(tmp_path, "new")
+    assert contents(tmp_path) == {"a": "new", "b": "new"} and len(os.listdir(tmp_path)) == 2
+    assert all(len(set(state.values())) <= 1 for state in seen), seen
+    assert seen[2] == {"a": "old", "b": "old"}  # before anything of the second pair
+
+
+@pytest.mark.parametrize("before", [{}, {"a": "old", "b": "old"}, {"b": "old"}])
+@pytest.mark.parametrize("failing", ["a", "b"])
+def test_several_files_of_which_one_cannot_appear(tmp_path, monkeypatch, before, failing):
+    for name, text in before.items():
+        (tmp_path / name).write_text(text)
+    replace = os.replace
+
+    def refused(source, target):
+        if target == tmp_path / failing and source.read_text() == "new":
+            raise OSError(errno.EIO, "Input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(UserError, match=f"cannot write .*{failing} .Input/output error"):
+        write_pair(tmp_path, "new")
+    assert contents(tmp_path) == before and len(os.listdir(tmp_path)) == len(before)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_several_files_of_which_one_is_not_completed(tmp_path, error):
+    write_pair(tmp_path, "old")
+    with pytest.raises((UserError, KeyboardInterrupt)), CompleteFiles() as files:
+        with files.file(tmp_path / "a") as partial:
+            partial.write_text("new")
+        with files.file(tmp_path / "b"):
+            raise error
+    assert contents(tmp_path) == {"a": "old", "b": "old"} and len(os.listdir(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("bring", [os.link, shutil.copy2])

@@ -1,6 +1,5 @@
 """read_image: odd pictures come out as a person sees them, bad ones as one plain sentence."""
 
-import os
 import struct
 import zlib
 

@@ -1,5 +1,6 @@
 """Whole trainings in small: losses, states, resuming, several processes, what is saved and sampled."""
 
+import errno
 import os
 import shutil
 import signal
@@ -252,6 +253,24 @@ def test_stage_2_saves_beside_read_only_files_of_stage_1(own_folder: Path, monke
     assert all(read_checkpoint(second / name) for name in names)
     assert before == {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in first.iterdir()}
     assert all(path.stat().st_mode & 0o777 == 0o444 for path in first.iterdir())
+
+
+def test_a_disk_that_fills_up_leaves_the_models_of_before(tmp_path: Path, monkeypatch) -> None:
+    model, saved = random_animator(motion=False), []
+    save_models(model, tmp_path, "fp32", None)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    save = torch.save
+
+    def full(tensors, path) -> None:
+        save(tensors, path)
+        saved.append(path)
+        if len(saved) == 2:
+            raise OSError(errno.ENOSPC, "No space left")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="free some space"):
+        save_models(random_animator(motion=False, seed=1), tmp_path, "fp32", None)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 def refuse_links(*_) -> None:

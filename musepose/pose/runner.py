@@ -19,6 +19,7 @@ from musepose.pose.keypoint_file import KeypointFile, Keypoints, save_keypoints
 from musepose.pose.person_tracking import choose_person, follow
 from musepose.pose.types import KEYPOINTS, People, Pose, to_pose
 from musepose.utils.errors import UserError
+from musepose.utils.files import CompleteFiles
 from musepose.utils.prefetch import ahead
 
 Item = TypeVar("Item")
@@ -111,7 +112,7 @@ def align_job(job: Job, image_pose: Pose | None, dance_poses: Poses) -> Alignmen
 
 
 def write_videos(job: Job, alignment: Alignment, image_pose: Pose, dance_poses: Poses) -> None:
-    """The aligned pose video and the demo strip, frame by frame; each appears only when it is complete.
+    """The aligned pose video and the demo strip, frame by frame; both appear when both are complete.
 
     Reading, drawing and encoding go on side by side, a few frames apart.
     """
@@ -120,8 +121,9 @@ def write_videos(job: Job, alignment: Alignment, image_pose: Pose, dance_poses: 
     layout = strip_layout([image_size, image_size, video_size(*image_size), frame_size, frame_size])
     start = job.settings.align_frame / dance.rate  # seconds
     with ExitStack() as stack:
+        common = {"audio_from": dance.path, "audio_start": start, "files": stack.enter_context(CompleteFiles())}
         aligned_writer, demo_writer = (
-            stack.enter_context(VideoWriter(path, *size, dance.rate, audio_from=dance.path, audio_start=start))
+            stack.enter_context(VideoWriter(path, *size, dance.rate, **common))
             for path, size in (
                 (job.aligned_path, video_size(*image_size)),
                 (job.demo_path, (sum(layout[0]), layout[1])),
