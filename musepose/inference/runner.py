@@ -21,6 +21,7 @@ from musepose.media.video_writer import VideoWriter, even_size
 from musepose.utils import launch
 from musepose.utils.errors import UserError, is_out_of_memory
 from musepose.utils.files import CompleteFiles
+from musepose.utils.progress import progress_bar
 
 WIDEST_REFERENCE = 4  # heights, in the comparison
 
@@ -183,7 +184,7 @@ class Bars:
     def _next(self) -> None:
         self.__exit__()
         self._name, total = self._waiting.pop(0)
-        self._bar = tqdm(total=total, desc=self._name, disable=not self._shown)
+        self._bar = progress_bar(total=total, desc=self._name, shown=self._shown)
 
 
 def explain(error: Exception) -> str:

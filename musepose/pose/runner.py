@@ -5,7 +5,6 @@ from contextlib import ExitStack, closing
 from typing import TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from musepose.media.side_by_side import draw_strip, fit, strip_layout
 from musepose.media.video_reader import read_frames
@@ -21,6 +20,7 @@ from musepose.pose.types import KEYPOINTS, People, Pose, to_pose
 from musepose.utils.errors import UserError
 from musepose.utils.files import CompleteFiles
 from musepose.utils.prefetch import ahead
+from musepose.utils.progress import progress_bar
 
 Item = TypeVar("Item")
 READ_AHEAD, DRAWN_AHEAD = 4, 2  # frames that wait between the threads
@@ -202,7 +202,7 @@ def _dance_frames(job: Job) -> Iterator[np.ndarray]:
 
 def _watch(items: Iterable[Item], total: int, task: str) -> Iterator[Item]:
     """The same items, and a progress bar with the time left."""
-    with tqdm(total=total, desc=task, unit="frame") as bar:
+    with progress_bar(total=total, desc=task, unit="frame") as bar:
         for item in items:
             yield item
             bar.update()
