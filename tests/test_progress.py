@@ -32,11 +32,12 @@ def run(monkeypatch, clock, terminal: bool, seconds: int, **options) -> str:
     return written.getvalue()
 
 
-def test_a_log_gets_a_line_every_ten_seconds(monkeypatch, clock):
-    written = run(monkeypatch, clock, False, 35)
+@pytest.mark.parametrize("seconds", [35, 30])
+def test_a_log_gets_a_line_every_ten_seconds(monkeypatch, clock, seconds):
+    written = run(monkeypatch, clock, False, seconds)
     assert "\r" not in written and written.endswith("\n")
     lines = written.splitlines()
-    assert [re.search(r"\d+/35", line)[0] for line in lines] == ["0/35", "10/35", "20/35", "30/35", "35/35"]
+    assert [int(re.search(r"(\d+)/", line)[1]) for line in lines] == [*range(0, seconds, 10), seconds]
     assert all(line.startswith("drawing: ") for line in lines)
 
 

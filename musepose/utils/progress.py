@@ -10,8 +10,9 @@ LOG_INTERVAL = 10  # seconds between two lines of a bar in a log
 
 
 def progress_bar(items: Iterable | None = None, *, shown: bool = True, **options: Any) -> tqdm:
-    """A tqdm bar with tqdm's options, on stderr. Where that is a file or a pipe, the bar writes a line when it starts,
-    one every LOG_INTERVAL seconds, and one when it is closed.
+    """A tqdm bar on stderr; `options` are tqdm's.
+
+    Where stderr is no terminal, it writes a line when it starts, one every LOG_INTERVAL seconds, and one at the end.
     """
     if not sys.stderr.isatty():
         options |= {"file": _Lines(sys.stderr), "mininterval": LOG_INTERVAL, "miniters": 1}
@@ -19,14 +20,16 @@ def progress_bar(items: Iterable | None = None, *, shown: bool = True, **options
 
 
 class _Lines:
-    """A text file for tqdm, in which each state of a bar becomes a line."""
+    """A text file for tqdm, in which a line is written each time a bar is drawn at another count."""
 
     def __init__(self, file: TextIO) -> None:
         self.encoding = getattr(file, "encoding", None)  # tells tqdm whether it may draw blocks
         self.flush = file.flush
-        self._file = file
+        self._file, self._count = file, ""
 
     def write(self, text: str) -> None:
         state = text.strip()  # without the carriage return in front and the blanks that overwrite a longer state
-        if state:
+        count = state.rpartition(" [")[0] or state  # without times and speed
+        if state and count != self._count:
             self._file.write(f"{state}\n")
+            self._count = count
