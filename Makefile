@@ -44,6 +44,7 @@ demo-weights:
 	$(VENV)/bin/python -m puppet.make_models --folder $(PUPPET)
 	$(VENV)/bin/python -m puppet.make_dataset --output output/puppet/data/stills --scenes 3200 --frames 6 --spread
 	$(VENV)/bin/python -m puppet.make_dataset --output output/puppet/data/clips --first 500000 --scenes 200 --frames 48
+	$(VENV)/bin/python pose_align.py --keypoints assets/keypoints/img_ref_video_dance.npz
 	$(TRAIN) -m puppet.train_vae --resume latest
 	$(TRAIN) train_stage_1.py --config configs/puppet/train_stage_1.yaml --resume latest
 	OMP_NUM_THREADS=1 $(VENV)/bin/python train_stage_2.py --config configs/puppet/train_stage_2.yaml --resume latest & \

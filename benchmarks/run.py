@@ -29,6 +29,7 @@ CASES = {
     "tail": ("sampling", "tail"),
     "processes": ("sampling", "processes"),
     "pose_frames": ("frames", "pose_frames"),
+    "training_samples": ("training_data", "training_samples"),
     "decoding": ("decoding", "decoding"),
     "pose_stage": ("pose", "pose_stage"),
     "det_every": ("pose", "det_every"),

@@ -10,8 +10,8 @@ from typing import Any
 
 import cv2
 import torch
-from tqdm import tqdm
 
+from musepose.utils.progress import progress_bar
 from puppet.across_score import score_pair
 from puppet.image_score import score_character
 from puppet.pose_score import score_detector
@@ -30,7 +30,7 @@ def run(options: Options) -> dict[str, Any]:
     others = [(score_pair, options, k) for k in range(options.across)] + [(score_poses, options, 0)][: options.set_ups]
     # The long ones first, so that no worker is left alone with one at the end.
     ordered = jobs[: options.motion] + (others if has_detector(options) else []) + jobs[options.motion :]
-    records = list(tqdm(_work(options, ordered), total=len(ordered)))
+    records = list(progress_bar(_work(options, ordered), total=len(ordered)))
     records.sort(key=lambda record: record["number"])
     return {
         "options": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()},

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from musepose.cli.entry import Parser, run_script
 from musepose.media.video_writer import VideoWriter
@@ -27,6 +26,7 @@ from musepose.training.data.clip_keypoints import ClipKeypoints, save_clip_keypo
 from musepose.training.data.manifest import Clip, save_meta
 from musepose.utils.errors import UserError
 from musepose.utils.files import complete_file
+from musepose.utils.progress import progress_bar
 from musepose.utils.workers import run_jobs
 from puppet.scenes import SPAN, make_scene
 from puppet.world import HELD_OUT, Actor, Person, Picture, render
@@ -120,7 +120,7 @@ def make_dataset(folder: Path, numbers: Sequence[int], kind: Kind, workers: int)
     _claim(folder, kind)
     make_job = partial(_worker, folder=folder, kind=kind)
     done = run_jobs(make_job, numbers, workers)
-    clips = list(tqdm(done, total=len(numbers), unit="scene", smoothing=0.05))
+    clips = list(progress_bar(done, total=len(numbers), unit="scene", smoothing=0.05))
     clips.sort(key=lambda clip: clip.video)
     save_meta(folder / "meta.json", clips)
     return clips

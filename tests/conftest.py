@@ -1,8 +1,9 @@
-"""The `requires_cuda` marker (its tests need no PyAV), tests side by side, the files of a test_stage_2.py run."""
+"""The `requires_cuda` marker (its tests need no PyAV), tests side by side, other users, files of test_stage_2.py."""
 
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,29 @@ def fresh_accelerator() -> Iterator[None]:
 
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
+
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def own_folder() -> Iterator[Path]:
+    """A folder of a user who is not root. Root becomes that user until the test ends."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("no users as POSIX has them")
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path lies in a folder that only its owner may enter
+        if os.geteuid() != 0:
+            yield Path(folder)
+            return
+        try:
+            os.chown(folder, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        except OSError:
+            pytest.skip("there is no other user")
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
 
 
 class Stage2Folder:

@@ -1,11 +1,14 @@
 """What test_distributed_runner.py starts by a launcher.
 
 distributed_worker.py sample FILE     sample a video together; process 0 writes latents and pictures to FILE
+distributed_worker.py fail EXCEPTION  process 1 raises it while the other waits for it
 distributed_worker.py cases ARGS      test_stage_2.py with a pipeline that stands in for the models
 """
 
+import atexit
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -29,6 +32,18 @@ def sample(file: str) -> None:
     if made.group.rank == 0:
         np.savez(file, latents=latents.numpy(), pictures=pictures)
     made.group.close()
+
+
+def fail(exception: str) -> None:
+    import torch
+
+    from musepose.utils.distributed import Processes
+
+    processes = Processes.start(torch.device("cpu"))
+    if processes.rank == 1:
+        atexit.register(threading.Event().wait)  # what comes after the error waits for ever
+        raise eval(exception)
+    processes.sum(torch.zeros(1))
 
 
 def cases(arguments: list[str]) -> int:
@@ -60,4 +75,4 @@ def cases(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     work, *rest = sys.argv[1:]
-    run_script(lambda: sample(*rest) if work == "sample" else cases(rest))
+    run_script({"sample": lambda: sample(*rest), "fail": lambda: fail(*rest), "cases": lambda: cases(rest)}[work])

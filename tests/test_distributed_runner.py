@@ -167,8 +167,26 @@ def test_a_mistake_is_told_once(four_cases):
     assert not Path("out").exists()
 
 
-@pytest.mark.parametrize(("status", "expected"), [(None, 0), (0, 0), (1, 1), ("a sentence", 1)])
-def test_what_aborts_while_python_ends_is_never_reached(status, expected):
+FAILURES = ("RuntimeError('NCCL error')", "MemoryError('of the host')", "__import__('torch').OutOfMemoryError('CUDA')")
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_process_that_fails_ends_at_once(failure):
+    """Though its tidy end would wait for the others, as NCCL's may, and these wait for it."""
+    done = launch(2, "fail", failure)
+    assert done.returncode != 0
+    error = eval(failure)
+    assert f"{type(error).__name__}: {error}" in done.stderr and "exitcode  : 1 " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        *(("sys.exit(None)", 0), ("sys.exit(0)", 0), ("sys.exit(1)", 1), ("sys.exit('a sentence')", 1)),
+        *((f"raise {failure}", 1) for failure in FAILURES),
+    ],
+)
+def test_what_aborts_while_python_ends_is_never_reached(end, expected):
     """As gloo's threads sometimes did, behind a finished video. `os.abort` stands in for them."""
     code = f"""
 import atexit, os, sys
@@ -176,7 +194,7 @@ from musepose.cli.entry import run_script
 atexit.register(os.abort)
 def main():
     print("done", end="")
-    sys.exit({status!r})
+    {end}
 run_script(main)
 """
     environment = ONE_THREAD | {"WORLD_SIZE": "2", "PYTHONPATH": str(Path(WORKER).parent.parent)}

@@ -1,5 +1,6 @@
 """pose_align.py as a whole: files in, files out, and every input it refuses."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -99,6 +100,20 @@ def run_script(folder: Folder, *flags) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "pose_align.py"), *map(str, flags)]
     return subprocess.run(command, cwd=folder.path, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def test_both_videos_appear_or_none(folder, monkeypatch):
+    close = VideoWriter._close_container
+
+    def full(self, *exception):
+        close(self, *exception)
+        if self.path.resolve() == folder.aligned.resolve():
+            raise OSError(errno.ENOSPC, "No space left")
+
+    monkeypatch.setattr(VideoWriter, "_close_container", full)
+    with pytest.raises(UserError, match="free some space"):
+        folder.run("--keypoints", folder.save())
+    assert folder.outputs() == []
 
 
 def frames_of(path: Path) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Whole trainings in small: losses, states, resuming, several processes, what is saved and sampled."""
 
+import errno
+import os
 import shutil
 import signal
 import subprocess
@@ -226,8 +228,50 @@ def test_stage_1_can_be_sampled_and_stage_2_builds_on_it(workplace: Path) -> Non
     )
 
 
-@pytest.mark.parametrize("stage", [1, 2])
-def test_validation_videos_are_the_pipeline_s(workplace: Path, stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("links", [True, False])
+def test_stage_2_saves_beside_read_only_files_of_stage_1(own_folder: Path, monkeypatch, links: bool) -> None:
+    first, second, model = own_folder / "stage_1", own_folder / "stage_2", random_animator(motion=True)
+    save_models(model, first, "fp32", None)
+    for path in first.iterdir():
+        path.chmod(0o444)
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in first.iterdir()}
+    if not links:
+        monkeypatch.setattr(os, "link", refuse_links)
+    for _ in range(2):
+        save_models(model, second, "fp32", first)
+    names = ["denoising_unet.pth", "motion_module.pth", "pose_guider.pth", "reference_unet.pth"]
+    assert sorted(path.name for path in second.iterdir()) == names
+    assert all(read_checkpoint(second / name) for name in names)
+    assert before == {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in first.iterdir()}
+    assert all(path.stat().st_mode & 0o777 == 0o444 for path in first.iterdir())
+
+
+def test_a_disk_that_fills_up_leaves_the_models_of_before(tmp_path: Path, monkeypatch) -> None:
+    model, saved = random_animator(motion=False), []
+    save_models(model, tmp_path, "fp32", None)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    save = torch.save
+
+    def full(tensors, path) -> None:
+        save(tensors, path)
+        saved.append(path)
+        if len(saved) == 2:
+            raise OSError(errno.ENOSPC, "No space left")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="free some space"):
+        save_models(random_animator(motion=False, seed=1), tmp_path, "fp32", None)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def refuse_links(*_) -> None:
+    raise OSError("another file system")
+
+
+@pytest.mark.parametrize(("stage", "shared"), [(1, 0.0), (2, 0.5)])
+def test_validation_videos_are_the_pipeline_s(
+    workplace: Path, stage: int, shared: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rendered: list[np.ndarray] = []
     write = VideoWriter.write
     monkeypatch.setattr(VideoWriter, "write", lambda self, frame: (rendered.append(frame.copy()), write(self, frame)))
@@ -235,6 +279,7 @@ def test_validation_videos_are_the_pipeline_s(workplace: Path, stage: int, monke
     Image.fromarray(next(read_frames(workplace / "video-1.mp4"))).save(picture)
     cases = f"val.test_cases={{{picture}: [{workplace}/pose-0.mp4, {workplace}/pose-1.mp4]}}"
     overrides = (cases, "val.validation_steps=1", "val.num_inference_steps=2", "val.frames=6", "solver.ema_decay=0.5")
+    overrides += (f"shared_noise={shared}",)
     training, losses = train(with_stage_1(workplace), stage, *NEVER, *overrides)
     samples = Path(training.config.output_dir) / "samples"
     names = ["ref_pose-0.mp4", "ref_pose-1.mp4"]
@@ -245,9 +290,9 @@ def test_validation_videos_are_the_pipeline_s(workplace: Path, stage: int, monke
 
     pipeline = Pose2VideoPipeline.from_published(weight_paths(training.config, training.config.model_folder))
     poses = list(read_frames(workplace / "pose-0.mp4"))[:6]
-    window = {"context_frames": 6 if stage == 1 else 4, "context_overlap": 0}
+    sampling = {"context_frames": 6 if stage == 1 else 4, "context_overlap": 0, "shared_noise": shared, "seed": 99}
     expected = pipeline.stream(
-        *(read_image(picture), poses), width=64, height=64, num_frames=6, num_inference_steps=2, seed=99, **window
+        *(read_image(picture), poses), width=64, height=64, num_frames=6, num_inference_steps=2, **sampling
     )
     of_the_last_step = rendered[-12:-6]  # its first video, before the encoder, which makes much of a rounding
     for found, frame in zip(of_the_last_step, expected, strict=True):

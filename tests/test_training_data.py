@@ -153,6 +153,14 @@ def test_only_what_changed_is_encoded_anew(tmp_path: Path, monkeypatch: pytest.M
     assert len(encoded) == 2 * CLIPS + 1
 
 
+def test_latents_of_another_precision_are_encoded_anew(workplace: Path, tmp_path: Path) -> None:
+    cache = f"data.cache_latents={tmp_path}"
+    precisions = ((), ("solver.mixed_precision=bf16",))
+    trainings = [make_training(workplace, 1, cache, *precision) for precision in precisions]
+    (full, half), paths = zip(*((one_batch(t)[1], t.samples.source.path(0, "latents")) for t in trainings), strict=True)
+    assert paths[0] != paths[1] and not torch.equal(full["latents"], half["latents"])
+
+
 def test_processes_share_the_encoding_without_gaps(workplace: Path, tmp_path: Path) -> None:
     from types import SimpleNamespace
 

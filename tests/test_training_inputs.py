@@ -189,6 +189,15 @@ def test_shipped_configs_are_whole() -> None:
     assert len(paths) == 4 and all(read_config(path).data.train_width > SIZE for path in paths)
 
 
+def test_puppets_are_validated_as_the_demo_samples_them() -> None:
+    config = read_config(ROOT / "configs/puppet/train_stage_2.yaml")
+    demo = yaml.safe_load((ROOT / "configs/puppet/demo.yaml").read_text())
+    assert config.val.test_cases == demo["test_cases"]
+    assert (config.val.num_inference_steps, config.val.guidance_scale) == (demo["steps"], demo["cfg"])
+    assert (config.shared_noise, config.data.n_sample_frames) == (demo["shared_noise"], demo["context_frames"])
+    assert (config.data.train_width, config.data.train_height) == (demo["width"], demo["height"])
+
+
 @pytest.mark.parametrize("stage", [1, 2])
 def test_the_scripts_tell_it_in_one_line_with_status_2(workplace: Path, stage: int) -> None:
     script = str(ROOT / f"train_stage_{stage}.py")

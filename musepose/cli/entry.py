@@ -22,6 +22,8 @@ class Parser(argparse.ArgumentParser):
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit: 2 with one `error: …` line for a UserError, 130 for Ctrl-C, 143 when terminated.
 
+    Any other exception ends it with a traceback and 1.
+
     Of several processes on a machine only the first tells what all of them find before the work begins.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that nothing half-written stays
@@ -37,6 +39,11 @@ def run_script(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted: nothing half-written was kept", file=sys.stderr)
         status = 130
+    except Exception:
+        if launch.processes() == 1:
+            raise
+        sys.excepthook(*sys.exc_info())
+        status = 1
     if launch.processes() > 1:
         # At once. After an error a tidy end of CUDA's communication waits for the others, who wait until the launcher
         # ends them. And gloo's threads may let go of tensors while Python ends, which aborts (pytorch's pull 179291).

@@ -20,6 +20,8 @@ from musepose.media.video_reader import read_frames
 from musepose.media.video_writer import VideoWriter, even_size
 from musepose.utils import launch
 from musepose.utils.errors import UserError, is_out_of_memory
+from musepose.utils.files import CompleteFiles
+from musepose.utils.progress import progress_bar
 
 WIDEST_REFERENCE = 4  # heights, in the comparison
 
@@ -116,20 +118,19 @@ def render(job: Job, settings: Settings, pipeline: Any, writes: bool = True) -> 
 
 
 def write_videos(job: Job, picture: Image.Image, frames: Iterable[np.ndarray], poses: Iterable[np.ndarray]) -> None:
-    """The result from its frames, and beside it the comparison, in which reference and poses stand too."""
+    """The result from its frames, and the comparison of reference, poses and result; both appear together."""
     width, height = even_size(job.pose.width, job.pose.height)
     reference = reference_column(picture, height)
-    with_sound = {"rate": job.rate, "audio_from": job.audio}
-    # Entered first, the result appears last: where it is, its comparison is.
-    with (
-        VideoWriter(job.result, width, height, **with_sound) as result,
-        VideoWriter(job.comparison, reference.shape[1] + 2 * width, height, **with_sound) as comparison,
-    ):
-        for pose, frame in zip(poses, frames, strict=True):
-            frame = resize(frame, width, height)
-            result.write(frame)
-            comparison.write(np.hstack([reference, resize(pose, width, height), frame]))
-        job.result.unlink(missing_ok=True)  # an earlier one: it does not belong to the new comparison
+    with CompleteFiles() as files:
+        common = {"rate": job.rate, "audio_from": job.audio, "files": files}
+        with (
+            VideoWriter(job.result, width, height, **common) as result,
+            VideoWriter(job.comparison, reference.shape[1] + 2 * width, height, **common) as comparison,
+        ):
+            for pose, frame in zip(poses, frames, strict=True):
+                frame = resize(frame, width, height)
+                result.write(frame)
+                comparison.write(np.hstack([reference, resize(pose, width, height), frame]))
 
 
 def reference_column(picture: Image.Image, height: int) -> np.ndarray:
@@ -175,7 +176,7 @@ class Bars:
     def _next(self) -> None:
         self.__exit__()
         self._name, total = self._waiting.pop(0)
-        self._bar = tqdm(total=total, desc=self._name, disable=not self._shown)
+        self._bar = progress_bar(total=total, desc=self._name, shown=self._shown)
 
 
 def explain(error: Exception) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -64,7 +65,21 @@ def read_frames(path: str | os.PathLike, step: int = 1, count: int | None = None
     """
     if step < 1 or (count is not None and count < 0):
         raise ValueError(f"step {step} must be at least 1, count {count} at least 0")
-    return _read_frames(Path(path), step, math.inf if count is None else count)
+    last = math.inf if count is None else step * (count - 1)
+    return _read_frames(Path(path), lambda number: number % step == 0, last)
+
+
+def read_frames_at(path: str | os.PathLike, numbers: Iterable[int]) -> dict[int, np.ndarray]:
+    """Single frames of a video as `read_frames` gives them: number → RGB uint8; without those that there are not.
+
+    Decodes from the last key frame before a number on, and converts nothing else. Where time stamps do not tell the
+    frames' numbers for certain, it decodes from the start. Raises what `probe` raises.
+    """
+    path, wanted = Path(path), sorted(set(numbers))
+    found = _seek_frames(path, wanted)
+    if len(found) < len(wanted):
+        found = dict(zip(wanted, _read_frames(path, set(wanted).__contains__, wanted[-1]), strict=False))
+    return found
 
 
 def list_media(path: str | os.PathLike, suffixes: Sequence[str]) -> list[Path]:
@@ -111,25 +126,65 @@ def _is_decodable(stream: av.stream.Stream) -> bool:
     return stream.codec_context is not None
 
 
-def _read_frames(path: Path, step: int, count: float) -> Iterator[np.ndarray]:
-    from av.video.reformatter import VideoReformatter
-
+def _read_frames(path: Path, wanted: Callable[[int], bool], last: float) -> Iterator[np.ndarray]:
+    """Those frames up to number `last` whose numbers are wanted."""
     with _open_video(path) as (container, stream):
-        first, last = None, step * (count - 1)
-        scaler = VideoReformatter()  # kept, as making its tables anew costs more than a frame's conversion
-        for index, frame in enumerate(container.decode(stream)):
-            if first is None:
-                first = frame
-                matrix = _display_matrix(frame)
-            if index > last:
+        convert = None
+        for number, frame in enumerate(container.decode(stream)):
+            convert = convert or _Converter(frame)
+            if number > last:
                 return
-            if index % step == 0:
-                rgb = scaler.reformat(frame, first.width, first.height, "rgb24", interpolation=exact_scaling())
-                yield np.ascontiguousarray(_turn(rgb.to_ndarray(), matrix))
-            if index == last:
+            if wanted(number):
+                yield convert(frame)
+            if number == last:
                 return
-        if first is None:
+        if convert is None:
             raise _no_frames(path)
+
+
+def _seek_frames(path: Path, wanted: Sequence[int]) -> dict[int, np.ndarray]:
+    """Frames of rising numbers, each decoded from its key frame on: number → picture, as far as that is exact."""
+    found: dict[int, np.ndarray] = {}
+    with _open_video(path) as (container, stream):
+        packets = _packets(container, stream)
+        number_of = {
+            time: number for number, time in enumerate(sorted(time for time, _ in packets if time is not None))
+        }
+        keys = sorted(number_of[time] for time, is_key in packets if is_key and time is not None)
+        if not keys or keys[0] != 0 or len(number_of) < len(packets):
+            return found
+        times, convert, position = list(number_of), None, math.inf
+        for number in sorted({0, *wanted}):  # the first frame says how large all are
+            if number >= len(times):
+                break
+            key = keys[bisect_right(keys, number) - 1]
+            if key > position or number <= position:
+                container.seek(times[key], stream=stream)
+                frames = container.decode(stream)
+            for frame in frames:
+                position = number_of.get(frame.pts, math.inf)
+                if position >= number:
+                    break
+            if position != number:
+                break
+            convert = convert or _Converter(frame)
+            if number in wanted:
+                found[number] = convert(frame)
+    return found
+
+
+class _Converter:
+    """Decoded frames → RGB uint8 (height, width, 3), all as large and turned as the first."""
+
+    def __init__(self, first: av.VideoFrame) -> None:
+        self._size, self._matrix = (first.width, first.height), _display_matrix(first)
+        from av.video.reformatter import VideoReformatter
+
+        self._scaler = VideoReformatter()  # kept, as making its tables anew costs more than a frame's conversion
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        rgb = self._scaler.reformat(frame, *self._size, "rgb24", interpolation=exact_scaling())
+        return np.ascontiguousarray(_turn(rgb.to_ndarray(), self._matrix))
 
 
 def _no_frames(path: Path) -> UserError:
@@ -179,17 +234,22 @@ class _Times:
 def _packet_times(path: Path) -> _Times | None:
     """The frame times from the packets, without decoding; None where only decoding tells the truth."""
     with _open_video(path) as (container, stream):
-        codec = stream.codec_context.name
-        if container.format.name not in EXACT_CONTAINERS or codec not in ONE_PACKET_ONE_FRAME:
-            return None
-        stamps = []
-        for packet in container.demux(stream):
-            if not packet.size:  # the one that only tells the end
-                continue
-            if packet.is_corrupt or packet.is_discard or not (stamps or packet.is_keyframe):
-                return None
-            stamps.append(packet.pts)
+        stamps = [time for time, _ in _packets(container, stream)]
         return _Times.of(stamps, stream) if stamps else None
+
+
+def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> list[tuple[int | None, bool]]:
+    """Each frame's time stamp, and whether it is a key frame; nothing where only decoding tells the truth."""
+    if container.format.name not in EXACT_CONTAINERS or stream.codec_context.name not in ONE_PACKET_ONE_FRAME:
+        return []
+    packets: list[tuple[int | None, bool]] = []
+    for packet in container.demux(stream):
+        if not packet.size:  # the one that only tells the end
+            continue
+        if packet.is_corrupt or packet.is_discard or not (packets or packet.is_keyframe):
+            return []
+        packets.append((packet.pts, packet.is_keyframe))
+    return packets
 
 
 def _frame_times(path: Path) -> _Times:

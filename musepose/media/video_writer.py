@@ -14,7 +14,7 @@ import numpy as np
 from musepose.media.audio import AudioTrack, open_audio
 from musepose.media.image import check_file
 from musepose.utils.errors import UserError
-from musepose.utils.files import complete_file, write_error
+from musepose.utils.files import CompleteFiles, complete_file, write_error
 
 if TYPE_CHECKING:
     import av
@@ -63,6 +63,7 @@ class VideoWriter:
         audio_from: str | os.PathLike | None = None,
         crf: int = 18,
         audio_start: Fraction | int = 0,  # seconds into `audio_from`, for a video that begins later
+        files: CompleteFiles | None = None,
     ) -> None:
         if width < 2 or height < 2 or width % 2 or height % 2:
             raise ValueError(f"a video of {width} x {height}: both sides must be even, see even_size")
@@ -74,6 +75,7 @@ class VideoWriter:
         self.width, self.height, self.rate, self.crf = width, height, Fraction(rate), crf
         self.audio_from = None if audio_from is None else Path(audio_from)
         self.audio_start = Fraction(audio_start)
+        self._complete_file = complete_file if files is None else files.file
         self.frames = 0  # written so far
         from av.video.reformatter import VideoReformatter
 
@@ -82,7 +84,7 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         with ExitStack() as stack:
             source = self._open_sound(stack)
-            self._partial = stack.enter_context(complete_file(self.path))
+            self._partial = stack.enter_context(self._complete_file(self.path))
             try:
                 self._open(source)
             except OSError as error:

@@ -5,7 +5,6 @@ from contextlib import ExitStack, closing
 from typing import TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from musepose.media.side_by_side import fit, panel_layout, side_by_side
 from musepose.media.video_reader import read_frames
@@ -19,7 +18,9 @@ from musepose.pose.keypoint_file import KeypointFile, Keypoints, save_keypoints
 from musepose.pose.person_tracking import choose_person, follow
 from musepose.pose.types import KEYPOINTS, People, Pose, to_pose
 from musepose.utils.errors import UserError
+from musepose.utils.files import CompleteFiles
 from musepose.utils.prefetch import prefetch
+from musepose.utils.progress import progress_bar
 
 Item = TypeVar("Item")
 READ_AHEAD, DRAWN_AHEAD = 4, 2  # frames that wait between the threads
@@ -111,7 +112,7 @@ def align_job(job: Job, image_pose: Pose | None, dance_poses: Poses) -> Alignmen
 
 
 def write_videos(job: Job, alignment: Alignment, image_pose: Pose, dance_poses: Poses) -> None:
-    """The aligned pose video and the demo strip, frame by frame; each appears only when it is complete.
+    """The aligned pose video and the demo strip, frame by frame; both appear when both are complete.
 
     Reading, drawing and encoding go on side by side, a few frames apart.
     """
@@ -120,8 +121,9 @@ def write_videos(job: Job, alignment: Alignment, image_pose: Pose, dance_poses: 
     layout = panel_layout([image_size, image_size, video_size(*image_size), frame_size, frame_size])
     start = job.settings.align_frame / dance.rate  # seconds
     with ExitStack() as stack:
+        common = {"audio_from": dance.path, "audio_start": start, "files": stack.enter_context(CompleteFiles())}
         aligned_writer, demo_writer = (
-            stack.enter_context(VideoWriter(path, *size, dance.rate, audio_from=dance.path, audio_start=start))
+            stack.enter_context(VideoWriter(path, *size, dance.rate, **common))
             for path, size in (
                 (job.aligned_path, video_size(*image_size)),
                 (job.demo_path, (sum(layout[0]), layout[1])),
@@ -200,7 +202,7 @@ def _dance_frames(job: Job) -> Iterator[np.ndarray]:
 
 def _watch(items: Iterable[Item], total: int, task: str) -> Iterator[Item]:
     """The same items, and a progress bar with the time left."""
-    with tqdm(total=total, desc=task, unit="frame") as bar:
+    with progress_bar(total=total, desc=task, unit="frame") as bar:
         for item in items:
             yield item
             bar.update()

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from musepose.utils.errors import UserError
-from musepose.utils.files import write_error
+from musepose.utils.files import sync_file, write_error
 
 NAME = "step-{:07d}"
 PATTERN = re.compile(r"step-(\d+)")
@@ -101,8 +101,7 @@ def _remove(state: Path) -> None:
 def _synchronise(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
-            with open(path, "rb+") as file:
-                os.fsync(file.fileno())
+            sync_file(path)
 
 
 def seeded(*numbers: int) -> torch.Generator:

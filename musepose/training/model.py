@@ -27,7 +27,7 @@ from musepose.models.weights import (
 from musepose.training.config import TrainConfig
 from musepose.training.loss import make_scheduler
 from musepose.utils.errors import UserError
-from musepose.utils.files import complete_file, require_file
+from musepose.utils.files import CompleteFiles, require_file
 from musepose.utils.options import DTYPES
 
 MOTION = ".motion_modules."
@@ -206,7 +206,7 @@ def select(model: nn.Module, names: Iterable[str]) -> list[nn.Parameter]:
 
 
 def save_models(model: Animator, folder: Path, dtype: str, stage1_folder: Path | None) -> None:
-    """Write the published layout's files to `folder`, each whole or not at all.
+    """Write the published layout's files to `folder`, all of them or none.
 
     After stage 2 (`stage1_folder` given) that is motion_module.pth, beside stage 1's files, which are linked or copied
     where they do not lie there already.
@@ -215,14 +215,16 @@ def save_models(model: Animator, folder: Path, dtype: str, stage1_folder: Path |
     if stage1_folder is None:
         parts = {f"{name}.pth": getattr(model, name).state_dict() for name in ("reference_unet", "denoising_unet")}
         parts["pose_guider.pth"] = model.pose_guider.state_dict()
-    for name, tensors in parts.items():
-        kept = {k: v.to("cpu", getattr(torch, DTYPES[dtype])) for k, v in tensors.items() if not k.endswith(".pe")}
-        with complete_file(folder / name) as partial:
-            torch.save(kept, partial)
-    for name in ("reference_unet.pth", "denoising_unet.pth", "pose_guider.pth") if stage1_folder else ():
-        source, target = stage1_folder / name, folder / name
-        if not target.exists() or not filecmp.cmp(source, target):  # the same file, or of the same size and time
-            with complete_file(target) as partial:
+    with CompleteFiles() as files:
+        for name, tensors in parts.items():
+            kept = {k: v.to("cpu", getattr(torch, DTYPES[dtype])) for k, v in tensors.items() if not k.endswith(".pe")}
+            with files.file(folder / name) as partial:
+                torch.save(kept, partial)
+        for name in ("reference_unet.pth", "denoising_unet.pth", "pose_guider.pth") if stage1_folder else ():
+            source, target = stage1_folder / name, folder / name
+            if target.exists() and filecmp.cmp(source, target):  # the same file, or of the same size and time
+                continue
+            with files.file(target) as partial:
                 partial.unlink()
                 with suppress(OSError):
                     os.link(source, partial)

@@ -13,7 +13,6 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from musepose.models.weights import load_models
 from musepose.training.checkpoints import States
@@ -29,6 +28,7 @@ from musepose.training.stages import Stage
 from musepose.training.validation import sample_videos
 from musepose.utils.errors import UserError
 from musepose.utils.options import DTYPES
+from musepose.utils.progress import progress_bar
 
 PATIENCE = timedelta(hours=3)  # that processes wait for the first one while it samples videos
 BANDS = 5  # equal parts of the timesteps, whose losses are told apart
@@ -75,7 +75,8 @@ class Training:
         batches = self._batches()
         if self.done:  # the run before may have been killed right behind its state
             self._show(self.done)
-        with tqdm(total=total, initial=self.done, desc=self.stage.name, disable=not accelerator.is_main_process) as bar:
+        shown = accelerator.is_main_process
+        with progress_bar(total=total, initial=self.done, desc=self.stage.name, shown=shown) as bar:
             for step in range(self.done + 1, total + 1):
                 for _ in range(config.solver.gradient_accumulation_steps):
                     bands += self.micro_step(next(batches))
@@ -84,7 +85,7 @@ class Training:
                     self.ema.step(self.trained)
                 bar.update()
                 if step % config.log_steps == 0:
-                    bar.set_postfix(loss=f"{self._log(bands, step):.4f}")
+                    bar.set_postfix(loss=f"{self._log(bands, step):.4f}", refresh=False)
                     bands.zero_()
                 if step % config.checkpointing_steps == 0 or step == total:
                     self.states.save(step)

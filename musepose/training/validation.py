@@ -44,6 +44,7 @@ def sample_videos(model: Animator, encoder: Encoder, config: TrainConfig, folder
                     num_inference_steps=val.num_inference_steps,
                     guidance_scale=val.guidance_scale,
                     seed=val.seed,
+                    shared_noise=config.shared_noise,
                     context_frames=min(frames, data.n_sample_frames),
                     context_overlap=0,
                 )

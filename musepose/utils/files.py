@@ -5,7 +5,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from musepose.utils.errors import UserError
@@ -44,31 +44,91 @@ def complete_file(path: str | os.PathLike) -> Iterator[Path]:
     the way in. A full disk, also where the caller meets it, and a place that cannot be written become a UserError that
     names `path`.
     """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_stale(path)
-        partial, lock = _create_partial(path)
-    except OSError as error:
-        raise write_error(path, error) from error
-    try:
+    with CompleteFiles() as files, files.file(path) as partial:
         yield partial
+
+
+class CompleteFiles:
+    """Output files that appear together when all of them are complete; a context manager.
+
+    On leaving it without an exception the files of `file` get their own names, in the order of their completion. If one
+    cannot, or on any other exception, none appears and the old files of these names stay. A run killed at that moment
+    may leave neither old nor new files, but never some of each.
+    """
+
+    def __init__(self) -> None:
+        self._complete: list[tuple[Path, Path]] = []  # temporary name, own name
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "CompleteFiles":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._stack:
+            if kind is None:
+                self._appear()
+
+    @contextmanager
+    def file(self, path: str | os.PathLike) -> Iterator[Path]:
+        """As `complete_file`, but the temporary file becomes `path` together with the others."""
+        path = Path(path)
         try:
-            with open(partial, "rb+") as file:
-                os.fsync(file.fileno())
-            _close(lock)
-            lock = None
-            os.replace(partial, path)
-            _sync_folder(path.parent)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove_stale(path)
+            partial, lock = _create_partial(path)
         except OSError as error:
             raise write_error(path, error) from error
-    except OSError as error:
-        if error.errno in DISK_FULL:
+        self._stack.callback(partial.unlink, missing_ok=True)
+        self._stack.callback(_close, lock)
+        try:
+            yield partial
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                raise write_error(path, error) from error
+            raise  # of something else that the caller did meanwhile
+        try:
+            sync_file(partial)
+        except OSError as error:
             raise write_error(path, error) from error
-        raise  # of something else that the caller did meanwhile
+        self._complete.append((partial, path))
+
+    def _appear(self) -> None:
+        together = len(self._complete) > 1
+        hidden: list[tuple[Path, Path]] = []  # old files: temporary name, own name
+        appeared: list[Path] = []
+        try:
+            for _, path in reversed(self._complete):
+                if together and path.is_file():
+                    old = _partial_name(path)
+                    os.replace(path, old)
+                    hidden.append((old, path))
+            for partial, path in self._complete:
+                os.replace(partial, path)
+                appeared.append(path)
+            for folder in {path.parent for path in appeared}:
+                _sync_folder(folder)
+        except BaseException as error:
+            for new in appeared if together else ():
+                with suppress(OSError):
+                    new.unlink()
+            for old, own in hidden:
+                with suppress(OSError):
+                    os.replace(old, own)
+            if isinstance(error, OSError):
+                raise write_error(path, error) from error
+            raise
+        for old, _ in hidden:
+            with suppress(OSError):
+                old.unlink()
+
+
+def sync_file(path: str | os.PathLike) -> None:
+    """Wait until a closed file is on the disk. On POSIX it may be read-only."""
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
     finally:
-        _close(lock)
-        partial.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def check_writable(path: str | os.PathLike) -> None:
@@ -105,10 +165,14 @@ def _prefix(path: Path) -> str:
     return f".musepose-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}-"
 
 
+def _partial_name(path: Path) -> Path:
+    return path.parent / f"{_prefix(path)}{secrets.token_hex(4)}.part"
+
+
 def _create_partial(path: Path) -> tuple[Path, int | None]:
     """A fresh temporary file for the target `path`, and the descriptor that holds its lock while this run lives."""
     while True:
-        partial = path.parent / f"{_prefix(path)}{secrets.token_hex(4)}.part"
+        partial = _partial_name(path)
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         try:
             lock = _lock(partial)
@@ -123,7 +187,10 @@ def _lock(path: Path) -> int | None:
     """Lock `path` until the descriptor is closed, by the system at the latest when the process dies."""
     if fcntl is None:
         return None
-    descriptor = os.open(path, os.O_RDWR)
+    try:
+        descriptor = os.open(path, os.O_RDWR)  # as NFS wants it for an exclusive lock
+    except PermissionError:  # a read-only file that was linked or copied here
+        descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -142,8 +209,4 @@ def _close(descriptor: int | None) -> None:
 def _sync_folder(folder: Path) -> None:
     """Make the new name itself durable, where the system lets folders be opened."""
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_file(folder)

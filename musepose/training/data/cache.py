@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from tqdm import tqdm
 
 from musepose.media.video_reader import read_frames
 from musepose.training.config import TrainConfig
@@ -18,6 +17,7 @@ from musepose.training.data.dataset import fit, to_tensor
 from musepose.training.data.manifest import Clip
 from musepose.utils.errors import UserError
 from musepose.utils.files import complete_file
+from musepose.utils.progress import progress_bar
 
 BATCH = 16  # frames encoded at a time
 Encode = Callable[[list[np.ndarray]], tuple[Tensor, Tensor]]  # pictures → latents f c h w, tokens f 1 d
@@ -49,7 +49,7 @@ class FrameCache:
         missing = [i for i in range(len(self.clips)) if not self.path(i, "poses").is_file()]
         accelerator.wait_for_everyone()  # all must have listed the same before the first file appears
         mine = missing[accelerator.process_index :: accelerator.num_processes]
-        for index in tqdm(mine, desc="encoding", unit="clip", disable=not accelerator.is_main_process):
+        for index in progress_bar(mine, desc="encoding", unit="clip", shown=accelerator.is_main_process):
             clip = self.clips[index]
             latents, tokens = [], []
             pictures = read_frames(clip.video)

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from musepose.media.video_reader import read_frames
+from musepose.media.video_reader import read_frames_at
 from musepose.training.config import Data
 from musepose.training.data.manifest import Clip
 from musepose.utils.errors import UserError
@@ -129,8 +129,7 @@ def to_tensor(pictures: Sequence[np.ndarray]) -> Tensor:
 
 def read_some(path: Path, frames: Sequence[int]) -> list[np.ndarray]:
     """The frames of a video with these numbers, in this order. Raises UserError: the video has fewer."""
-    wanted = set(frames)
-    found = {i: f for i, f in enumerate(read_frames(path, count=max(wanted) + 1)) if i in wanted}
-    if len(found) < len(wanted):
-        raise UserError(f"{path} has no frame {max(wanted)}: run prepare_dataset.py again")
+    found = read_frames_at(path, frames)
+    if len(found) < len(set(frames)):
+        raise UserError(f"{path} has no frame {max(frames)}: run prepare_dataset.py again")
     return [found[frame] for frame in frames]

@@ -21,9 +21,10 @@ class Encoder:
         self.autocast = autocast  # bfloat16 in float32 models, which halves the encoding's time on a CPU
 
     def digest(self) -> str:
-        """Tells encoders with other weights apart."""
-        digest = hashlib.sha256()
+        """Tells encoders apart that have other weights or compute in another precision."""
+        digest = hashlib.sha256(f"autocast {self.autocast}".encode())
         for model in (self.vae, self.image_encoder):
+            digest.update(str(model.dtype).encode())
             for tensor in model.state_dict().values():
                 digest.update(tensor.detach().cpu().double().sum().numpy().tobytes())
         return digest.hexdigest()[:16]

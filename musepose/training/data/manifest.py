@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from tqdm import tqdm
-
 from musepose.media.video_reader import probe
 from musepose.utils.errors import UserError
 from musepose.utils.files import complete_file, require_file
+from musepose.utils.progress import progress_bar
 
 PREPARE_HINT = "make it with python prepare_dataset.py"
 SILENT = 5  # seconds before a progress bar appears
@@ -73,7 +72,8 @@ def check_clips(clips: Sequence[Clip]) -> None:
     clip, and how many there are.
     """
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        faults = list(tqdm(threads.map(_fault, clips), "checking clips", len(clips), unit="clip", delay=SILENT))
+        checked = threads.map(_fault, clips)
+        faults = list(progress_bar(checked, desc="checking clips", total=len(clips), unit="clip", delay=SILENT))
     broken = [(clip, reason) for clip, reason in zip(clips, faults, strict=True) if reason is not None]
     if broken:
         clip, reason = broken[0]

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from musepose.media.video_reader import VIDEO_SUFFIXES
 from musepose.pose.detectors.base import Detector
 from musepose.pose.job import RANGES, check_detector_files
@@ -18,6 +16,7 @@ from musepose.training.data.manifest import save_meta
 from musepose.training.data.video_preparation import Detection, Outcome, Task, finished, prepare_video
 from musepose.utils.errors import UserError
 from musepose.utils.files import check_writable, complete_file
+from musepose.utils.progress import progress_bar
 from musepose.utils.workers import run_jobs
 
 NAMED_BROKEN = 20  # at most so many left out videos are listed on the screen; the file has them all
@@ -109,7 +108,7 @@ def make_dataset(settings: Settings, tasks: list[Task], load: Load = load_detect
     if done:
         print(f"{len(done)} of {len(tasks)} videos were done before", flush=True)
     jobs = run_jobs(partial(_worker, settings=settings, load=load), todo, min(settings.workers, max(1, len(todo))))
-    outcomes += tqdm(jobs, total=len(todo), unit="video", desc="preparing", disable=not todo)
+    outcomes += progress_bar(jobs, total=len(todo), unit="video", desc="preparing", shown=bool(todo))
     return _finish(settings.output, sorted(outcomes, key=lambda outcome: outcome.video))
 
 
