@@ -189,7 +189,7 @@ def test_cover_art_is_no_video(tmp_path):
     with av.open(str(song), "w", format="mp4") as output:
         cover = output.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = av.stream.Disposition.attached_pic.value  # PyAV 17.0 takes no other
         audio = output.add_stream("aac", rate=44100, layout="mono")
         output.mux(
             cover.encode(av.VideoFrame.from_ndarray(corners(64, 48), format="rgb24").reformat(format="yuvj420p"))

@@ -1,7 +1,9 @@
 """Small models in the published layout, their weights made by the golden data's rule (see tests/golden/README.md)."""
 
+import copy
 import json
 import zlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +82,12 @@ def fill_by_rule(model: nn.Module, name: str) -> nn.Module:
 
 
 def tiny_models() -> dict[str, nn.Module]:
+    """The five models by name, for the caller to do with as it likes."""
+    return copy.deepcopy(_tiny_models())
+
+
+@cache
+def _tiny_models() -> dict[str, nn.Module]:
     unet = {key: value for key, value in UNET_CONFIG.items() if key in UNet.__init__.__wrapped__.__code__.co_varnames}
     models = {
         "vae": AutoencoderKL.from_config(VAE_CONFIG),
@@ -93,7 +101,7 @@ def tiny_models() -> dict[str, nn.Module]:
 
 def write_published_layout(folder: Path, dtype: torch.dtype = torch.float32) -> WeightPaths:
     """Save the tiny models under `folder` as the published files are named and split. → the paths to them."""
-    models = tiny_models()
+    models = _tiny_models()
     state = {
         name: {k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items()}
         for name, model in models.items()
