@@ -31,7 +31,7 @@ from musepose.training.states import States, list_states, seeded, step_of
 from puppet.image_score import gradient_energy
 from puppet.scenes import SPAN, make_scene
 from puppet.train_settings import check_continuous, constant_then_decay, read_settings
-from puppet.vae_losses import PatchDiscriminator, gradient_loss, hinge_loss, reconstruction_loss, weighted_mean
+from puppet.vae_losses import PatchDiscriminator, hinge_loss, reconstruction_loss, weighted_mean
 from puppet.world import HELD_OUT
 
 POOL = 256  # pictures that a process holds; each step one is replaced by a fresh one
@@ -168,9 +168,8 @@ class Training:
         noise = torch.randn(shape, generator=seeded(config.seed, step, rank)).to(images.device)
         output, kl = self.model(images, noise)
         output = output.float()
-        measured = output, images, masks, solver.figure_weight
-        loss = reconstruction_loss(*measured)
-        whole = loss + solver.gradient_weight * gradient_loss(*measured) + solver.kl_weight * kl
+        loss = reconstruction_loss(output, images, masks, solver.figure_weight)
+        whole = loss + solver.kl_weight * kl
         if self.critic is not None:
             self.critic.requires_grad_(False)
             whole = whole - config.decay.adversarial_weight * weighted_mean(

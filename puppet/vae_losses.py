@@ -1,4 +1,4 @@
-"""What the puppets' autoencoder learns by: weighted errors of pixels and of gradients, and a small discriminator."""
+"""What the puppets' autoencoder learns by: weighted errors of pixels, and a small discriminator."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,18 +9,6 @@ def reconstruction_loss(output: Tensor, images: Tensor, masks: Tensor, figure_we
     weights = 1 + (figure_weight - 1) * masks
     error = output - images
     return ((error.abs() + error.square()) * weights).sum() / (3 * weights.sum())
-
-
-def gradient_loss(output: Tensor, images: Tensor, masks: Tensor, figure_weight: float) -> Tensor:
-    """L1 of the differences of neighbouring pixels down and across, weighted alike.
-
-    An edge in the wrong place costs as much as none at all in the pixels' own L1; here edges count for themselves.
-    """
-    weights = 1 + (figure_weight - 1) * masks
-    error = output - images
-    down = (error.diff(dim=-2).abs() * weights[..., 1:, :]).sum()
-    across = (error.diff(dim=-1).abs() * weights[..., :, 1:]).sum()
-    return (down + across) / (3 * weights.sum())
 
 
 class PatchDiscriminator(nn.Module):
@@ -58,4 +46,4 @@ def weighted_mean(answers: Tensor, masks: Tensor, figure_weight: float) -> Tenso
     return (answers * weights).sum() / weights.sum()
 
 
-__all__ = ["PatchDiscriminator", "gradient_loss", "hinge_loss", "reconstruction_loss", "weighted_mean"]
+__all__ = ["PatchDiscriminator", "hinge_loss", "reconstruction_loss", "weighted_mean"]

@@ -17,7 +17,7 @@ import puppet.train_vae as program
 from musepose.errors import UserError
 from musepose.training.states import list_states
 from puppet.train_vae import Pool, Training, build_vae, normalise_latents
-from puppet.vae_losses import PatchDiscriminator, gradient_loss, hinge_loss, reconstruction_loss, weighted_mean
+from puppet.vae_losses import PatchDiscriminator, hinge_loss, reconstruction_loss, weighted_mean
 
 SIZE, POOL = 32, 6
 
@@ -69,7 +69,6 @@ def tiny_config(folder: Path) -> DictConfig:
             "solver": {
                 "optimizer": "adamw",
                 "adam_beta2": 0.99,
-                "gradient_weight": 0.5,
                 "learning_rate": 5e-3,
                 "warmup_steps": 1,
                 "weight_decay": 1e-4,
@@ -223,14 +222,6 @@ def test_a_training_can_start_from_weights(trained, tmp_path: Path) -> None:
     config = OmegaConf.merge(tiny_config(tmp_path), {"start_from": trained[0].save_dir})
     AcceleratorState._reset_state(reset_partial_state=True)
     assert_same(trained[1], Training(config, None, False).vae)
-
-
-def test_the_gradient_loss_counts_errors_of_edges_and_not_of_brightness() -> None:
-    images, masks = torch.zeros(1, 3, 2, 4), torch.tensor([[[[0.0, 0, 0, 1]] * 2]])
-    assert gradient_loss(images + 0.5, images, masks, 3.0) == 0
-    edge = images.clone()
-    edge[..., 3] = 0.5  # one difference a row, of the two rows that weigh 6 each
-    assert gradient_loss(edge, images, masks, 3.0).item() == pytest.approx(2 * 3 * 3 * 0.5 / (3 * 12))
 
 
 def test_a_discriminator_learns_to_tell_patches_and_its_answers_are_weighted() -> None:
