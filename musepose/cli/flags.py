@@ -37,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser, options: Iterable[Declared]) ->
     """Flags for the options that have one; values stay texts and are None where not given, for `build` to check."""
     groups: dict[str, Any] = {"": parser}
     for one in options:
-        if one.rules.flag:
+        if one.rules.flag and not one.nested:
             if one.rules.group not in groups:
                 groups[one.rules.group] = parser.add_argument_group(one.rules.group)
             add_option(groups[one.rules.group], one)

@@ -93,7 +93,9 @@ class TrainConfig:
     data: Data = field(default_factory=Data)
     solver: Solver = field(default_factory=Solver)
     val: Validation = field(default_factory=Validation)
-    noise_scheduler_kwargs: dict[str, Any] = option(help="arguments of diffusers' DDIMScheduler")
+    noise_scheduler_kwargs: dict[str, Any] = option(
+        help="arguments of diffusers' DDIMScheduler; prediction_type: v_prediction or epsilon"
+    )
     timestep_bias: TimestepBias = field(default_factory=TimestepBias)
     base_model_path: Path = option(
         help="folder with unet/config.json, and with the UNet's weights unless from_scratch", project=True
