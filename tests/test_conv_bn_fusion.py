@@ -1,6 +1,5 @@
 """`fold`: the same function as before, without batch norms."""
 
-import mm_weights
 import pytest
 import torch
 from torch import nn
@@ -8,6 +7,7 @@ from torch import nn
 from musepose.pose.detectors.dwpose import mm_compat
 from musepose.pose.detectors.dwpose.conv_bn_fusion import fold
 from musepose.pose.detectors.dwpose.detector import _Network
+from random_models import mm_weights
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import sys
 from collections import OrderedDict
 from pathlib import Path
 
-import mm_weights
 import numpy as np
 import pytest
 import torch
@@ -18,6 +17,7 @@ from musepose.pose.types import VISIBLE_SCORE
 from musepose.utils.errors import UserError
 from puppet.pose_pictures import make_shots
 from puppet.world import HELD_OUT
+from random_models import mm_weights
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parents[1]

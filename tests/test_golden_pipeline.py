@@ -11,9 +11,9 @@ from diffusers import DDIMScheduler
 from einops import rearrange
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_weights import tensor_by_rule, tiny_models
 
 from musepose.pipelines.pose2video import Pose2VideoPipeline, clip_pixels
+from random_models.tiny_weights import tensor_by_rule, tiny_models
 
 GOLDEN = Path(__file__).parent / "golden"
 SCHEDULER = dict(

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from media import read_sound, truncate, write_picture, write_video
-from tiny_weights import write_published_layout
 
 import musepose.utils.device
 import test_stage_2
@@ -24,6 +23,7 @@ from musepose.models.unet import UNet
 from musepose.pipelines.pose2video import Pose2VideoPipeline
 from musepose.utils.device import choose_device, choose_dtype
 from musepose.utils.errors import UserError
+from random_models.tiny_weights import write_published_layout
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["-W", "32", "-H", "40", "-S", "4", "-O", "1", "--steps", "2", "--device", "cpu"]
