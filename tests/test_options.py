@@ -129,6 +129,7 @@ def test_help_shows_limits_and_defaults(capsys: pytest.CaptureFixture) -> None:
         ("name: null", [], "name", None),  # where None is allowed it is meant
         ("name: a", ["name=null"], "name", None),
         ("count: 4", ["name=2024"], "name", "2024"),
+        ("count: 4", ["name='2024'"], "name", "2024"),
         ("the_mode: yes", [], "mode", "yes"),  # what YAML reads as true
         ("the_mode: off", ["the_mode=no"], "mode", "no"),
         ("quick: 1", [], "quick", True),

@@ -135,8 +135,10 @@ def _build(cls: type[T], flags: Mapping[str, Any], config: Config, prefix: str) 
         elif flags.get(one.name) is not None:
             values[one.name] = check_value(one, flags[one.name], one.flags[0])
         elif key is not None and given.get(one.key) is not None:
-            text = config.overrides.get(key) if one.kind in (str, Path) else None  # where no means no, and 7 means 7
-            values[one.name] = check_value(one, given[one.key] if text is None else text, config.origin(key))
+            value = given[one.key]
+            if one.kind in (str, Path) and not isinstance(value, str):
+                value = config.overrides.get(key, value)  # as typed: no is "no" and 7 is "7"
+            values[one.name] = check_value(one, value, config.origin(key))
         elif key is not None and one.optional and one.key in given:
             values[one.name] = None
         elif one.default is REQUIRED:
