@@ -47,22 +47,23 @@ def predict(self, sample, *rest, **options):
 UNet.forward = predict
 AutoencoderKL.decode = lambda self, z: DecoderOutput(sample=F.interpolate(z[:, :3] * 0 + 0.5, scale_factor=8))
 PoseGuider.forward = lambda self, x: x.new_zeros(len(x), 32, x.shape[2] // 8, x.shape[3] // 8)
-import test_stage_2
-sys.exit(test_stage_2.main(sys.argv[1:]))
+from musepose.cli.test_stage_2 import main
+sys.exit(main(sys.argv[1:]))
 """
 
 
 def stage_2_memory() -> Table:
     """Resident peak of test_stage_2.py at 512 x 512, float32: tiny models; and without networks, up to 3,000 frames."""
-    from media import write_picture
-    from tiny_weights import write_published_layout
+    from PIL import Image
+
+    from random_models.tiny_weights import write_published_layout
 
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = write_published_layout(folder / "weights")
         config: dict = {key: str(getattr(paths, field)) for key, (field, _) in WEIGHT_KEYS.items()}
-        write_picture(folder / "ref.png", "rgb")
+        Image.effect_noise((64, 64), 100).convert("RGB").save(folder / "ref.png")
         for program, frames in (("whole", 48), ("without networks", 300), ("without networks", 3000)):
             _write_video(folder / f"{frames}.mp4", frames)
             config["test_cases"] = {str(folder / "ref.png"): [str(folder / f"{frames}.mp4")]}

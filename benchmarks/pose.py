@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -148,8 +147,7 @@ def _puppet_files() -> dict[str, Path]:
 
 
 def _full_size_files(folder: Path) -> dict[str, Path]:
-    sys.path.insert(0, str(ROOT / "tests"))
-    from mm_weights import full_files
+    from random_models.mm_weights import full_files
 
     return full_files(folder, people=-6.0)
 
@@ -160,11 +158,11 @@ def _rates(prefix: str, seconds: dict[str, float], frames: int) -> list[tuple[st
 
 def _align(folder: Path, detector: object) -> None:
     """A run of pose_align.py, all but the loading of its models."""
-    import pose_align
+    from musepose.cli.pose_align import main
 
     outputs = ["--outfn", f"{folder}/demo.mp4", "--outfn_align_pose_video", f"{folder}/aligned.mp4"]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        pose_align.main(
+        main(
             [*outputs, *(part for name, path in DETECTOR.items() for part in (f"--{name}", str(ROOT / path)))],
             load=lambda job: detector,
         )

@@ -18,7 +18,8 @@ from musepose.pose.person_tracking import choose_person
 from musepose.pose.types import BODY_JOINTS, Pose, to_pose
 from musepose.utils.errors import UserError
 from puppet.image_score import pose_video
-from puppet.score_options import RATE, RENDERED, Options, animate, load_detector, load_pipeline
+from puppet.options import Options
+from puppet.score_options import RATE, RENDERED, animate, load_detector, load_pipeline
 from puppet.world import (
     HELD_OUT,
     Actor,

@@ -20,8 +20,9 @@ from musepose.media.video_writer import VideoWriter
 from musepose.pipelines.context_windows import context_windows
 from musepose.pose.draw import draw_video_frame, video_size
 from musepose.pose.types import Pose
+from puppet.options import Options
 from puppet.scenes import make_scene
-from puppet.score_options import CLIP_START, RATE, RENDERED, Options, animate, autoencode, load_pipeline, stages
+from puppet.score_options import CLIP_START, RATE, RENDERED, animate, autoencode, load_pipeline, stages
 from puppet.world import HELD_OUT
 
 REFERENCE_UNTIL = 0.8  # seconds into a scene: the reference picture's moment lies before

@@ -23,18 +23,13 @@ from einops import rearrange
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-<<<<<<< HEAD
 from musepose.cli.entry import Parser, run_script
-from musepose.training.checkpoints import States, seeded
-from musepose.utils.files import require_file
-=======
-from musepose.errors import Parser, UserError, run_script
 from musepose.evaluation.metrics import psnr, unit
+from musepose.training.checkpoints import States, list_states, seeded, step_of
+from musepose.training.config import OPTIMIZERS, Solver
 from musepose.training.optimizers import make_optimizer
-from musepose.training.settings import OPTIMIZERS, Solver
-from musepose.training.states import States, list_states, seeded, step_of
+from musepose.utils.errors import UserError
 from puppet.image_score import gradient_energy
->>>>>>> train/train
 from puppet.scenes import SPAN, make_scene
 from puppet.train_settings import check_continuous, constant_then_decay, read_settings
 from puppet.vae_losses import PatchDiscriminator, hinge_loss, reconstruction_loss, weighted_mean

@@ -1,6 +1,5 @@
 """`fuse_for_inference`: the same function as before, without batch norms."""
 
-import mm_weights
 import pytest
 import torch
 from tolerance import network_rounding
@@ -9,6 +8,7 @@ from torch import nn
 from musepose.pose.detectors.dwpose import mm_compat
 from musepose.pose.detectors.dwpose.conv_bn_fusion import fuse_for_inference
 from musepose.pose.detectors.dwpose.detector import _Network
+from random_models import mm_weights
 
 
 @pytest.fixture(scope="module")

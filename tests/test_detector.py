@@ -7,7 +7,6 @@ from collections import OrderedDict
 from pathlib import Path
 
 import cv2
-import mm_weights
 import numpy as np
 import pytest
 import torch
@@ -20,6 +19,7 @@ from musepose.pose.types import VISIBLE_SCORE
 from musepose.utils.errors import UserError
 from puppet.pose_pictures import make_shots
 from puppet.world import HELD_OUT
+from random_models import mm_weights
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parents[1]

@@ -11,11 +11,11 @@ from diffusers import DDIMScheduler
 from einops import rearrange
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_weights import tensor_by_rule, tiny_models
 from tolerance import network_rounding, rounding
 
 from musepose.pipelines.images import clip_pixels
 from musepose.pipelines.pose2video import Pose2VideoPipeline
+from random_models.tiny_weights import tensor_by_rule, tiny_models
 
 GOLDEN = Path(__file__).parent / "golden"
 SCHEDULER = dict(

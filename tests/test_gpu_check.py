@@ -235,7 +235,7 @@ import benchmarks.gpu_check, musepose
 for package in (musepose, benchmarks.gpu_check):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
-for name in ("conftest", "tiny_training", "tiny_weights", "mm_weights"):
+for name in ("conftest", "tiny_training", "random_models.tiny_weights", "random_models.mm_weights"):
     importlib.import_module(name)
 for path in Path("tests").glob("test_*.py"):
     if "mark.requires_cuda" in path.read_text(encoding="utf-8") and path.stem != {Path(__file__).stem!r}:

@@ -7,7 +7,6 @@ from unittest.mock import Mock
 import pytest
 import torch
 from test_golden_pipeline import CASES, FINAL, error, golden_arguments, load, pipeline, sampling
-from tiny_weights import MOTION_CONFIG, tiny_models, write_published_layout
 from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
 
@@ -21,6 +20,7 @@ from musepose.models.unet import UNet
 from musepose.models.weights import WeightPaths
 from musepose.pipelines.pose2video import Pose2VideoPipeline
 from musepose.utils.errors import UserError, is_out_of_memory
+from random_models.tiny_weights import MOTION_CONFIG, tiny_models, write_published_layout
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 LENGTH_48 = dict(window=48, video_length=48, guided=True)

@@ -141,7 +141,8 @@ def test_xtcocotools_for_another_numpy_is_replaced(tmp_path):
     for name in ("coco.py", "cocoeval.py"):
         (package / name).write_text("from . import mask")
     program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from musepose.pose import mm_compat; mm_compat.prepare();"
+        "import sys; sys.path.insert(0, sys.argv[1]);"
+        "from musepose.pose.detectors.dwpose import mm_compat; mm_compat.prepare();"
         "import xtcocotools.mask; print(xtcocotools.mask.__name__)"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]

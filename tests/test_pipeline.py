@@ -11,13 +11,13 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 from PIL import Image
-from tiny_weights import ROOT, tiny_models, write_published_layout
 from tolerance import network_rounding
 
 from musepose.pipelines.options import SamplingOptions
 from musepose.pipelines.pose2video import Pose2VideoPipeline
 from musepose.pipelines.pose_frames import PoseFrames
 from musepose.utils.errors import UserError
+from random_models.tiny_weights import ROOT, tiny_models, write_published_layout
 
 SHORT = dict(width=32, height=40, num_inference_steps=2, context_frames=4, context_overlap=1)
 

@@ -9,12 +9,12 @@ from diffusers import DDIMScheduler, UniPCMultistepScheduler
 from PIL import Image
 from test_golden_pipeline import SCHEDULER
 from test_pipeline import SHORT, pipeline, poses, reference
-from tiny_weights import tiny_models
 
 from musepose.pipelines.options import SamplingOptions
 from musepose.pipelines.pose2video import Pose2VideoPipeline
 from musepose.pipelines.schedulers import SCHEDULERS, make_scheduler
 from musepose.utils.errors import UserError
+from random_models.tiny_weights import tiny_models
 
 LATENT = {**SHORT, "output_type": "latent"}
 

@@ -24,7 +24,6 @@ from media import (
     write_video,
     write_video_without_frames,
 )
-from mm_weights import tiny_files
 from PIL import Image
 
 from musepose.media.side_by_side import fit
@@ -36,6 +35,7 @@ from musepose.pose.runner import load_detector
 from musepose.pose.types import to_pose
 from musepose.utils.errors import UserError
 from pose_align import main, parse
+from random_models.mm_weights import tiny_files
 
 ROOT = Path(__file__).parents[1]
 FRAMES = 8
@@ -395,10 +395,10 @@ BAD = {
     "align_frame behind max_frame": (with_keypoints("--align_frame", 5, "--max_frame", 4), "give at most 3"),
     "det_every": (with_keypoints("--det_every", 0), "--det_every is 0: give at least 1"),
     "max_frame negative": (with_keypoints("--max_frame", -5), "--max_frame is -5: give at least 0"),
-    "no number": (with_keypoints("--max_frame", "many"), "invalid int value.*--help"),
+    "no number": (with_keypoints("--max_frame", "many"), "--max_frame is .many.: give a whole number"),
     "detect_resolution": (with_keypoints("--detect_resolution", 10), "--detect_resolution is 10: give 64 to 4096"),
     "image_resolution": (with_keypoints("--image_resolution", 0), "--image_resolution is 0: give 64 to 4096"),
-    "scale_from": (with_keypoints("--scale_from", "moon"), "invalid choice.*--help"),
+    "scale_from": (with_keypoints("--scale_from", "moon"), "--scale_from is moon: choose from frame, video"),
     "unknown flag": (with_keypoints("--speed", 2), "unrecognized arguments: --speed 2: see .*--help"),
     "output is no video": (with_keypoints("--outfn", "demo.gif"), "demo.gif: end its name in .mp4"),
     "output folder": (blocked_output, "cannot write file/demo.mp4"),

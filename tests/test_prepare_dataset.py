@@ -291,7 +291,7 @@ def test_a_detector_that_cannot_be_loaded_is_an_error_and_no_broken_video(folder
 
 
 def test_the_real_detector_is_loaded_with_the_settings(folder: Folder) -> None:
-    from mm_weights import tiny_files  # here, as worker processes import this file, and it imports torch
+    from random_models.mm_weights import tiny_files  # here, as worker processes import this file, and it imports torch
 
     files = tiny_files(folder.path)
     for flag in DETECTOR_FILES:

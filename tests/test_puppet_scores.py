@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_weights import ROOT, write_published_layout
 
 import evaluate
 from musepose.pose.align import fit_alignment
@@ -15,6 +14,7 @@ from puppet.across_score import SAME_LENGTH, TARGET, dance_pictures, limb_errors
 from puppet.image_score import GRADIENT_SIZE, Subject, gradient_energy, picture_figures, seam_transitions, show
 from puppet.score_tables import worst_tenth
 from puppet.world import HELD_OUT
+from random_models.tiny_weights import ROOT, write_published_layout
 
 MOTION_MODULE = ROOT / "pretrained_weights" / "puppet" / "MusePose" / "motion_module.pth"  # what is trained last
 # Of eight characters, well below what the weights reach: this catches what is broken, not what is worse.

@@ -14,13 +14,12 @@ import pytest
 import torch
 from media import read_sound, truncate, write_picture, write_video
 from PIL import Image
-from tiny_weights import write_published_layout
 
 import musepose.utils.device
 import test_stage_2
 from musepose.inference import runner as render
 from musepose.inference.cases import Job, Plan
-from musepose.inference.load import load_within_memory
+from musepose.inference.load import load_pipeline, load_within_memory
 from musepose.inference.options import merge_settings
 from musepose.media.video_reader import VideoInfo, probe, read_frames
 from musepose.media.video_writer import VideoWriter
@@ -30,6 +29,7 @@ from musepose.models.weights import WeightPaths
 from musepose.pipelines.pose2video import Pose2VideoPipeline
 from musepose.utils.device import choose_device, choose_dtype
 from musepose.utils.errors import UserError
+from random_models.tiny_weights import write_published_layout
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["-W", "32", "-H", "40", "-S", "4", "-O", "1", "--steps", "2", "--device", "cpu"]
@@ -180,7 +180,7 @@ def test_default_precision_of_a_device(published, device, dtype):
     pose = VideoInfo(Path("dance.mp4"), 64, 48, 4, Fraction(30), False)
     job = Job(Path("ref.png"), pose, 4, Fraction(30), None, Path("out.mp4"))
     plan = Plan(merge_settings(flags, {}, Path("none.yaml")), vars(paths), (job,))
-    pipeline = test_stage_2.load_pipeline(plan)
+    pipeline = load_pipeline(plan)
     assert (pipeline.device.type, pipeline.dtype) == (device, getattr(torch, dtype))
     noise = np.random.default_rng(0).integers(0, 255, (4, 48, 64, 3), np.uint8)
     sizes = {"width": 32, "height": 40, "num_frames": 4, "num_inference_steps": 2, "context_frames": 4}

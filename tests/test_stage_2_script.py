@@ -270,7 +270,7 @@ def program(*arguments: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--steps", "0"], "error: --steps is 0: give at least 1"),
+        (["--steps", "0"], "error: --steps is 0: give 1 to 1000"),
         (["--stepps", "3"], "error: unrecognized arguments: --stepps 3: see python test_stage_2.py --help"),
         (["--steps"], "error: argument --steps: expected one argument: see python test_stage_2.py --help"),
         (["--config", "nowhere.yaml"], "error: nowhere.yaml is missing"),

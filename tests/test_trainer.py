@@ -28,7 +28,7 @@ from musepose.training.model import MOTION, save_models, weight_paths
 from musepose.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAM = "from musepose.cli.train import main; import sys; main('stage_1', '', sys.argv[1:])"
+PROGRAM = "from musepose.cli.train import main; import sys; main('stage_1', sys.argv[1:])"
 NEVER = ("checkpointing_steps=1000",)
 
 

@@ -37,7 +37,7 @@ def nothing_loads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def start(folder: Path, stage: int, *arguments: str) -> None:
-    main(f"stage_{stage}", "", ["--config", str(folder / f"train_stage_{stage}.yaml"), *arguments])
+    main(f"stage_{stage}", ["--config", str(folder / f"train_stage_{stage}.yaml"), *arguments])
 
 
 def test_good_input_gets_as_far_as_the_models(workplace: Path) -> None:
@@ -60,13 +60,13 @@ def test_good_input_gets_as_far_as_the_models(workplace: Path) -> None:
         (1, "data.train_bs=0", "train_bs is 0: give at least 1"),
         (1, "data.train_bs=1.5", "1.5"),
         (1, "uncond_ratio=1.1", "uncond_ratio is 1.1: give 0 to 1"),
-        (1, "data.train_width=100", "train_width is 100: give a multiple of 8"),
+        (1, "data.train_width=100", "train_width is 100, no multiple of 8: take 96 or 104"),
         (1, "data.train_height=32", "train_height is 32"),
-        (1, "solver.optimizer=sgd", "optimizer is sgd: give adamw, muon"),
-        (1, "solver.lr_scheduler=steep", "lr_scheduler is steep: give constant"),
-        (1, "solver.mixed_precision=fp8", "mixed_precision is fp8: give no, fp16, bf16"),
+        (1, "solver.optimizer=sgd", "solver.optimizer is sgd: choose from adamw, muon"),
+        (1, "solver.lr_scheduler=steep", "lr_scheduler is steep: choose from constant"),
+        (1, "solver.mixed_precision=fp8", "mixed_precision is fp8: choose from no, fp16, bf16"),
         (1, "save_dtype=int8", "save_dtype is int8"),
-        (1, "noise_scheduler_kwargs.prediction_type=sample", "prediction_type is sample: give v_prediction"),
+        (1, "noise_scheduler_kwargs.prediction_type=sample", "prediction_type is sample: choose from v_prediction"),
         (1, "noise_scheduler_kwargs.betas=1", "noise_scheduler_kwargs"),
         (1, "data.meta_paths=[/no/meta.json]", "/no/meta.json is missing"),
         (1, "data.meta_paths=[]", "no clips to train on"),
@@ -212,7 +212,7 @@ def test_the_scripts_tell_it_in_one_line_with_status_2(workplace: Path, stage: i
 def test_help_needs_no_torch() -> None:
     program = (
         "import sys\nfrom musepose.cli.train import main\n"
-        "try:\n    main('stage_1', 'First stage.', ['--help'])\n"
+        "try:\n    main('stage_1', ['--help'])\n"
         "except SystemExit as end:\n    sys.exit(end.code or (3 if 'torch' in sys.modules else 0))"
     )
     told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import init_empty_weights
-from naive_unet import NaiveUNet, attention
-from tiny_weights import MOTION_CONFIG, UNET_CONFIG, tiny_models
 from tolerance import network_rounding, rounding
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,6 +15,8 @@ from musepose.models.attention import SpatialBlock
 from musepose.models.chunking import Chunks
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
+from random_models.naive_unet import NaiveUNet, attention
+from random_models.tiny_weights import MOTION_CONFIG, UNET_CONFIG, tiny_models
 
 KEYS = Path(__file__).parent / "golden" / "keys"
 

@@ -138,7 +138,7 @@ def tiny(dtype: torch.dtype, device: torch.device | str) -> dict[str, nn.Module]
 
 @cache
 def _tiny_models() -> dict[str, nn.Module]:
-    from tiny_weights import tiny_models  # of the tests, which benchmarks.models lets be found
+    from random_models.tiny_weights import tiny_models
 
     return tiny_models()
 

@@ -37,10 +37,9 @@ def pose_stage(check: Check) -> None:
     if missing:
         check.report.say(4, "pose stage", left_out=f"not installed: {', '.join(missing)}")
         return
-    from mm_weights import full_files, tiny_files
-
     from musepose.pose.box_tracking import find_people
     from musepose.pose.detectors.dwpose.detector import PoseDetector
+    from random_models.mm_weights import full_files, tiny_files
 
     with Image.open(ROOT / "assets" / "images" / "ref.png") as picture:
         frame = np.asarray(picture.convert("RGB").resize((512, 512)))

@@ -1,61 +1,75 @@
-"""The command line of train_stage_1.py and train_stage_2.py: parse, check, train."""
+"""The command lines of train_stage_1.py and train_stage_2.py: parse, check, train."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from musepose.cli.entry import Parser
-from musepose.media.image import read_image
-from musepose.media.video_reader import probe
-from musepose.training.config import TrainConfig, read_config, sample_name
-from musepose.training.data.manifest import Clip, check_clips, load_meta
+from musepose.cli.flags import add_options, make_parser
+from musepose.training.config import Command, TrainConfig, read_config, sample_name
 from musepose.utils.errors import UserError
-from musepose.utils.files import check_writable, require_file
+from musepose.utils.files import check_writable, project_file, require_file
+from musepose.utils.options import build, declared
+
+if TYPE_CHECKING:
+    from musepose.training.data.manifest import Clip
 
 STAGE1_FILES = ("reference_unet.pth", "denoising_unet.pth", "pose_guider.pth")
+DESCRIPTIONS = {
+    "stage_1": """First training stage: reference UNet, denoising UNet and pose guider, on pairs of frames.
+
+    accelerate launch train_stage_1.py --config configs/train_stage_1.yaml
+    accelerate launch train_stage_1.py --config my.yaml --resume latest solver.learning_rate=5e-6
+""",
+    "stage_2": """Second training stage: the motion modules, on clips; all else stays as stage 1 left it.
+
+    accelerate launch train_stage_2.py --config configs/train_stage_2.yaml
+    accelerate launch train_stage_2.py --config my.yaml --resume latest data.n_sample_frames=24
+""",
+}
 
 
-def main(stage: str, description: str, arguments: Sequence[str] | None = None) -> None:
-    """Train `stage` ("stage_1" or "stage_2") as the command line says."""
-    parser = Parser(
-        prog=f"train_{stage}.py",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", type=Path, default=Path(f"configs/train_{stage}.yaml"), help="the YAML file")
-    parser.add_argument("--resume", metavar="STATE", help="latest, or the folder of a training state; default: anew")
+def parse(stage: str, arguments: Sequence[str] | None) -> tuple[Command, list[str]]:
+    """→ the flags and the overrides, which may stand in any order."""
+    parser = make_parser(f"train_{stage}.py", DESCRIPTIONS[stage])
+    add_options(parser, declared(Command))
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as solver.learning_rate=1e-4")
-    given = parser.parse_args(arguments)
-    config = read_config(given.config, given.overrides)
+    flags = vars(parser.parse_intermixed_args(arguments))
+    return build(Command, flags), flags["overrides"]
+
+
+def main(stage: str, arguments: Sequence[str] | None = None) -> None:
+    """Train `stage` ("stage_1" or "stage_2") as the command line says."""
+    command, overrides = parse(stage, arguments)
+    config = read_config(command.config or project_file(f"configs/train_{stage}.yaml"), overrides)
     clips = check(stage, config)
-    check_resume(config, given.resume)
+    check_resume(config, command.resume)
 
     from musepose.training.model import check_networks
     from musepose.training.stages import STAGE_1, STAGE_2
     from musepose.training.trainer import Training
 
     check_networks(config, clip_frames=config.data.n_sample_frames if stage == "stage_2" else None)
-    Training({"stage_1": STAGE_1, "stage_2": STAGE_2}[stage], config, clips, given.resume).run()
+    Training({"stage_1": STAGE_1, "stage_2": STAGE_2}[stage], config, clips, command.resume).run()
 
 
-def check(stage: str, config: TrainConfig) -> list[Clip]:
+def check(stage: str, config: TrainConfig) -> "list[Clip]":
     """All that can be checked without torch; → the clips. Raises UserError."""
+    from musepose.training.data.manifest import check_clips, load_meta  # here, as --help needs no media libraries
+
     clips = load_meta(config.data.meta_paths)
     if config.data.cache_latents is None:  # else every frame is looked at before the training, and told of there
         check_clips(clips)
     for path in (path for clip in clips for path in (clip.video, clip.poses)):
         require_file(path, "run prepare_dataset.py again")
-    base = Path(config.base_model_path) / "unet"
-    require_file(base / "config.json")
+    require_file(config.base_model_path / "unet" / "config.json")
     for folder in (config.vae_model_path, config.image_encoder_path):
-        require_file(Path(folder) / "config.json")
-    require_file(Path(config.inference_config), "check inference_config")
+        require_file(folder / "config.json")
+    require_file(config.inference_config, "check inference_config")
     if stage == "stage_2":
         if not config.stage1_ckpt_dir:
             raise UserError("stage1_ckpt_dir is not given: name the folder of models that train_stage_1.py saved")
         for name in STAGE1_FILES:
-            require_file(Path(config.stage1_ckpt_dir) / name, "train stage 1 first, or mend stage1_ckpt_dir")
+            require_file(config.stage1_ckpt_dir / name, "train stage 1 first, or mend stage1_ckpt_dir")
         short = [clip for clip in clips if clip.frames < config.data.n_sample_frames]
         if short:
             raise UserError(
@@ -63,7 +77,7 @@ def check(stage: str, config: TrainConfig) -> list[Clip]:
                 f"data.n_sample_frames, {config.data.n_sample_frames}: lower it, or take them out of the meta file"
             )
     for optional in filter(None, (config.mm_path, config.controlnet_openpose_path)):
-        require_file(Path(optional), "check the path, or give null")
+        require_file(optional, "check the path, or give null")
     _check_cases(config)
     check_writable(Path(config.output_dir) / "states" / "step")
     check_writable(config.model_folder / "reference_unet.pth")
@@ -71,6 +85,9 @@ def check(stage: str, config: TrainConfig) -> list[Clip]:
 
 
 def _check_cases(config: TrainConfig) -> None:
+    from musepose.media.image import read_image
+    from musepose.media.video_reader import probe
+
     names = set()
     for picture, videos in config.val.test_cases.items():
         read_image(Path(picture))

@@ -1,6 +1,5 @@
 """Test cases of test_stage_2.py: YAML and settings → a checked list of jobs. Needs no torch."""
 
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,25 +8,20 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from musepose.inference.options import SETTINGS, Settings, merge_settings
+from musepose.inference.options import EXAMPLE, Inputs, Settings, merge_settings
 from musepose.media.image import IMAGE_SUFFIXES, read_image
 from musepose.media.video_reader import VIDEO_SUFFIXES, VideoInfo, list_media, probe
 from musepose.pipelines.context_windows import padded_length
+from musepose.utils.config_file import Config, read_config_file
 from musepose.utils.errors import UserError
-from musepose.utils.files import DOWNLOAD_HINT, check_writable, require_file
+from musepose.utils.files import DOWNLOAD_HINT, check_writable, project_file, require_file
+from musepose.utils.options import build, check_keys, declared
 
-# Key in the YAML → field of models.weights.WeightPaths, and the file under it whose absence can be told at once.
+# Field of models.weights.WeightPaths → the file under it whose absence can be told at once.
+REQUIRED_FILES = {"base_model": "unet/config.json", "vae": "config.json", "image_encoder": "config.json"}
+# Key in the YAML → that field and that file.
 WEIGHT_KEYS = {
-    "pretrained_base_model_path": ("base_model", "unet/config.json"),
-    "pretrained_vae_path": ("vae", "config.json"),
-    "image_encoder_path": ("image_encoder", "config.json"),
-    "denoising_unet_path": ("denoising_unet", ""),
-    "reference_unet_path": ("reference_unet", ""),
-    "pose_guider_path": ("pose_guider", ""),
-    "motion_module_path": ("motion_module", ""),
-    "inference_config": ("inference_config", ""),
+    one.key: (one.name, REQUIRED_FILES.get(one.name, "")) for one in declared(Inputs) if one.name != "test_cases"
 }
 
 
@@ -84,9 +78,9 @@ def make_plan(config_path: Path, flags: Mapping[str, Any], now: datetime) -> Pla
     Raises UserError: a setting, the YAML, a picture, a video, the output folder or a weight file is not as it must be.
     """
     config = read_config(config_path)
-    settings = merge_settings(flags, config, config_path)
-    weights = {field: Path(config[key]) for key, (field, _) in WEIGHT_KEYS.items()}
-    jobs = make_jobs(config["test_cases"], settings, result_folder(settings, weights, now))
+    settings = merge_settings(flags, config.values, config_path)
+    weights = vars(build(Inputs, config=config)).copy()
+    jobs = make_jobs(weights.pop("test_cases"), settings, result_folder(settings, weights, now))
     for job in jobs:
         check_writable(job.result)
         check_writable(job.comparison)
@@ -94,28 +88,12 @@ def make_plan(config_path: Path, flags: Mapping[str, Any], now: datetime) -> Pla
     return Plan(settings, weights, tuple(jobs))
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Read the YAML. Raises UserError: unreadable, unknown or missing keys, values of the wrong kind."""
-    if not path.is_file():
-        raise UserError(f"{path} is missing: give the test cases with --config FILE.yaml")
-    try:
-        config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except Exception as error:  # OmegaConf passes on whatever its YAML reader raises
-        raise UserError(f"{path} cannot be read as YAML ({error}): mend it") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} holds no `key: value` pairs: compare it with configs/test_stage_2.yaml")
-    known = [*WEIGHT_KEYS, "test_cases", *(setting.key or setting.name for setting in SETTINGS)]
-    for key in config:
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, 1)
-            raise UserError(f"{path}: unknown key {key}: " + (f"is it {close[0]}?" if close else "remove it"))
-    for key in (*WEIGHT_KEYS, "test_cases"):
-        if key not in config:
-            raise UserError(f"{path}: the key {key} is missing: compare it with configs/test_stage_2.yaml")
-    for key in WEIGHT_KEYS:
-        if not isinstance(config[key], str) or not config[key]:
-            raise UserError(f"{path}: {key} is {config[key]!r}: give a path")
-    _check_cases(config["test_cases"], path)
+def read_config(path: Path) -> Config:
+    """Read the YAML. Raises UserError: unreadable, unknown keys, test cases that are none."""
+    config = read_config_file(path, EXAMPLE)
+    check_keys(config, [Inputs, Settings])
+    if config.values.get("test_cases") is not None:
+        _check_cases(config.values["test_cases"], path)
     return config
 
 
@@ -135,7 +113,7 @@ def _check_cases(cases: Any, path: Path) -> None:
 def result_folder(settings: Settings, weights: Mapping[str, Path], now: datetime) -> Path:
     """--output, else the published ./output/video-<date>/<time>-<cfg>-<pose guider>-<motion module>."""
     if settings.output is not None:
-        return Path(settings.output)
+        return settings.output
     name = f"{now:%H%M%S}-{settings.cfg}-{weights['pose_guider'].stem}-{weights['motion_module'].stem}"
     return Path("output", f"video-{now:%Y%m%d}", name)
 
@@ -145,9 +123,9 @@ def make_jobs(cases: Mapping[str, list[str]], settings: Settings, folder: Path) 
     pairs = [
         (image, pose)
         for images, poses in cases.items()
-        for image in list_media(images, IMAGE_SUFFIXES)
+        for image in list_media(project_file(images), IMAGE_SUFFIXES)
         for entry in poses
-        for pose in list_media(entry, VIDEO_SUFFIXES)
+        for pose in list_media(project_file(entry), VIDEO_SUFFIXES)
     ]
     for image in dict.fromkeys(image for image, _ in pairs):
         read_image(image)

@@ -14,7 +14,6 @@ from musepose.models.pose_guider import PoseGuider
 from musepose.models.state_dicts import read_checkpoint, require_all, take_matching
 from musepose.models.unet import UNet
 from musepose.models.weights import (
-    INFERENCE_CONFIG,
     WeightPaths,
     base_unet_file,
     check_weights,
@@ -70,10 +69,10 @@ def weight_paths(config: TrainConfig, models: Path) -> WeightPaths:
     """Where a training's networks lie: the frozen ones as configured, the trained ones in the folder `models`."""
     names = ("denoising_unet", "reference_unet", "pose_guider", "motion_module")
     return WeightPaths(
-        base_model=Path(config.base_model_path),
-        vae=Path(config.vae_model_path),
-        image_encoder=Path(config.image_encoder_path),
-        inference_config=Path(config.inference_config or INFERENCE_CONFIG),
+        base_model=config.base_model_path,
+        vae=config.vae_model_path,
+        image_encoder=config.image_encoder_path,
+        inference_config=config.inference_config,
         **{name: models / f"{name}.pth" for name in names},
     )
 
@@ -131,7 +130,7 @@ def build_stage_1(config: TrainConfig) -> Animator:
             fill_model("base_unet", unet, paths)
     guider = PoseGuider(sizes["block_out_channels"][0], **guider_config(paths.inference_config))
     if config.controlnet_openpose_path:
-        _load_conditioning_embedding(guider, Path(config.controlnet_openpose_path))
+        _load_conditioning_embedding(guider, config.controlnet_openpose_path)
     return Animator(reference, denoising, guider)
 
 
@@ -140,7 +139,7 @@ def build_stage_2(config: TrainConfig) -> Animator:
 
     Raises UserError: a file is missing, or is of another architecture.
     """
-    paths = weight_paths(config, Path(config.stage1_ckpt_dir))
+    paths = weight_paths(config, config.stage1_ckpt_dir)
     sizes = unet_config(paths.base_model / "unet" / "config.json")
     motion = motion_config(paths.inference_config)
     torch.manual_seed(config.seed)
@@ -151,7 +150,7 @@ def build_stage_2(config: TrainConfig) -> Animator:
     fill_model("pose_guider", guider, paths)
     fill_model("denoising_unet", denoising, paths, besides=MOTION)
     if config.mm_path:
-        _load_motion_modules(denoising, Path(config.mm_path))
+        _load_motion_modules(denoising, config.mm_path)
     else:
         for name, parameter in denoising.named_parameters():
             if MOTION in name and ".temporal_transformer.proj_out." in name:

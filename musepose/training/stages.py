@@ -19,7 +19,7 @@ class Stage:
 
     def stage1_folder(self, config: TrainConfig) -> Path | None:
         """Where stage 1's models lie, for the stage that builds on them."""
-        return Path(config.stage1_ckpt_dir) if self.is_clip else None
+        return config.stage1_ckpt_dir if self.is_clip else None
 
 
 STAGE_1 = Stage(

@@ -15,6 +15,7 @@ try:
 except ImportError:  # Windows: there an open file cannot be removed, which protects a live run just as well
     fcntl = None
 
+PROJECT = Path(__file__).resolve().parents[2]
 DOWNLOAD_HINT = "run `python download_weights.py`"
 DISK_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
@@ -24,6 +25,15 @@ def write_error(path: Path, error: OSError) -> UserError:
     reason = error.strerror or str(error)
     remedy = "free some space and start again" if error.errno in DISK_FULL else "choose another output path"
     return UserError(f"cannot write {path} ({reason}): {remedy}")
+
+
+def project_file(path: str | os.PathLike) -> Path:
+    """An input that comes with the project or is fetched into it: `path` as it is, or else in the project's folder."""
+    path = Path(path)
+    try:
+        return PROJECT / path if not path.exists() and (PROJECT / path).exists() else path
+    except OSError:  # too long a name: whoever opens it says so
+        return path
 
 
 def require_file(path: Path, hint: str = DOWNLOAD_HINT) -> Path:

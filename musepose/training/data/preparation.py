@@ -4,15 +4,15 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
 from musepose.media.video_reader import VIDEO_SUFFIXES
 from musepose.pose.detectors.base import Detector
-from musepose.pose.job import RANGES, check_detector_files
+from musepose.pose.job import check_detector_files
 from musepose.pose.keypoint_file import Source
 from musepose.training.data.manifest import save_meta
+from musepose.training.data.options import Settings
 from musepose.training.data.video_preparation import Detection, Outcome, Task, finished, prepare_video
 from musepose.utils.errors import UserError
 from musepose.utils.files import check_writable, complete_file
@@ -20,22 +20,6 @@ from musepose.utils.progress import progress_bar
 from musepose.utils.workers import run_jobs
 
 NAMED_BROKEN = 20  # at most so many left out videos are listed on the screen; the file has them all
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a run of prepare_dataset.py was asked for; the flags of the same names say what each one means."""
-
-    video_dir: Path
-    output: Path
-    yolox_config: Path
-    dwpose_config: Path
-    yolox_ckpt: Path
-    dwpose_ckpt: Path
-    detect_resolution: int = 512
-    draw_face: bool = False
-    workers: int = 1
-    device: str | None = None  # or several, with commas between them: the workers take turns
 
 
 def load_detector(settings: Settings, worker: int) -> Detector:
@@ -60,12 +44,7 @@ Load = Callable[[Settings, int], Detector]
 
 
 def plan(settings: Settings) -> list[Task]:
-    """Check settings and files, and say what is to be made. Raises UserError. Writes nothing, imports no torch."""
-    low, high = RANGES["detect_resolution"]
-    if not low <= settings.detect_resolution <= high:
-        raise UserError(f"--detect_resolution is {settings.detect_resolution}: give {low} to {high}")
-    if settings.workers < 1:
-        raise UserError(f"--workers is {settings.workers}: give at least 1")
+    """Check the files and say what is to be made. Raises UserError. Writes nothing, imports no torch."""
     videos = find_videos(settings.video_dir)
     if settings.output.resolve().is_relative_to(settings.video_dir.resolve()):
         raise UserError(f"--output {settings.output} lies in --video_dir, among the videos: choose another folder")
