@@ -37,13 +37,13 @@ def sample(file: str) -> None:
 def fail(exception: str) -> None:
     import torch
 
-    from musepose.utils.distributed import Processes
+    from musepose.utils.distributed import ProcessGroup
 
-    processes = Processes.start(torch.device("cpu"))
-    if processes.rank == 1:
+    group = ProcessGroup.start(torch.device("cpu"))
+    if group.rank == 1:
         atexit.register(threading.Event().wait)  # what comes after the error waits for ever
         raise eval(exception)
-    processes.sum(torch.zeros(1))
+    group.all_reduce(torch.zeros(1))
 
 
 def cases(arguments: list[str]) -> int:

@@ -22,6 +22,7 @@ from musepose.pipelines.pose2video import Pose2VideoPipeline
 from musepose.utils.errors import UserError, is_out_of_memory
 from random_models.tiny_weights import MOTION_CONFIG, tiny_models, write_published_layout
 
+peak_bytes = cache(peak_bytes)  # a dry run takes seconds, and several tests ask for the same one
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 LENGTH_48 = dict(window=48, video_length=48, guided=True)
 
@@ -30,6 +31,11 @@ def own_pipeline(plan=HIGH) -> Pose2VideoPipeline:
     made = Pose2VideoPipeline(**tiny_models(), scheduler=pipeline().scheduler)
     made.offloader.plan = plan.for_device(CPU)
     return made
+
+
+@pytest.fixture(autouse=True)
+def known_peaks(monkeypatch):
+    monkeypatch.setattr(memory_estimate, "peak_bytes", peak_bytes)
 
 
 @cache
