@@ -33,6 +33,9 @@ class People:
     scores: np.ndarray  # (n, 133)
     fallback: bool = False  # nobody was found, and the whole picture was taken for a person's box
     size: tuple[int, int] = (1, 1)  # width and height of the picture in pixels
+    # Where the detector knows more than the picture's plane:
+    depth: np.ndarray | None = None  # (n, 133) from between the hips, in picture widths; smaller is nearer
+    metres: np.ndarray | None = None  # (n, 23, 3) body and feet, x right, y down, z away, from between the hips
 
 
 def select_people(

@@ -1,0 +1,85 @@
+"""BlazePose as a detector: pictures and videos in, People out."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+
+import numpy as np
+
+from musepose.background import ahead
+from musepose.pose.detectors.blazepose import models
+from musepose.pose.detectors.blazepose.body import Body
+from musepose.pose.detectors.blazepose.boxes import BoxDetector
+from musepose.pose.detectors.blazepose.face import Face, FaceFinder
+from musepose.pose.detectors.blazepose.hands import Hand, HandFinder
+from musepose.pose.detectors.blazepose.network import Network
+from musepose.pose.detectors.blazepose.tracker import BodyFinder, Track, Tracker
+from musepose.pose.detectors.blazepose.wholebody import to_people
+from musepose.pose.keypoints import People
+
+STRIDES = (8, 16, 32, 32, 32)  # of the pose detector's layers
+FRAMES_AHEAD, BODIES_AHEAD = 4, 2  # frames that wait between the threads
+
+Parts = tuple[tuple[Hand | None, Hand | None], Face | None]
+NOTHING: Parts = ((None, None), None)
+
+
+class BlazePoseDetector:
+    """Finds everybody in a picture, up to six, with 133 whole-body keypoints each.
+
+    The networks lie below `weights` in the folder blazepose. An instance does one thing at a time. Raises UserError:
+    LiteRT is not installed, a file is missing, damaged, or another one.
+    """
+
+    name = "blazepose"
+
+    def __init__(self, weights: str | os.PathLike) -> None:
+        # All files are read before the first picture, so that none is missed half-way.
+        detection, landmark, recrop, hand, face_detection, face = (
+            Network(weights, file)
+            for file in (
+                models.POSE_DETECTION,
+                models.POSE_LANDMARK,
+                models.HAND_RECROP,
+                models.HAND_LANDMARK,
+                models.FACE_DETECTION,
+                models.FACE_LANDMARK,
+            )
+        )
+        self._find_bodies = BodyFinder(BoxDetector(detection, STRIDES), landmark)
+        self._find_hands = HandFinder(recrop, hand)
+        self._find_face = FaceFinder(face_detection, face)
+
+    def __call__(
+        self,
+        rgb: np.ndarray,  # (h, w, 3) uint8
+    ) -> People:
+        """Everybody in one picture, nothing filtered; nobody where nobody is found."""
+        bodies = self._find_bodies(rgb, [])
+        return to_people([(body, *self._parts(rgb, body, NOTHING)) for body in bodies], rgb.shape[1::-1])
+
+    def find(
+        self,
+        frames: Iterable[np.ndarray],  # RGB, each (h, w, 3) uint8, of one size
+    ) -> Iterator[People]:
+        """Everybody in each frame of a video, in order, followed and filtered from frame to frame.
+
+        A thread takes the frames, a second one finds the bodies, the caller's own finds hands and faces: the networks
+        run on one thread each. Close this iterator, or exhaust it, to end the threads. Raises what `frames` raises.
+        """
+        with closing(ahead(self._bodies(frames), BODIES_AHEAD)) as bodies:
+            before: dict[Track, Parts] = {}
+            for rgb, found in bodies:
+                now = {track: self._parts(rgb, body, before.get(track, NOTHING)) for track, body in found}
+                yield to_people([(body, *now[track]) for track, body in found], rgb.shape[1::-1])
+                before = now
+
+    def _bodies(self, frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, list[tuple[Track, Body]]]]:
+        track = Tracker(self._find_bodies)
+        with closing(ahead(frames, FRAMES_AHEAD)) as frames:
+            for rgb in frames:
+                yield rgb, track(rgb)
+
+    def _parts(self, rgb: np.ndarray, body: Body, before: Parts) -> Parts:
+        hands, face = before
+        return self._find_hands(rgb, body, hands), self._find_face(rgb, body, face)
