@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,10 +19,19 @@ from musepose.pose.detectors.blazepose.wholebody import to_people
 from musepose.pose.keypoints import People
 
 STRIDES = (8, 16, 32, 32, 32)  # of the pose detector's layers
-FRAMES_AHEAD, BODIES_AHEAD = 4, 2  # frames that wait between the threads
+FRAMES_AHEAD, FOUND_AHEAD = 4, 2  # frames that wait between the threads
 
-Parts = tuple[tuple[Hand | None, Hand | None], Face | None]
-NOTHING: Parts = ((None, None), None)
+Hands = tuple[Hand | None, Hand | None]  # left, right
+NO_HANDS: Hands = (None, None)
+
+
+@dataclass(frozen=True)
+class _Followed:
+    """What is known of somebody in a frame before his hands are."""
+
+    track: Track
+    body: Body
+    face: Face | None
 
 
 class BlazePoseDetector:
@@ -56,7 +66,9 @@ class BlazePoseDetector:
     ) -> People:
         """Everybody in one picture, nothing filtered; nobody where nobody is found."""
         bodies = self._find_bodies(rgb, [])
-        return to_people([(body, *self._parts(rgb, body, NOTHING)) for body in bodies], rgb.shape[1::-1])
+        return to_people(
+            [(body, self._find_hands(rgb, body), self._find_face(rgb, body)) for body in bodies], rgb.shape[1::-1]
+        )
 
     def find(
         self,
@@ -64,14 +76,22 @@ class BlazePoseDetector:
     ) -> Iterator[People]:
         """Everybody in each frame of a video, in order, followed and filtered from frame to frame.
 
-        A thread takes the frames, a second one finds the bodies, the caller's own finds hands and faces: the networks
-        run on one thread each. Close this iterator, or exhaust it, to end the threads. Raises what `frames` raises.
+        Taking the frames, bodies, faces and hands have a thread each, the hands the caller's own, and are a few frames
+        apart. Close this iterator, or exhaust it, to end the threads. Raises what `frames` raises.
         """
-        with closing(ahead(self._bodies(frames), BODIES_AHEAD)) as bodies:
-            before: dict[Track, Parts] = {}
-            for rgb, found in bodies:
-                now = {track: self._parts(rgb, body, before.get(track, NOTHING)) for track, body in found}
-                yield to_people([(body, *now[track]) for track, body in found], rgb.shape[1::-1])
+        before: dict[Track, Hands] = {}
+        with closing(ahead(self._faces(frames), FOUND_AHEAD)) as found:
+            for rgb, people in found:
+                now = {one.track: self._find_hands(rgb, one.body, before.get(one.track, NO_HANDS)) for one in people}
+                yield to_people([(one.body, now[one.track], one.face) for one in people], rgb.shape[1::-1])
+                before = now
+
+    def _faces(self, frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, list[_Followed]]]:
+        before: dict[Track, Face | None] = {}
+        with closing(ahead(self._bodies(frames), FOUND_AHEAD)) as found:
+            for rgb, bodies in found:
+                now = {track: self._find_face(rgb, body, before.get(track)) for track, body in bodies}
+                yield rgb, [_Followed(track, body, now[track]) for track, body in bodies]
                 before = now
 
     def _bodies(self, frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, list[tuple[Track, Body]]]]:
@@ -79,7 +99,3 @@ class BlazePoseDetector:
         with closing(ahead(frames, FRAMES_AHEAD)) as frames:
             for rgb in frames:
                 yield rgb, track(rgb)
-
-    def _parts(self, rgb: np.ndarray, body: Body, before: Parts) -> Parts:
-        hands, face = before
-        return self._find_hands(rgb, body, hands), self._find_face(rgb, body, face)
