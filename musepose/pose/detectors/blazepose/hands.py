@@ -28,7 +28,7 @@ LEAST_PRESENCE = 0.5
 DEPTH_SCALE = 0.4  # the network's depth is in units of 0.4 of its picture
 TOLERANCE = Tolerance(degrees=40, shift=0.2, scale=0.4, margin=-0.1)
 PALM = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]  # the landmarks that stay together whatever the fingers do
-WRIST, INDEX, MIDDLE, RING = 0, 6, 10, 14  # middle joints of the fingers
+WRIST, INDEX, MIDDLE, RING = 0, 5, 9, 13  # roots of the fingers
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from musepose.pose.detectors.blazepose.regions import whole_picture
 
 MOST_PEOPLE = 6
 EVERY = 30  # frames after which the detector looks whether somebody has joined
-SAME_PERSON = 0.3  # median distance of two bodies' landmarks, in sizes of the smaller, below which they are one
+SAME_PERSON = 0.15  # median distance of two bodies' landmarks, in half regions of the smaller, below which they are one
 
 
 @dataclass(eq=False)
