@@ -18,6 +18,7 @@ from musepose.errors import UserError
 from musepose.fetch import FetchError
 from musepose.pose.detectors.blazepose import models
 from musepose.pose.detectors.blazepose.network import Network, import_litert
+from musepose.pose.detectors.blazepose.pruning import without_outputs
 
 ROOT = Path(__file__).parents[1]
 CLOSED = "http://127.0.0.1:9"  # the discard port: nobody listens
@@ -175,10 +176,24 @@ def test_a_network_takes_and_gives_what_the_table_says(file, capfd):
     network = Network(WEIGHTS, file)
     picture = np.random.default_rng(0).integers(0, 256, (file.side, file.side, 3), np.uint8)
     first, other, again = network(picture), network(picture[::-1]), network(picture)
-    assert tuple(output.shape for output in first) == file.outputs
+    wanted = [shape for place, shape in enumerate(file.outputs) if place not in file.unwanted]
+    assert [output.shape for output in first] == wanted
     assert all((a == b).all() for a, b in zip(first, again, strict=True))  # the first call's were not written over
     assert not all((a == b).all() for a, b in zip(first, other, strict=True))
     assert capfd.readouterr().err == ""
+
+
+@needs_blazepose
+def test_leaving_out_an_output_changes_no_bit_of_the_others():
+    pruned, whole = Network(WEIGHTS, models.POSE_LANDMARK), Network(WEIGHTS, replace(models.POSE_LANDMARK, unwanted=()))
+    picture = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    values, presence, mask, heat, metres = whole(picture)
+    assert mask.shape == (1, 256, 256, 1)
+    for wanted, given in zip((values, presence, heat, metres), pruned(picture), strict=True):
+        assert (wanted == given).all()
+    # Where nothing is left out, nothing is changed.
+    content = models.read_model(WEIGHTS, models.POSE_LANDMARK)
+    assert without_outputs(content, ()) == content
 
 
 @needs_blazepose

@@ -54,7 +54,7 @@ def find_body(
     """The body in a region; None where there is none. Nothing is filtered."""
     if not region.is_usable():
         return None
-    values, presence, _, heat, metres = network(region.crop(picture, network.side))
+    values, presence, heat, metres = network(region.crop(picture, network.side))
     presence = float(presence[0, 0])
     if not presence > LEAST_PRESENCE:
         return None

@@ -26,6 +26,7 @@ class ModelFile:
     sha256: str
     side: int  # pixels of the square picture that it takes
     outputs: tuple[tuple[int, ...], ...]  # shapes, in their order
+    unwanted: tuple[int, ...] = ()  # places among the outputs of those that nothing here asks for
 
     @property
     def target(self) -> str:
@@ -53,6 +54,7 @@ POSE_LANDMARK = ModelFile(
     "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
     256,
     ((1, 195), (1, 1), (1, 256, 256, 1), (1, 64, 64, 39), (1, 117)),  # 39 × 5; presence; mask; heat maps; 39 × 3 metres
+    unwanted=(2,),  # the mask takes half of the time
 )
 HAND_LANDMARK = ModelFile(
     "hand_landmark_full",

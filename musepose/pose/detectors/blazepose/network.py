@@ -11,6 +11,7 @@ import numpy as np
 
 from musepose.errors import UserError
 from musepose.pose.detectors.blazepose.models import ModelFile, read_model
+from musepose.pose.detectors.blazepose.pruning import without_outputs
 
 CHATTER = (b"INFO:", b"VERBOSE:")  # how the lines begin that LiteRT writes to say that all is well
 
@@ -25,7 +26,7 @@ class Network:
     """
 
     def __init__(self, weights: str | os.PathLike, file: ModelFile) -> None:
-        content = read_model(weights, file)
+        content = without_outputs(read_model(weights, file), file.unwanted)
         interpreter = import_litert()
         with without_chatter():
             try:
@@ -45,7 +46,7 @@ class Network:
         low: float = 0.0,  # black and
         high: float = 1.0,  # white, as the network was trained
     ) -> list[np.ndarray]:
-        """The network's outputs, float32, in their shapes; they are the caller's to keep."""
+        """The network's wanted outputs, float32, in their shapes; they are the caller's to keep."""
         view = self._interpreter.tensor(self._input)()[0]
         np.multiply(picture, np.float32((high - low) / 255), out=view)
         if low:
