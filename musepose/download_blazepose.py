@@ -43,7 +43,12 @@ def _download(pip: Sequence[str], folder: str) -> None:
     if "No module named pip" in run.stderr:
         raise FetchError(f"this Python has no pip, which fetches {wanted} (python -m ensurepip adds it)")
     unreachable = any(sign in run.stderr + run.stdout for sign in NO_CONNECTION)
-    reason = "its index cannot be reached" if unreachable else _last_error(run.stderr)
+    if unreachable:
+        reason = "its index cannot be reached"
+    elif "(from versions: none)" in run.stderr:  # said too where pip may not try again, and so not of what failed
+        reason = "its index cannot be reached, or does not have it"
+    else:
+        reason = _last_error(run.stderr)
     raise FetchError(f"pip could not fetch {wanted} ({reason})", unreachable)
 
 
