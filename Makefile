@@ -22,8 +22,9 @@ setup:
 	@$(VENV)/bin/python download_weights.py --only blazepose || echo "set up, but without BlazePose's networks: \
 	run $(VENV)/bin/python download_weights.py --only blazepose when there is a network"
 
+# A worker for each core (tests/conftest.py). One that has nothing left takes over tests from another.
 test:
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 lint:
 	$(VENV)/bin/ruff check .
@@ -45,6 +46,7 @@ demo-weights:
 	$(VENV)/bin/python -m puppet.make_models --folder $(PUPPET)
 	$(VENV)/bin/python -m puppet.make_dataset --output output/puppet/data/stills --scenes 3200 --frames 6 --spread
 	$(VENV)/bin/python -m puppet.make_dataset --output output/puppet/data/clips --first 500000 --scenes 200 --frames 48
+	$(VENV)/bin/python pose_align.py --keypoints assets/keypoints/img_ref_video_dance.npz
 	$(TRAIN) -m puppet.train_vae --resume latest
 	$(TRAIN) train_stage_1.py --config configs/puppet/train_stage_1.yaml --resume latest
 	OMP_NUM_THREADS=1 $(VENV)/bin/python train_stage_2.py --config configs/puppet/train_stage_2.yaml --resume latest & \

@@ -18,10 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import ROOT, Table, machine, revision
-from musepose.errors import UserError, run_script
+from musepose.cli.entry import run_script
+from musepose.media.video_reader import read_frames
 from musepose.pose.detectors.blazepose.detector import BlazePoseDetector
-from musepose.pose.keypoints import VISIBLE_SCORE, follow
-from musepose.video import read_frames
+from musepose.pose.person_tracking import follow
+from musepose.pose.types import VISIBLE_SCORE
+from musepose.utils.errors import UserError
 
 WEIGHTS, DANCE = ROOT / "pretrained_weights", ROOT / "assets/videos/dance.mp4"
 CORES = 2

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.measure import ROOT, Table, against_first, medians
-from musepose.errors import UserError
+from musepose.utils.errors import UserError
 
 EARLIER = "100e88a"
 FRAMES, SIDE = 8, 256

@@ -3,13 +3,13 @@
 from itertools import islice
 
 from benchmarks.measure import ROOT, Table, against_first, medians
-from musepose.pose_frames import PoseFrames
-from musepose.video import read_frames
+from musepose.media.video_reader import read_frames
+from musepose.pipelines.pose_frames import PoseFrames
 
 
 def pose_frames() -> Table:
     """96 frames of 576 x 576 to 768 x 768: one after the other, and on as many threads as there are processors."""
-    import musepose.pose_frames as module
+    import musepose.pipelines.pose_frames as module
 
     parallel = module.each
 

@@ -10,9 +10,9 @@ import torch
 
 from benchmarks.measure import Table, peak_memory
 from benchmarks.models import full_size_pipeline
-from musepose.cases import WEIGHT_KEYS
-from musepose.memory import GIB, PLANS
-from musepose.rehearsal import Work, peak_bytes
+from musepose.inference.cases import WEIGHT_KEYS
+from musepose.inference.memory_estimate import Workload, peak_bytes
+from musepose.memory.plan import GIB, PLANS
 
 
 def plans() -> Table:
@@ -22,7 +22,7 @@ def plans() -> Table:
     for side in (512, 768):
         for plan in PLANS:
             start = time.perf_counter()
-            stages = peak_bytes(pipeline, plan, Work(side, side, 48, 48, guided=True))
+            stages = peak_bytes(pipeline, plan, Workload(side, side, 48, 48, guided=True))
             seconds = time.perf_counter() - start
             rows.append((f"{side} x {side}, {plan.name}", *(stages[name] / GIB for name in STAGES), seconds))
     columns = ("plan", *(f"{name}, GiB" for name in STAGES), "rehearsed in, s")
@@ -47,22 +47,23 @@ def predict(self, sample, *rest, **options):
 UNet.forward = predict
 AutoencoderKL.decode = lambda self, z: DecoderOutput(sample=F.interpolate(z[:, :3] * 0 + 0.5, scale_factor=8))
 PoseGuider.forward = lambda self, x: x.new_zeros(len(x), 32, x.shape[2] // 8, x.shape[3] // 8)
-import test_stage_2
-sys.exit(test_stage_2.main(sys.argv[1:]))
+from musepose.cli.test_stage_2 import main
+sys.exit(main(sys.argv[1:]))
 """
 
 
 def stage_2_memory() -> Table:
     """Resident peak of test_stage_2.py at 512 x 512, float32: tiny models; and without networks, up to 3,000 frames."""
-    from media import write_picture
-    from tiny_weights import write_published_layout
+    from PIL import Image
+
+    from random_models.tiny_weights import write_published_layout
 
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = write_published_layout(folder / "weights")
         config: dict = {key: str(getattr(paths, field)) for key, (field, _) in WEIGHT_KEYS.items()}
-        write_picture(folder / "ref.png", "rgb")
+        Image.effect_noise((64, 64), 100).convert("RGB").save(folder / "ref.png")
         for program, frames in (("whole", 48), ("without networks", 300), ("without networks", 3000)):
             _write_video(folder / f"{frames}.mp4", frames)
             config["test_cases"] = {str(folder / "ref.png"): [str(folder / f"{frames}.mp4")]}
@@ -81,7 +82,7 @@ def stage_2_memory() -> Table:
 
 
 def _write_video(path: Path, frames: int) -> None:
-    from musepose.video import VideoWriter
+    from musepose.media.video_writer import VideoWriter
 
     with VideoWriter(path, 512, 512, 30) as writer:
         for index in range(frames):

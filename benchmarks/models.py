@@ -1,7 +1,6 @@
 """Full-size models with random weights, for what depends on sizes and not on results."""
 
 import math
-import sys
 from typing import Any
 
 import torch
@@ -9,14 +8,11 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from benchmarks.measure import ROOT
 from musepose.models.attention import BlockContext
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
-from musepose.pipeline import Pose2VideoPipeline
-
-if str(ROOT / "tests") not in sys.path:
-    sys.path.append(str(ROOT / "tests"))  # where the naive implementation and the tiny models live
+from musepose.pipelines.pose2video import Pose2VideoPipeline
+from random_models.naive_unet import NaiveUNet
 
 MOTION = {"heads": 8, "max_frames": 128, "blocks": 1, "attentions": 2}
 CLIP = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
@@ -66,9 +62,7 @@ def random_model(model: nn.Module, dtype: torch.dtype, device: str = "cpu") -> n
 
 
 def naive_unet(unet: UNet) -> Any:
-    """The tests' second, deliberately naive implementation, with the same parameters."""
-    from naive_unet import NaiveUNet
-
+    """The second, deliberately naive implementation, with the same parameters."""
     config = unet.config
     sizes = (list(config.block_out_channels), config.layers_per_block, config.norm_num_groups)
     heads = (config.attention_head_dim, config.motion_module["heads"])

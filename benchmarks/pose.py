@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -28,9 +27,9 @@ SHORT, LONG = 300, 3000  # frames
 
 def pose_stage() -> Table:
     """Frames a second of detection, and of pose_align.py as a whole: mm's calls frame by frame against ours."""
-    from musepose.pose.detector import PoseDetector
-    from musepose.pose.tracking import find_people
-    from musepose.video import read_frames
+    from musepose.media.video_reader import read_frames
+    from musepose.pose.box_tracking import find_people
+    from musepose.pose.detectors.dwpose.detector import PoseDetector
 
     frames = list(read_frames(DANCE))
     rows = []
@@ -58,10 +57,10 @@ def pose_stage() -> Table:
 
 def det_every() -> Table:
     """What `--det_every` costs in keypoint distance, on dancers that nothing was trained on, and what it gains."""
-    from musepose.pose.detector import PoseDetector
-    from musepose.pose.keypoints import follow
-    from musepose.pose.run import gather_keypoints
-    from musepose.pose.tracking import find_people
+    from musepose.pose.box_tracking import find_people
+    from musepose.pose.detectors.dwpose.detector import PoseDetector
+    from musepose.pose.person_tracking import follow
+    from musepose.pose.runner import gather_keypoints
 
     detector, clips = PoseDetector(**_puppet_files()), [_clip(n) for n in range(DANCERS)]
     found, looks = {}, {}
@@ -116,9 +115,9 @@ def pose_memory() -> Table:
 
 def mm_calls(files: dict[str, Path]) -> Callable[[np.ndarray], list]:
     """One picture by mmdet's and mmpose's own functions, with the same models, as a user of theirs would call them."""
-    from musepose.pose import mm_compat
-    from musepose.pose.detector import _Network, resize_for_detection
-    from musepose.pose.keypoints import select_people
+    from musepose.pose.detectors.dwpose import mm_compat
+    from musepose.pose.detectors.dwpose.detector import _Network, resize_for_detection
+    from musepose.pose.detectors.dwpose.nms import select_people
 
     mm_compat.prepare()
     with mm_compat.quiet():
@@ -148,8 +147,7 @@ def _puppet_files() -> dict[str, Path]:
 
 
 def _full_size_files(folder: Path) -> dict[str, Path]:
-    sys.path.insert(0, str(ROOT / "tests"))
-    from mm_weights import full_files
+    from random_models.mm_weights import full_files
 
     return full_files(folder, people=-6.0)
 
@@ -160,11 +158,11 @@ def _rates(prefix: str, seconds: dict[str, float], frames: int) -> list[tuple[st
 
 def _align(folder: Path, detector: object) -> None:
     """A run of pose_align.py, all but the loading of its models."""
-    import pose_align
+    from musepose.cli.pose_align import main
 
     outputs = ["--outfn", f"{folder}/demo.mp4", "--outfn_align_pose_video", f"{folder}/aligned.mp4"]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        pose_align.main(
+        main(
             [*outputs, *(part for name, path in DETECTOR.items() for part in (f"--{name}", str(ROOT / path)))],
             load=lambda job: detector,
         )
@@ -176,7 +174,10 @@ def _in_turns(work: Callable[[], None]) -> None:
     def when_asked(items: Sequence, depth: int) -> Iterator:
         yield from items
 
-    with mock.patch("musepose.pose.run.ahead", when_asked), mock.patch("musepose.pose.tracking.ahead", when_asked):
+    with (
+        mock.patch("musepose.pose.runner.prefetch", when_asked),
+        mock.patch("musepose.pose.box_tracking.prefetch", when_asked),
+    ):
         work()
 
 
@@ -197,7 +198,8 @@ def _clip(number: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
 def _write_looped(path: Path, frames: int) -> None:
     import cv2
 
-    from musepose.video import VideoWriter, read_frames
+    from musepose.media.video_reader import read_frames
+    from musepose.media.video_writer import VideoWriter
 
     loop = [cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for frame in read_frames(DANCE)]
     with VideoWriter(path, SIDE, SIDE, RATE) as writer:

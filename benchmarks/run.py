@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from datetime import date
 
 from benchmarks.measure import Table, machine, revision
-from musepose.errors import UserError, run_script
+from musepose.cli.entry import run_script
+from musepose.utils.errors import UserError
 
 # case → module of this folder, function in it
 CASES = {
@@ -28,12 +29,12 @@ CASES = {
     "tail": ("sampling", "tail"),
     "processes": ("sampling", "processes"),
     "pose_frames": ("frames", "pose_frames"),
+    "training_samples": ("training_data", "training_samples"),
     "decoding": ("decoding", "decoding"),
     "pose_stage": ("pose", "pose_stage"),
     "det_every": ("pose", "det_every"),
     "pose_memory": ("pose", "pose_memory"),
     "blazepose": ("blazepose", "blazepose"),
-    "gpu_video": ("gpu", "gpu_video"),
 }
 
 

@@ -14,11 +14,12 @@ from PIL import Image
 
 from benchmarks.measure import ROOT, Table, against_first, medians, peak_memory
 from benchmarks.models import naive_unet
-from musepose.memory import PLANS
+from musepose.media.image import read_image
+from musepose.media.video_reader import read_frames
+from musepose.memory.plan import PLANS
 from musepose.models.weights import WeightPaths
-from musepose.pipeline import Pose2VideoPipeline
-from musepose.video import read_frames, read_image
-from musepose.windows import windows
+from musepose.pipelines.context_windows import context_windows
+from musepose.pipelines.pose2video import Pose2VideoPipeline
 
 PUPPET = ROOT / "pretrained_weights" / "puppet"
 SIZE = {"width": 192, "height": 192}
@@ -67,9 +68,9 @@ def sampling() -> Table:
 
 def _planned(run: Callable, plan) -> Callable[[], None]:
     def go() -> None:
-        puppets().residency.plan = plan.for_device(torch.device("cpu"))
+        puppets().offloader.plan = plan.for_device(torch.device("cpu"))
         run()
-        puppets().residency.plan = PLANS[0]
+        puppets().offloader.plan = PLANS[0]
 
     return go
 
@@ -92,7 +93,7 @@ def naive_sampling(frames: int) -> Callable[[], None]:
         pipeline.scheduler.set_timesteps(2)
         for timestep in pipeline.scheduler.timesteps:
             total, count = torch.zeros_like(latents), torch.zeros(frames, 1, 1, 1)
-            for window in windows(frames, **WINDOW):
+            for window in context_windows(frames, **WINDOW):
                 part = slice(window.start, window.stop)
                 pose = pipeline.pose_guider(pixels[part])
                 rows = [
@@ -153,7 +154,7 @@ def _config(folder: Path) -> Path:
     """The demo's, with absolute paths and a pose video that is made on the spot."""
     from omegaconf import OmegaConf
 
-    from musepose.video import VideoWriter
+    from musepose.media.video_writer import VideoWriter
 
     with VideoWriter(folder / "poses.mp4", 192, 192, 30) as writer:
         for picture in poses(120):

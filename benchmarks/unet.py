@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.measure import Table, against_first, medians
 from benchmarks.models import full_size, naive_unet, step_inputs
-from musepose.memory import PLANS, MemoryPlan
+from musepose.memory.plan import PLANS, MemoryPlan
 from musepose.models.attention import BlockContext
 from musepose.models.unet import UNet
 

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from musepose.errors import UserError
 from musepose.evaluation.metrics import joint_distances
 from musepose.evaluation.pairs import NEAR
 from musepose.pose.align import SEGMENTS, fit_alignment, segment_lengths, typical_lengths
-from musepose.pose.detector import PoseDetector
-from musepose.pose.keypoints import choose_person, to_pose
-from musepose.pose.skeleton import BODY_JOINTS, Pose
+from musepose.pose.detectors.dwpose.detector import PoseDetector
+from musepose.pose.person_tracking import choose_person
+from musepose.pose.types import BODY_JOINTS, Pose, to_pose
+from musepose.utils.errors import UserError
 from puppet.image_score import pose_video
-from puppet.score_options import RATE, RENDERED, Options, animate, load_detector, load_pipeline
+from puppet.options import Options
+from puppet.score_options import RATE, RENDERED, animate, load_detector, load_pipeline
 from puppet.world import (
     HELD_OUT,
     Actor,

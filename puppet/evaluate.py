@@ -10,13 +10,35 @@ from typing import Any
 
 import cv2
 import torch
-from tqdm import tqdm
+from PIL import Image
 
+from musepose.evaluation.report import save_json
+from musepose.utils.files import complete_file
+from musepose.utils.progress import progress_bar
 from puppet.across_score import score_pair
 from puppet.image_score import score_character
+from puppet.options import Options, Outputs
 from puppet.pose_score import score_detector
-from puppet.score_options import Options, check, has_detector, load_detector
+from puppet.score_options import check, has_detector, load_detector
+from puppet.score_tables import filmstrip, summarise, tables
 from puppet.world import HELD_OUT
+
+
+def run_and_report(options: Options, outputs: Outputs) -> int:
+    """Measure, print tables, write what `outputs` names. → exit status. Raises UserError as `check` does."""
+    measured = run(options)
+    summary = summarise(measured)
+    print(f"\n{tables(summary, measured['options'], measured['seconds'])}")
+    if outputs.filmstrip:
+        with complete_file(outputs.filmstrip) as partial:
+            Image.fromarray(filmstrip(measured["characters"])).save(partial, format="PNG", optimize=True)
+        print(f"\nwrote {outputs.filmstrip}")
+    if outputs.json:
+        for record in measured["characters"]:
+            record.pop("filmstrip", None)
+        save_json(outputs.json, {**summary, **measured})
+        print(f"\nwrote {outputs.json}")
+    return 0
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -30,7 +52,7 @@ def run(options: Options) -> dict[str, Any]:
     others = [(score_pair, options, k) for k in range(options.across)] + [(score_poses, options, 0)][: options.set_ups]
     # The long ones first, so that no worker is left alone with one at the end.
     ordered = jobs[: options.motion] + (others if has_detector(options) else []) + jobs[options.motion :]
-    records = list(tqdm(_work(options, ordered), total=len(ordered)))
+    records = list(progress_bar(_work(options, ordered), total=len(ordered)))
     records.sort(key=lambda record: record["number"])
     return {
         "options": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()},

@@ -10,21 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from musepose.evaluation.metrics import Changes, mean_or_none, psnr, ssim, unit
+from musepose.media.video_reader import read_frames
+from musepose.media.video_writer import VideoWriter
+from musepose.pipelines.context_windows import context_windows
 from musepose.pose.draw import draw_video_frame, video_size
-from musepose.pose.skeleton import Pose
-from musepose.video import VideoWriter, read_frames
-from musepose.windows import windows
+from musepose.pose.types import Pose
+from puppet.options import Options
 from puppet.scenes import make_scene
-from puppet.score_options import CLIP_START, RATE, RENDERED, Options, animate, autoencode, load_pipeline, stages
+from puppet.score_options import CLIP_START, RATE, RENDERED, animate, autoencode, load_pipeline, stages
 from puppet.world import HELD_OUT
 
 REFERENCE_UNTIL = 0.8  # seconds into a scene: the reference picture's moment lies before
 MOMENT = 7  # a stream of random numbers of its own: when the reference picture is taken
 FILMSTRIP_ROWS = 10
+GRADIENT_SIZE = 192  # pixels a side that gradients are measured at, whatever size was rendered
 
 
 @dataclass(frozen=True)
@@ -107,12 +111,34 @@ def pose_video(poses: Iterable[Pose]) -> list[np.ndarray]:
 
 
 def picture_figures(results: Sequence[np.ndarray], subject: Subject) -> dict[str, float]:
-    """Means over the frames: PSNR, PSNR over the figure's own area, SSIM."""
-    rows = []
+    """Means over the frames: PSNR, PSNR over the figure's own area, SSIM; and the gradient energy on the figure.
+
+    That is relative to the truth's, both summed over the frames. Below 1 is blurred; above 1 has edges or noise that
+    the truth does not have.
+    """
+    rows, energies = [], []
     for result, truth, mask in zip(results, subject.truths, subject.masks, strict=False):
         x, y = unit(result), unit(truth)
         rows.append((psnr(x, y), psnr(x, y, mask), ssim(x, y)))
-    return dict(zip(("psnr", "figure", "ssim"), np.mean(rows, axis=0).tolist(), strict=True))
+        energies.append([gradient_energy(picture, mask) for picture in (x, y)])
+    figures = dict(zip(("psnr", "figure", "ssim"), np.mean(rows, axis=0).tolist(), strict=True))
+    ours, true = np.sum(energies, axis=0).tolist()
+    return figures | {"gradient_energy": ours / true}
+
+
+def gradient_energy(
+    picture: np.ndarray,  # (h, w, 3) from 0 to 1
+    mask: np.ndarray,  # (h, w) from 0 to 1
+) -> float:
+    """Mean squared gradient inside the mask, at GRADIENT_SIZE pixels a side.
+
+    The gradient is half the difference of the two neighbours, down and across; the mean is over the colours too.
+    """
+    square = GRADIENT_SIZE, GRADIENT_SIZE
+    if picture.shape[:2] != square:
+        picture, mask = (cv2.resize(array, square, interpolation=cv2.INTER_AREA) for array in (picture, mask))
+    energy = sum(np.square(slope).mean(2) for slope in np.gradient(picture, axis=(0, 1)))
+    return float((energy * mask).sum() / max(mask.sum(), 1e-9))
 
 
 def motion_figures(
@@ -131,7 +157,7 @@ def motion_figures(
 def seam_transitions(frames: int, context_frames: int, context_overlap: int) -> np.ndarray:
     """Which of the frames - 1 transitions touch an overlap of windows, or lead from one window into the next."""
     covering = [
-        {i for i, window in enumerate(windows(frames, context_frames, context_overlap)) if frame in window}
+        {i for i, window in enumerate(context_windows(frames, context_frames, context_overlap)) if frame in window}
         for frame in range(frames)
     ]
     return np.array([a != b or len(a) > 1 for a, b in zip(covering, covering[1:], strict=False)])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from musepose.pose.skeleton import Pose
+from musepose.pose.types import Pose
 from puppet.kinematics import Skeleton
 
 BODY, FEET, FACE, HANDS = slice(0, 17), slice(17, 23), slice(23, 91), slice(91, 133)

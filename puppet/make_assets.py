@@ -12,10 +12,10 @@ import av
 import numpy as np
 from PIL import Image
 
-from musepose.errors import run_script
-from musepose.files import complete_file
+from musepose.cli.entry import run_script
+from musepose.media.video_writer import VideoWriter
 from musepose.pose.keypoint_file import KeypointFile, Keypoints, Source, save_keypoints
-from musepose.video_writer import VideoWriter
+from musepose.utils.files import complete_file
 from puppet.world import (
     EXAMPLES,
     Actor,

@@ -7,7 +7,6 @@ The first kind is for stage 1: moments spread over the dance, stored as a video 
 name for its rate. The second is for stage 2: frames in a row. A run that was cut short goes on where it stopped.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,16 +16,19 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
-from musepose.errors import Parser, UserError, run_script
-from musepose.files import complete_file
+from musepose.cli.entry import run_script
+from musepose.cli.flags import parse_options
+from musepose.media.video_writer import VideoWriter
 from musepose.pose.draw import draw_video_frame, video_size
 from musepose.pose.keypoint_file import Keypoints, Source
-from musepose.training.clip_keypoints import ClipKeypoints, save_clip_keypoints
-from musepose.training.meta import Clip, save_meta
-from musepose.training.workers import run_jobs
-from musepose.video_writer import VideoWriter
+from musepose.training.data.clip_keypoints import ClipKeypoints, save_clip_keypoints
+from musepose.training.data.manifest import Clip, save_meta
+from musepose.utils.errors import UserError
+from musepose.utils.files import complete_file
+from musepose.utils.options import option
+from musepose.utils.progress import progress_bar
+from musepose.utils.workers import run_jobs
 from puppet.scenes import SPAN, make_scene
 from puppet.world import HELD_OUT, Actor, Person, Picture, render
 
@@ -119,7 +121,7 @@ def make_dataset(folder: Path, numbers: Sequence[int], kind: Kind, workers: int)
     _claim(folder, kind)
     make_job = partial(_worker, folder=folder, kind=kind)
     done = run_jobs(make_job, numbers, workers)
-    clips = list(tqdm(done, total=len(numbers), unit="scene", smoothing=0.05))
+    clips = list(progress_bar(done, total=len(numbers), unit="scene", smoothing=0.05))
     clips.sort(key=lambda clip: clip.video)
     save_meta(folder / "meta.json", clips)
     return clips
@@ -136,24 +138,21 @@ def _claim(folder: Path, kind: Kind) -> None:
         partial_path.write_text(wanted, encoding="utf-8")
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(
-        prog="-m puppet.make_dataset",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
-    parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first scene (default 0)")
-    parser.add_argument("--scenes", type=int, required=True, metavar="N", help="how many scenes, one video each")
-    parser.add_argument("--frames", type=int, required=True, metavar="N", help="frames of a video")
-    parser.add_argument("--spread", action="store_true", help=f"at random moments, instead of {RATE} a second")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes (default 2)")
-    parser.add_argument("--held_out", action="store_true", help=f"allow scenes from {HELD_OUT} on, kept for judging")
-    options = parser.parse_args(arguments)
-    for name, least in (("first", 0), ("scenes", 1), ("frames", 1), ("workers", 1)):
-        if getattr(options, name) < least:
-            raise UserError(f"--{name} is {getattr(options, name)}: give at least {least}")
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of puppet.make_dataset."""
+
+    output: Path = option(help="folder to write to", metavar="DIR")
+    first: int = option(0, "number of the first scene", low=0)
+    scenes: int = option(help="how many scenes, one video each", low=1)
+    frames: int = option(help="frames of a video", low=1)
+    spread: bool = option(False, f"at random moments, instead of {RATE} a second")
+    workers: int = option(2, "processes", low=1)
+    held_out: bool = option(False, f"allow scenes from {HELD_OUT} on, kept for judging")
+
+
+def parse(arguments: Sequence[str] | None) -> Options:
+    options = parse_options(Options, "-m puppet.make_dataset", __doc__, arguments)
     if not options.spread and options.frames > SPAN * RATE:
         most = int(SPAN * RATE)
         raise UserError(f"--frames is {options.frames}, and a scene has {most}: give at most that, or --spread")

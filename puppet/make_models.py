@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from musepose.errors import run_script
-from musepose.files import complete_file
+from musepose.cli.entry import run_script
+from musepose.utils.files import complete_file
 
 TOKEN = 64  # width of the CLIP embedding and of the cross-attention
 UNET = {

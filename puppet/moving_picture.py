@@ -7,9 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from musepose.errors import Parser, UserError, run_script
-from musepose.files import complete_file
-from musepose.video import probe, read_frames
+from musepose.cli.entry import Parser, run_script
+from musepose.media.video_reader import probe, read_frames
+from musepose.utils.errors import UserError
+from musepose.utils.files import complete_file
 
 
 def moving_picture(video: Path, height: int) -> tuple[list[Image.Image], int]:

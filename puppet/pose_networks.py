@@ -1,6 +1,6 @@
 """YOLOX and RTMPose as they are trained: built from their mm configs, with the losses that the configs name.
 
-Only here and in musepose/pose/detector.py does anything know of mmdet and mmpose.
+Only here and in musepose/pose/detectors/dwpose/detector.py does anything know of mmdet and mmpose.
 """
 
 from pathlib import Path
@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from musepose.pose import mm_compat
+from musepose.pose.detectors.dwpose import mm_compat
 from puppet.pose_samples import Boxed, Pointed
 
 BODY, FACE, HANDS, HAND_WRISTS = slice(0, 17), slice(23, 91), slice(91, 133), [91, 112]
-FOUND = 0.5  # score from which a box is a person, as in musepose/pose/keypoints.py
+FOUND = 0.5  # score from which a box is a person, as in musepose/pose/person_tracking.py
 OVERLAP = 0.5  # IoU from which a box is of that person
 NEAR = 0.05  # of the torso: how far off a joint may be
-SEEN = 0.3  # score from which a keypoint counts as visible, as in musepose/pose/keypoints.py
+SEEN = 0.3  # score from which a keypoint counts as visible, as in musepose/pose/person_tracking.py
 
 
 def build(scope: str, path: str | Path) -> tuple[nn.Module, object]:
@@ -48,7 +48,9 @@ class Yolox(nn.Module):
 
         images = batch.images.contiguous(memory_format=torch.channels_last)
         outputs = self.model.bbox_head(self.model.extract_feat(images))
-        truth = [InstanceData(bboxes=b, labels=torch.zeros(len(b), dtype=torch.long)) for b in batch.boxes]
+        truth = [
+            InstanceData(bboxes=b, labels=torch.zeros(len(b), dtype=torch.long, device=b.device)) for b in batch.boxes
+        ]
         with torch.autocast(images.device.type, enabled=False):
             outputs = [[level.float() for level in output] for output in outputs]
             return sum(self.model.bbox_head.loss_by_feat(*outputs, truth, [{}] * len(truth)).values())
@@ -89,7 +91,7 @@ class Dwpose(nn.Module):
 
     def forward(self, batch: Pointed) -> Tensor:
         predicted = self._predict(batch.images)
-        weights = torch.ones(batch.visible.shape)
+        weights = torch.ones(batch.visible.shape, device=batch.visible.device)
         weights[:, BODY] = 2.0
         weights = weights * torch.where(batch.visible, 1.0, 0.25)
         with torch.autocast(batch.images.device.type, enabled=False):
@@ -128,7 +130,7 @@ def simcc_labels(
     sigma: float,  # bins
 ) -> Tensor:  # (b, k, bins)
     """Gaussians of height 1 around the nearest bin, as mmpose's SimCCLabel makes them one by one; zeros if hidden."""
-    bins = torch.arange(round(size * split))
+    bins = torch.arange(round(size * split), device=positions.device)
     distance = bins - (positions * split).round()[..., None]
     return torch.exp(-distance.square() / (2 * sigma**2)) * visible[..., None]
 

@@ -27,6 +27,9 @@ class Boxed:
     images: Tensor  # (b, 3, h, w) BGR, 0 to 255
     boxes: list[Tensor]  # b times (n, 4) x0 y0 x1 y1 in pixels
 
+    def to(self, device: torch.device) -> "Boxed":
+        return Boxed(self.images.to(device), [boxes.to(device) for boxes in self.boxes])
+
 
 @dataclass(frozen=True)
 class Pointed:
@@ -36,6 +39,9 @@ class Pointed:
     keypoints: Tensor  # (b, 133, 2) pixels
     visible: Tensor  # (b, 133) bool
     torso: Tensor  # (b,) pixels, from the neck to the middle of the hips
+
+    def to(self, device: torch.device) -> "Pointed":
+        return Pointed(*(t.to(device) for t in (self.images, self.keypoints, self.visible, self.torso)))
 
 
 def boxed(shots: Sequence[Shot], side: int, rng: np.random.Generator | None = None) -> Boxed:

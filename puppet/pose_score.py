@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from musepose.errors import Parser, UserError, run_script
-from musepose.pose.detector import PoseDetector
-from musepose.pose.keypoints import VISIBLE_SCORE, People
+from musepose.cli.entry import Parser, run_script
+from musepose.pose.detectors.dwpose.detector import PoseDetector
+from musepose.pose.types import VISIBLE_SCORE, People
+from musepose.utils.errors import UserError
 from puppet.pose_networks import BODY, FACE, HAND_WRISTS, HANDS, NEAR, OVERLAP, box_iou
 from puppet.pose_pictures import Shot, make_shots
 from puppet.pose_samples import LEAST_SHOWN

@@ -1,59 +1,23 @@
-"""What is measured on puppets, with which weights; and how a model is asked for a clip."""
+"""The options of a measurement checked, its models loaded, and how a model is asked for a clip."""
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from musepose.device import choose_device
-from musepose.errors import UserError
 from musepose.models.weights import WeightPaths, check_weights
-from musepose.pipeline import Pose2VideoPipeline
-from musepose.pose.detector import PoseDetector
+from musepose.pipelines.pose2video import Pose2VideoPipeline
+from musepose.pose.detectors.dwpose.detector import PoseDetector
+from musepose.utils.device import choose_device
+from musepose.utils.errors import UserError
+from puppet.options import Options
 from puppet.scenes import SPAN
 
 RENDERED = 384  # pixels, side of the pictures that a user would have
 RATE = 15  # frames a second
 CLIP_START = 1.8  # seconds into a scene
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is measured, with which weights. The flags of evaluate.py of the same names say what each one means."""
-
-    weights: Path
-    inference_config: Path
-    stage_1_config: Path
-    yolox_config: Path
-    dwpose_config: Path
-    stage: int  # 1: without motion modules
-    size: int  # pixels
-    steps: int
-    cfg: float
-    shared_noise: float
-    context_frames: int
-    context_overlap: int
-    characters: int
-    clip_frames: int
-    baseline_frames: int  # of the clip's first ones, for the references and poses that are not its own
-    motion: int  # so many of the characters over three windows too, and with stage 1 alone
-    across: int  # pairs of characters
-    set_ups: int  # numbers of puppet.pose_score, each several pictures
-    workers: int
-    device: str
-
-    @property
-    def long_frames(self) -> int:
-        """Three windows."""
-        return 3 * self.context_frames - 2 * self.context_overlap
-
-    @property
-    def detector_weights(self) -> tuple[Path, Path]:
-        return self.weights / "dwpose" / "yolox.pth", self.weights / "dwpose" / "dwpose.pth"
 
 
 @functools.cache

@@ -10,7 +10,12 @@ from musepose.evaluation.pairs import NEAR
 from musepose.evaluation.report import number, table
 from puppet.across_score import SAME_LENGTH
 
-FIGURES = {"psnr": ("PSNR", ".1f"), "figure": ("on the figure", ".1f"), "ssim": ("SSIM", ".3f")}
+FIGURES = {
+    "psnr": ("PSNR", ".1f"),
+    "figure": ("on the figure", ".1f"),
+    "ssim": ("SSIM", ".3f"),
+    "gradient_energy": ("gradient energy", ".2f"),
+}
 IMAGE_ROWS = {
     "vae": "VAE alone (the ceiling)",
     "model": "the model",
@@ -79,7 +84,8 @@ def tables(summary: Mapping[str, Any], options: Mapping[str, Any], seconds: floa
     rows = [(label, _image_cells(summary["image"][row])) for row, label in IMAGE_ROWS.items()]
     parts = [
         f"{count} held-out characters, {options['clip_frames']} frames each, {size} x {size}; decibels. "
-        "The last columns: by how much the model is better on the figure, over the same frames.",
+        "Gradient energy: on the figure, relative to the truth's. The last columns: by how much the model is better "
+        "on the figure, over the same frames.",
         table(f"held out, {size}²", [*titles, "model better", "worst tenth"], rows),
     ]
     motion = [

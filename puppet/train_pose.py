@@ -7,7 +7,6 @@ The published project takes both from DWPose, so this script is the puppet world
 and the step alone: a run that was interrupted and resumed ends with the weights of one that was not.
 """
 
-import math
 from collections import deque
 from functools import partial
 from pathlib import Path
@@ -15,18 +14,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from musepose.errors import Parser, UserError, run_script
-from musepose.files import complete_file, require_file
-from musepose.pose import mm_compat
+from musepose.cli.entry import Parser, run_script
+from musepose.pose.detectors.dwpose import mm_compat
+from musepose.training.checkpoints import States
 from musepose.training.optimizers import Muon
-from musepose.training.states import States
+from musepose.utils.errors import UserError
+from musepose.utils.files import complete_file, require_file
 from puppet.pose_networks import Dwpose, Yolox, half_tensors
 from puppet.pose_pictures import SHOTS, Shot, make_shots
 from puppet.pose_samples import LEAST_SHOWN, Boxed, Pointed, boxed, pointed
+from puppet.train_settings import check_continuous, constant_then_decay, read_settings
 from puppet.world import HELD_OUT
 
 PARTS = {"yolox": Yolox, "dwpose": Dwpose}
@@ -83,24 +84,28 @@ def ramped(average: Tensor, value: Tensor, steps: Tensor, decay: float) -> Tenso
 def train(part: str, config: DictConfig, resume: str | None) -> Path:
     """Train one of the two networks and write its weights. → the file."""
     settings, solver = config[part], config.solver
-    accelerator = Accelerator(cpu=True, mixed_precision=solver.mixed_precision)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=solver.mixed_precision)
     torch.manual_seed(config.seed)
     network = PARTS[part](require_file(Path(settings.config), "name the mm config in the training's config"))
     optimizer = make_optimizer(network, settings, solver.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda s: min(1, (s + 1) / solver.warmup_steps) * (0.5 + 0.5 * math.cos(math.pi * min(s / settings.steps, 1))),
-    )
+    decay = min(settings.decay_steps, settings.steps)
+    rate = partial(constant_then_decay, warmup=solver.warmup_steps, begin=settings.steps - decay, decay=decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     mean = AveragedModel(network, avg_fn=partial(ramped, decay=solver.ema_decay), use_buffers=True)
     model, optimizer = accelerator.prepare(network, optimizer)
     accelerator.register_for_checkpointing(mean, schedule)
     states = States(accelerator, Path(config.output_dir) / part, config.total_limit)
     done = states.load(resume)
-    pool, held_out = Pool(done, config.pool), held_out_batches(network, config.judged)
+    if done:
+        check_continuous(schedule, settings.learning_rate)
+    mean.to(accelerator.device)
+    pool = Pool(done, config.pool)
+    held_out = [batch.to(accelerator.device) for batch in held_out_batches(network, config.judged)]
     mean_loss = 0.0
     for step in range(done, settings.steps):
         network.train()
         batch = draw(pool, network, settings.batch, np.random.default_rng([config.seed, step]))
+        batch = batch.to(accelerator.device)
         loss = model(batch)
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(network.parameters(), solver.max_grad_norm)
@@ -120,7 +125,7 @@ def train(part: str, config: DictConfig, resume: str | None) -> Path:
             states.save(step + 1)
     path = Path(config.save_dir) / f"{part}.pth"
     with complete_file(path) as partial_path:
-        torch.save(dict(state_dict=half_tensors(mean.module.model)), partial_path)
+        torch.save(dict(state_dict=half_tensors(mean.module.model.cpu())), partial_path)
     print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB", flush=True)
     return path
 
@@ -144,9 +149,9 @@ def main() -> None:
     parser.add_argument("--resume", help="latest, or the folder of a training state")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings other than the config's")
     arguments = parser.parse_args()
-    config = OmegaConf.load(require_file(arguments.config, "give the config with --config"))
+    config = read_settings(arguments.config, arguments.set)
     with mm_compat.quiet():
-        train(arguments.part, OmegaConf.merge(config, OmegaConf.from_dotlist(arguments.set)), arguments.resume)
+        train(arguments.part, config, arguments.resume)
 
 
 if __name__ == "__main__":

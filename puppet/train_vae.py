@@ -1,11 +1,15 @@
 """Train the puppets' autoencoder: pictures of 192 x 192 ↔ latents of 24 x 24, as small as Stable Diffusion's is big.
 
-    accelerate launch --cpu --num_processes 2 -m puppet.train_vae [--resume latest]
+    python -m puppet.train_vae [--resume latest] [key=value ...]
+    python -m puppet.train_vae --harvest [key=value ...]
 
+The learning rate stays the same until the phases end; then a short decay, with a discriminator against blur, makes the
+model that is written. A training that goes on, or was stopped, can be harvested at any time: the decay then starts from
+its newest state, which stays as it is. Several processes: torchrun --nproc-per-node 2 -m puppet.train_vae ...
 The published project never trains its autoencoder, so this script is the puppet world's own.
 """
 
-import math
+import argparse
 from collections import deque
 from functools import partial
 from pathlib import Path
@@ -19,10 +23,16 @@ from einops import rearrange
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from musepose.errors import Parser, run_script
-from musepose.files import require_file
-from musepose.training.states import States, seeded
+from musepose.cli.entry import Parser, run_script
+from musepose.evaluation.metrics import psnr, unit
+from musepose.training.checkpoints import States, list_states, seeded, step_of
+from musepose.training.config import OPTIMIZERS, Solver
+from musepose.training.optimizers import make_optimizer
+from musepose.utils.errors import UserError
+from puppet.image_score import gradient_energy
 from puppet.scenes import SPAN, make_scene
+from puppet.train_settings import check_continuous, constant_then_decay, read_settings
+from puppet.vae_losses import PatchDiscriminator, hinge_loss, reconstruction_loss, weighted_mean
 from puppet.world import HELD_OUT
 
 POOL = 256  # pictures that a process holds; each step one is replaced by a fresh one
@@ -70,79 +80,142 @@ def _images(pictures: list[np.ndarray]) -> Tensor:
     return rearrange(torch.from_numpy(np.stack(pictures)), "b h w c -> b c h w") / 127.5 - 1
 
 
-def reconstruction_loss(output: Tensor, images: Tensor, masks: Tensor, figure_weight: float) -> Tensor:
-    """L1 + MSE, a pixel of the figure counting `figure_weight` times one of the background."""
-    weights = 1 + (figure_weight - 1) * masks
-    error = output - images
-    return ((error.abs() + error.square()) * weights).sum() / (3 * weights.sum())
+class Training:
+    """One run: everything set up and, where asked for, taken up from a state.
 
-
-def train(config: DictConfig, resume: str | None) -> None:
-    solver = config.solver
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=solver.mixed_precision)
-    rank, ranks = accelerator.process_index, accelerator.num_processes
-    torch.manual_seed(config.seed)
-    vae = build_vae(config)
-    optimizer = torch.optim.AdamW(vae.parameters(), solver.learning_rate, weight_decay=solver.weight_decay)
-    total = sum(phase.steps for phase in config.phases)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate, config=config))
-    ema = EMAModel(vae.parameters(), decay=solver.ema_decay)
-    model, optimizer = accelerator.prepare(Autoencode(vae), optimizer)
-    accelerator.register_for_checkpointing(ema, schedule)
-    states = States(accelerator, config.output_dir, config.total_limit)
-    done = states.load(resume)
-    pool = Pool(done, rank, ranks, config.size)
-    mean_loss = 0.0
-    ends = np.cumsum([phase.steps for phase in config.phases])
-    for step in range(done, total):
-        phase = config.phases[int(np.searchsorted(ends, step, side="right"))]
-        images, masks = (t.to(accelerator.device) for t in pool.crops(step, rank, phase.crop, phase.batch))
-        noise = torch.randn(
-            phase.batch,
-            vae.config.latent_channels,
-            phase.crop // 8,
-            phase.crop // 8,
-            generator=seeded(config.seed, step, rank),
-        ).to(images.device)
-        output, kl = model(images, noise)
-        loss = reconstruction_loss(output.float(), images, masks, solver.figure_weight)
-        accelerator.backward(loss + solver.kl_weight * kl)
-        accelerator.clip_grad_norm_(model.parameters(), solver.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        ema.step(vae.parameters())
-        mean_loss += loss.item() / config.log_steps
-        if (step + 1) % config.log_steps == 0:
-            accelerator.print(f"step {step + 1}/{total}  loss {mean_loss:.4f}", flush=True)
-            mean_loss = 0.0
-        if (step + 1) % config.checkpointing_steps == 0 or step + 1 == total:
-            states.save(step + 1)
-    if accelerator.is_main_process:
-        ema.copy_to(vae.parameters())
-        finish(vae.cpu().eval(), config)
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
-
-
-def learning_rate(step: int, config: DictConfig) -> float:
-    """The factor after `step` steps: a cosine to zero over each cycle of phases, the first step of which restarts it.
-
-    SGDR's warm restarts (Loshchilov & Hutter 2017). The very first steps are warmed up.
+    The phases come first, at a constant learning rate; states of theirs lie in `output_dir`. Then comes the decay, its
+    states in a folder of their own beside them, so that a harvest leaves the phases as they are.
     """
-    begin = end = 0
-    for phase in config.phases:
-        if phase.get("restart") and step >= end:
-            begin = end
-        elif phase.get("restart"):
-            break
-        end += phase.steps
-    warm = min(1, (step + 1) / config.solver.warmup_steps)
-    return warm * (0.5 + 0.5 * math.cos(math.pi * min((step - begin) / (end - begin), 1)))
+
+    def __init__(self, config: DictConfig, resume: str | None, harvest: bool):
+        self.config, solver = config, config.solver
+        self.begin = sum(phase.steps for phase in config.phases)
+        if harvest:
+            resume = "latest"
+            self.begin = newest_state(config.output_dir)
+        self.accelerator = accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(), mixed_precision=solver.mixed_precision
+        )
+        torch.manual_seed(config.seed)
+        self.vae = build_vae(config).to(memory_format=torch.channels_last)
+        optimizer = optimizer_for(self.vae, solver)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            partial(constant_then_decay, warmup=solver.warmup_steps, begin=self.begin, decay=config.decay.steps),
+        )
+        self.ema = EMAModel(self.vae.parameters(), decay=solver.ema_decay)
+        self.model, self.optimizer = accelerator.prepare(Autoencode(self.vae), optimizer)
+        accelerator.register_for_checkpointing(self.ema, self.schedule)
+        self.critic = None
+        self.states = States(accelerator, config.output_dir, config.total_limit)
+        self.decays = States(accelerator, self.states.folder / f"decay-{self.begin:07d}", config.total_limit)
+        self.done = self._load(resume)
+        self.ema.to(accelerator.device)  # a state brings it back on the CPU
+
+    def _load(self, resume: str | None) -> int:
+        """Raises UserError: as States.load, and where the settings fit the state's learning rate no more."""
+        in_decay = resume == "latest" and bool(list_states(self.decays.folder))
+        if in_decay or (resume is not None and Path(resume).parent.resolve() == self.decays.folder.resolve()):
+            self._add_critic()
+            done = self.decays.load(resume)
+        else:
+            done = self.states.load(resume)
+        if done > self.begin + self.config.decay.steps or (done > self.begin and self.critic is None):
+            raise UserError(
+                f"the state is of step {done}, and the phases end at {self.begin}: give them more steps, or --harvest"
+            )
+        if done:
+            check_continuous(self.schedule, self.config.solver.learning_rate)
+        return done
+
+    def _add_critic(self) -> None:
+        """The discriminator, which only the decay knows: it is saved with the states of the decay."""
+        decay = self.config.decay
+        critic = PatchDiscriminator(decay.critic_channels).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(critic.parameters(), decay.critic_learning_rate, betas=(0.5, 0.9))
+        self.critic, self.critic_optimizer = self.accelerator.prepare(critic, optimizer)
+
+    def run(self) -> None:
+        config, accelerator = self.config, self.accelerator
+        rank, ranks = accelerator.process_index, accelerator.num_processes
+        pool = Pool(self.done, rank, ranks, config.size)
+        ends = np.cumsum([phase.steps for phase in config.phases])
+        total = self.begin + config.decay.steps
+        mean_loss = 0.0
+        for step in range(self.done, total):
+            is_decay = step >= self.begin
+            if is_decay and self.critic is None:
+                self._add_critic()
+            phase = config.decay if is_decay else config.phases[int(np.searchsorted(ends, step, side="right"))]
+            mean_loss += self._step(pool, step, phase) / config.log_steps
+            if (step + 1) % config.log_steps == 0:
+                accelerator.print(f"step {step + 1}/{total}  loss {mean_loss:.4f}", flush=True)
+                mean_loss = 0.0
+            if (step + 1) % config.checkpointing_steps == 0 or step + 1 in (self.begin, total):
+                (self.decays if is_decay else self.states).save(step + 1)
+        if accelerator.is_main_process:
+            self.ema.copy_to(self.vae.parameters())
+            finish(self.vae.cpu().eval(), config)
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
+
+    def _step(self, pool: Pool, step: int, phase: DictConfig) -> float:
+        """→ the reconstruction loss."""
+        config, solver, accelerator = self.config, self.config.solver, self.accelerator
+        rank, side = accelerator.process_index, phase.crop // 8
+        images, masks = (t.to(accelerator.device) for t in pool.crops(step, rank, phase.crop, phase.batch))
+        images = images.contiguous(memory_format=torch.channels_last)
+        shape = phase.batch, self.vae.config.latent_channels, side, side
+        noise = torch.randn(shape, generator=seeded(config.seed, step, rank)).to(images.device)
+        output, kl = self.model(images, noise)
+        output = output.float()
+        loss = reconstruction_loss(output, images, masks, solver.figure_weight)
+        whole = loss + solver.kl_weight * kl
+        if self.critic is not None:
+            self.critic.requires_grad_(False)
+            whole = whole - config.decay.adversarial_weight * weighted_mean(
+                self.critic(output).float(), masks, solver.figure_weight
+            )
+            self.critic.requires_grad_(True)
+        accelerator.backward(whole)
+        accelerator.clip_grad_norm_(self.model.parameters(), solver.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.schedule.step()
+        self.ema.step(self.vae.parameters())
+        if self.critic is not None:
+            answers = self.critic(torch.cat([images, output.detach()])).float().chunk(2)
+            accelerator.backward(hinge_loss(*answers, masks, solver.figure_weight))
+            self.critic_optimizer.step()
+            self.critic_optimizer.zero_grad()
+        return loss.item()
+
+
+def newest_state(folder: str) -> int:
+    """The steps done in the newest state of the phases. Raises UserError: there is none."""
+    states = list_states(Path(folder))
+    if not states:
+        raise UserError(f"{folder} holds no state that could be harvested: train first")
+    return step_of(states[-1])
+
+
+def optimizer_for(vae: AutoencoderKL, solver: DictConfig) -> torch.optim.Optimizer:
+    """Raises UserError: an optimiser that the training scripts do not have."""
+    if solver.optimizer not in OPTIMIZERS:
+        raise UserError(f"solver.optimizer is {solver.optimizer}: give {' or '.join(OPTIMIZERS)}")
+    settings = Solver(
+        optimizer=solver.optimizer,
+        learning_rate=solver.learning_rate,
+        adam_beta2=solver.adam_beta2,
+        adam_weight_decay=solver.weight_decay,
+    )
+    return make_optimizer(vae.named_parameters(), settings)
 
 
 def build_vae(config: DictConfig) -> AutoencoderKL:
     levels = len(config.model.block_out_channels)
+    if config.start_from is not None:
+        return AutoencoderKL.from_pretrained(config.start_from, torch_dtype=torch.float32)
     return AutoencoderKL(
         **OmegaConf.to_container(config.model),
         down_block_types=("DownEncoderBlock2D",) * levels,
@@ -176,16 +249,18 @@ def finish(vae: AutoencoderKL, config: DictConfig) -> None:
     normalise_latents(vae, latents.mean((0, 2, 3)), latents.std((0, 2, 3)))
     vae.half().save_pretrained(config.save_dir)
     vae = AutoencoderKL.from_pretrained(config.save_dir, torch_dtype=torch.float32)
-    frame, figure = [], []
+    frame, figure, energy = [], [], []
     for number in range(HELD_OUT, HELD_OUT + JUDGED):
         image, mask = picture(number, config.size)
-        images, mask = _images([image]), torch.from_numpy(mask) / 255
-        error = ((vae.decode(vae.encode(images).latent_dist.mean).sample.clamp(-1, 1) - images) / 2).square().mean(1)[0]
-        frame.append(-10 * math.log10(error.mean()))
-        figure.append(-10 * math.log10((error * mask).sum() / mask.sum()))
+        images, weights = _images([image]), mask / 255
+        output = vae.decode(vae.encode(images).latent_dist.mean).sample.clamp(-1, 1)[0]
+        output = (output.permute(1, 2, 0).numpy() + 1) / 2
+        frame.append(psnr(output, unit(image)))
+        figure.append(psnr(output, unit(image), weights))
+        energy.append(gradient_energy(output, weights) / gradient_energy(unit(image), weights))
     print(
         f"wrote {config.save_dir}: {JUDGED} held-out pictures, PSNR {np.mean(frame):.2f} dB, "
-        f"on the figure {np.mean(figure):.2f} dB",
+        f"on the figure {np.mean(figure):.2f} dB, gradient energy on the figure {np.mean(energy):.3f} of the truth's",
         flush=True,
     )
 
@@ -203,11 +278,17 @@ def normalise_latents(vae: AutoencoderKL, mean: Tensor, deviation: Tensor) -> No
 
 
 def main() -> None:
-    parser = Parser(prog="-m puppet.train_vae", description=__doc__.split("\n")[0])
+    parser = Parser(
+        prog="-m puppet.train_vae", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", type=Path, default=Path("configs/puppet/train_vae.yaml"))
-    parser.add_argument("--resume", help="latest, or the folder of a training state")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--resume", help="latest, or the folder of a training state")
+    which.add_argument("--harvest", action="store_true", help="only the decay, from the newest state")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as solver.learning_rate=1e-4")
     arguments = parser.parse_args()
-    train(OmegaConf.load(require_file(arguments.config, "name a config")), arguments.resume)
+    config = read_settings(arguments.config, arguments.overrides)
+    Training(config, arguments.resume, arguments.harvest).run()
 
 
 if __name__ == "__main__":

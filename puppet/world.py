@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from musepose.pose.skeleton import Pose
+from musepose.pose.types import Pose
 from puppet.backdrop import Backdrop, cast_shadow, paint_backdrop, sample_backdrop
 from puppet.character import Character, sample_character
 from puppet.figure import paint_figure

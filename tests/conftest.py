@@ -1,16 +1,30 @@
-"""The `requires_cuda` marker, and the files of a test_stage_2.py run."""
+"""The `requires_cuda` marker (its tests need no PyAV), tests side by side, other users, files of test_stage_2.py."""
 
 import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from media import write_picture, write_video
 
-from musepose.cases import WEIGHT_KEYS
+from musepose.inference.cases import WEIGHT_KEYS
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "requires_cuda: skipped where there is no CUDA device")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # For this worker, which has not imported torch yet, and for what it starts: the cores are the workers'.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: a worker for each core that this process may use; eight take about 16 GB of memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 8)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -19,6 +33,40 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if not torch.cuda.is_available():
             pytest.skip("there is no CUDA device")
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator() -> Iterator[None]:
+    """Accelerate's settings are one for the process: a test must not find those of the test before it."""
+    yield
+    if "accelerate.state" in sys.modules:
+        from accelerate.state import AcceleratorState, GradientState
+
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def own_folder() -> Iterator[Path]:
+    """A folder of a user who is not root. Root becomes that user until the test ends."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("no users as POSIX has them")
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path lies in a folder that only its owner may enter
+        if os.geteuid() != 0:
+            yield Path(folder)
+            return
+        try:
+            os.chown(folder, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        except OSError:
+            pytest.skip("there is no other user")
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
 
 
 class Stage2Folder:

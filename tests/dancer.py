@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musepose.pose.keypoints import People
-from musepose.pose.skeleton import Pose
+from musepose.pose.types import People, Pose
 
 GOLDEN = Path(__file__).parent / "golden"
 POSE_CASES = ("pose_full", "pose_hands_missing", "pose_align_frame", "pose_landscape_ref")

@@ -1,12 +1,17 @@
-"""Makes the odd pictures and videos that the tests feed to the project."""
+"""Makes the odd pictures and videos that the tests feed to the project; PyAV is imported for videos alone."""
+
+from __future__ import annotations
 
 import struct
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:
+    import av
 
 # A colour for each corner, so that turns, mirrorings and exchanged channels show: top left, right, bottom left, right.
 CORNERS = ((220, 30, 40), (30, 200, 60), (40, 60, 210), (230, 220, 40))
@@ -53,6 +58,8 @@ def write_video(
     stream_options: dict[str, str] | None = None,
 ) -> Path:
     """Write a video by PyAV alone (not by the project's writer). Colours are BT.601, and not tagged."""
+    import av
+
     if isinstance(frames, int):
         frames = [numbered_frame(index, width, height) for index in range(frames)]
     with av.open(f"file:{path}", "w", format=container, options=options or {}) as output:
@@ -75,6 +82,8 @@ def write_video(
 
 def write_tone(output: av.container.OutputContainer, stream: av.AudioStream, seconds: float, start: float) -> None:
     """A 440 Hz tone of constant loudness, beginning at `start` seconds."""
+    import av
+
     samples = np.sin(2 * np.pi * 440 * np.arange(round(seconds * 44100)) / 44100).astype(np.float32) * 0.5
     for offset in range(0, len(samples), 1024):
         block = av.AudioFrame.from_ndarray(samples[None, offset : offset + 1024], format="fltp", layout="mono")
@@ -85,6 +94,8 @@ def write_tone(output: av.container.OutputContainer, stream: av.AudioStream, sec
 
 def read_sound(path: Path) -> tuple[np.ndarray, int, float]:
     """The first audio stream: samples (channels, n) from time 0 on, their rate, and its length in seconds."""
+    import av
+
     with av.open(f"file:{path}") as container:
         stream = container.streams.audio[0]
         frames = list(container.decode(stream))
@@ -131,6 +142,8 @@ def write_video_without_frames(path: Path) -> Path:
 
 def write_audio_only(path: Path) -> Path:
     """An mp4 file with sound and no picture."""
+    import av
+
     with av.open(f"file:{path}", "w", format="mp4") as output:
         write_tone(output, output.add_stream("aac", rate=44100, layout="mono"), 0.5, 0)
     return path

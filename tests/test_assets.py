@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from musepose.media.video_reader import probe, read_frames
 from musepose.pose.keypoint_file import Source, load_keypoints
-from musepose.video import probe, read_frames
 from puppet import make_assets
 from puppet.world import (
     EXAMPLES,

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.measure import Table, against_first, medians, peak_memory
 from benchmarks.run import CASES, load_case, main
-from musepose.errors import UserError
+from musepose.utils.errors import UserError
 
 
 def test_every_case_is_there_and_says_what_it_measures(capsys):

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from blazepose_weights import WEIGHTS, needs_blazepose
 
-from musepose.image import read_image
+from musepose.media.image import read_image
+from musepose.media.video_reader import read_frames
 from musepose.pose.detectors.blazepose.detector import BlazePoseDetector
 from musepose.pose.keypoint_file import load_keypoints
-from musepose.pose.keypoints import KEYPOINTS, People, choose_person, follow
-from musepose.video import read_frames
+from musepose.pose.person_tracking import choose_person, follow
+from musepose.pose.types import KEYPOINTS, People
 from puppet.pose_pictures import make_shots
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -105,9 +106,9 @@ def test_all_of_a_video_is_found_as_its_beginning(detector, found):
 def test_no_threads_are_left_behind(detector):
     frames = detector.find(read_frames(ASSETS / "videos/dance.mp4"))
     next(frames)
-    assert any(thread.name == "musepose-ahead" for thread in threading.enumerate())
+    assert any(thread.name == "musepose-prefetch" for thread in threading.enumerate())
     frames.close()
-    assert not any(thread.name == "musepose-ahead" for thread in threading.enumerate())
+    assert not any(thread.name == "musepose-prefetch" for thread in threading.enumerate())
 
 
 def test_what_the_frames_raise_is_raised(detector, picture):

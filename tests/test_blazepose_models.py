@@ -13,12 +13,13 @@ import pytest
 from blazepose_weights import WEIGHTS, needs_blazepose
 from hub import serve
 
-from musepose import download, download_blazepose
-from musepose.errors import UserError
-from musepose.fetch import FetchError
+from musepose.download import blazepose as download_blazepose
+from musepose.download import weights as download
+from musepose.download.http import FetchError
 from musepose.pose.detectors.blazepose import models
 from musepose.pose.detectors.blazepose.network import Network, import_litert
 from musepose.pose.detectors.blazepose.pruning import without_outputs
+from musepose.utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 CLOSED = "http://127.0.0.1:9"  # the discard port: nobody listens
@@ -142,7 +143,9 @@ def test_the_script_with_the_true_pip(tmp_path, page):
         run = subprocess.run(command, cwd=ROOT, env=kept | settings, capture_output=True, text=True, timeout=120)
     assert run.returncode == 1 and "missing, 6 of 6 files" in run.stdout
     (error,) = run.stderr.splitlines()
-    assert error.startswith("error: blazepose/pose_detection.tflite: pip could not fetch mediapipe==0.10.21 (its index cannot ")
+    assert error.startswith(
+        "error: blazepose/pose_detection.tflite: pip could not fetch mediapipe==0.10.21 (its index cannot "
+    )
     assert not (tmp_path / "weights").exists()
 
 

@@ -12,7 +12,7 @@ from musepose.pose.detectors.blazepose.face import Face
 from musepose.pose.detectors.blazepose.filters import STEP, LowPass, OneEuro
 from musepose.pose.detectors.blazepose.hands import Hand
 from musepose.pose.detectors.blazepose.wholebody import BODY_LANDMARKS, MESH_POINTS, to_people, whole_body
-from musepose.pose.keypoints import KEYPOINTS, to_pose
+from musepose.pose.types import KEYPOINTS, to_pose
 
 HEIGHT, WIDTH = 480, 640
 PICTURE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)

@@ -6,14 +6,15 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from media import truncate, write_empty, write_picture, write_text, write_video, write_video_without_frames
 
-from musepose.cases import make_job, make_plan
-from musepose.errors import UserError
-from musepose.settings import SETTINGS, Settings, merge_settings
-from musepose.video import VideoInfo
+from musepose.inference.cases import make_job, make_plan
+from musepose.inference.options import Settings, merge_settings
+from musepose.media.video_reader import VideoInfo
+from musepose.utils.errors import UserError
+from musepose.utils.options import declared
 
 NOW = datetime(2024, 5, 6, 7, 8, 9)
 DEFAULTS = merge_settings({}, {}, Path("config.yaml"))
@@ -41,6 +42,7 @@ def test_defaults_are_the_published_ones():
         "cfg": 3.5,
         "seed": 99,
         "steps": 20,
+        "scheduler": "ddim",
         "shared_noise": 0.0,
         "fps": None,
         "skip": 1,
@@ -99,6 +101,7 @@ def test_folders_unfold_in_sorted_order(stage_2):
     ]
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(frames=st.integers(1, 3000), length=st.integers(1, 3000), skip=st.integers(0, 40))
 def test_frames_and_rate(frames, length, skip):
     made = job(info(frames, Fraction(30000, 1001)), length=length, skip=skip)
@@ -123,28 +126,29 @@ def test_no_audio():
 
 BAD_SETTINGS = [
     ("width", "500", "--width is 500, no multiple of 8: take 496 or 504"),
-    ("width", "0", "--width is 0: give at least 8"),
-    ("height", "-8", "--height is -8: give at least 8"),
+    ("width", "0", "--width is 0: give 8 to 8192"),
+    ("height", "-8", "--height is -8: give 8 to 8192"),
     ("height", "a lot", "--height is 'a lot': give a whole number"),
     ("length", "0", "--length is 0: give at least 1"),
-    ("context_frames", "129", "--context_frames is 129: give at most 128"),
+    ("context_frames", "129", "--context_frames is 129: give 1 to 128"),
     ("context_overlap", "48", "--context_overlap (-O) 48 is not below --context_frames (-S) 48"),
     ("context_overlap", "-1", "--context_overlap is -1: give at least 0"),
     ("cfg", "nan", "--cfg is 'nan': give a number"),
     ("cfg", "-1", "--cfg is -1: give at least 0"),
-    ("shared_noise", "1.5", "--shared_noise is 1.5: give at most 1"),
-    ("shared_noise", "-0.1", "--shared_noise is -0.1: give at least 0"),
+    ("shared_noise", "1.5", "--shared_noise is 1.5: give 0 to 1"),
+    ("shared_noise", "-0.1", "--shared_noise is -0.1: give 0 to 1"),
     ("seed", "1.5", "--seed is '1.5': give a whole number"),
-    ("seed", str(2**63), "give at most 9223372036854775807"),
-    ("steps", "0", "--steps is 0: give at least 1"),
-    ("steps", "1001", "--steps is 1001: give at most 1000"),
-    ("fps", "0", "--fps is 0: give at least 1/1000"),
+    ("seed", str(2**63), "give -9223372036854775808 to 9223372036854775807"),
+    ("steps", "0", "--steps is 0: give 1 to 1000"),
+    ("steps", "1001", "--steps is 1001: give 1 to 1000"),
+    ("fps", "0", "--fps is 0: give 1/1000 to 1000"),
     ("fps", "1/0", "--fps is '1/0': give a number or a fraction"),
-    ("fps", "1e-300", "--fps is 1e-300: give at least 1/1000"),
-    ("skip", "-1", "--skip is -1: give at least 0"),
-    ("skip", "1000", "--skip is 1000: give at most 999"),
+    ("fps", "1e-300", "--fps is 1e-300: give 1/1000 to 1000"),
+    ("skip", "-1", "--skip is -1: give 0 to 999"),
+    ("skip", "1000", "--skip is 1000: give 0 to 999"),
     ("dtype", "int8", "--dtype is int8: choose from fp16, fp32, bf16"),
-    ("output", "", "--output is '': give a text"),
+    ("output", "", "--output is '': give a path"),
+    ("scheduler", "lcm", "--scheduler is lcm: choose from ddim, dpm++, unipc, euler"),
     ("vram", "lots", "--vram is 'lots': give auto, high, low, a number"),
     ("vram", "0.5", "--vram is 0.5: give at least 1"),
     ("tail", "cut", "--tail is cut: choose from pad, flush"),
@@ -193,6 +197,15 @@ def test_bad_yaml_file(tmp_path, content):
     path = tmp_path / "config.yaml"
     path.write_bytes(content)
     with pytest.raises(UserError, match="config.yaml"):
+        make_plan(path, {}, NOW)
+
+
+def test_yaml_whose_aliases_multiply_is_refused(tmp_path):
+    """Ten aliases in each of six lists are a million values; a list more, ten million."""
+    lists = ["a0: &a0 [x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 7))]
+    path = tmp_path / "config.yaml"
+    path.write_text("\n".join(lists))
+    with pytest.raises(UserError, match="config.yaml cannot be read as YAML .*10000"):
         make_plan(path, {}, NOW)
 
 
@@ -276,6 +289,7 @@ def test_every_setting_can_stand_in_the_yaml(stage_2):
     values = {"width": 64, "height": 72, "length": 9, "context_frames": 8, "context_overlap": 2, "cfg": 2.5, "seed": 5}
     values |= {"steps": 3, "fps": "30000/1001", "skip": 0, "device": "cpu", "output": "results", "shared_noise": 0.5}
     values |= {"overwrite": True, "no_audio": True, "vram": "low", "tail": "flush", "compile": True, "split": "cases"}
-    assert values.keys() | {"dtype"} == {setting.name for setting in SETTINGS}
+    values |= {"scheduler": "unipc"}
+    assert values.keys() | {"dtype"} == {setting.name for setting in declared(Settings)}
     made = vars(plan(stage_2, weight_dtype="bf16", **values).settings)
-    assert made == {**values, "fps": Fraction(30000, 1001), "dtype": "bfloat16"}
+    assert made == {**values, "fps": Fraction(30000, 1001), "dtype": "bfloat16", "output": Path("results")}

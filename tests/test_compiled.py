@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from tolerance import network_rounding
 from torch import nn
 
 from musepose.models.unet import UNet
@@ -35,10 +36,11 @@ def test_compiled_layers(tmp_path, monkeypatch):
     unet = UNet(**NARROW).eval().requires_grad_(False)
     sizes = [(5, 12), (6, 20), (7, 14)]
     expected = [step(unet, *size) for size in sizes]
+    bounds = [network_rounding(lambda: step(unet, *size), unet) for size in sizes]  # noqa: B023
     unet.compile_layers()
     graphs = []
-    for size, plain in zip(sizes, expected, strict=True):
-        assert (step(unet, *size) - plain).abs().max() < 1e-5
+    for size, plain, bound in zip(sizes, expected, bounds, strict=True):
+        assert (step(unet, *size) - plain).abs().max() < bound
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert graphs[0] > 0
     assert graphs[2] == graphs[1] == graphs[0]

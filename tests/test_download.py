@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from hub import serve
 
-from musepose import download, fetch
-from musepose.errors import UserError
+from musepose.download import http, weights
+from musepose.utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 CLOSED = "http://127.0.0.1:9"  # the discard port: nobody listens
@@ -31,12 +31,12 @@ def checkpoint(seed: int, size: int = 5000) -> bytes:
 
 FILES = {
     f"{file.repository}/{file.source}": checkpoint(index) if file.source[-5:] != ".json" else b'{"layers": %d}' % index
-    for index, file in enumerate(download.WEIGHT_FILES)
+    for index, file in enumerate(weights.WEIGHT_FILES)
     if file.repository
 }
 YOLOX = checkpoint(100)
-UNET = f"{download.MUSEPOSE}/MusePose/denoising_unet.pth"
-VAE_FILE = f"{download.VAE}/diffusion_pytorch_model.bin"
+UNET = f"{weights.MUSEPOSE}/MusePose/denoising_unet.pth"
+VAE_FILE = f"{weights.VAE}/diffusion_pytorch_model.bin"
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def run(hub, tmp_path):
         settings = {"HF_ENDPOINT": endpoint or hub.url, "HF_HOME": str(tmp_path / "hf")}
         settings |= {"PIP_INDEX_URL": CLOSED, "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull} | environment
         command = [sys.executable, "download_weights.py", "--dir", str(tmp_path / "weights"), *arguments]
-        process = subprocess.run(command, cwd=ROOT, env=kept | settings, capture_output=True, text=True, timeout=120)
+        process = subprocess.run(command, cwd=ROOT, env=kept | settings, capture_output=True, text=True, timeout=600)
         return process.returncode, process.stdout, process.stderr
 
     return call
@@ -63,7 +63,7 @@ def run(hub, tmp_path):
 @pytest.fixture(autouse=True)
 def known_yolox(monkeypatch):
     """The script's own processes check the true hash; here the stand-in's counts."""
-    monkeypatch.setattr(download, "YOLOX_SHA256", hashlib.sha256(YOLOX).hexdigest()[:8])
+    monkeypatch.setattr(weights, "YOLOX_SHA256", hashlib.sha256(YOLOX).hexdigest()[:8])
 
 
 HUB_ONLY = ("--only", "musepose,dwpose,vae,image_encoder,base_unet")
@@ -77,8 +77,8 @@ def written(tmp_path: Path) -> set[str]:
 def test_everything_arrives_in_the_published_layout(hub, run, tmp_path):
     status, output, errors = run(*HUB_ONLY)
     assert (status, errors) == (0, "") and "complete: 10 files" in output
-    assert written(tmp_path) == {file.target for file in download.select() if file.repository}
-    for file in download.select():
+    assert written(tmp_path) == {file.target for file in weights.select() if file.repository}
+    for file in weights.select():
         if file.repository:
             source = FILES[f"{file.repository}/{file.source}"]
             assert (tmp_path / "weights" / file.target).read_bytes() == source
@@ -100,7 +100,7 @@ def test_base_unet_weights_on_demand(hub, run, tmp_path):
 
 
 def test_files_at_the_root_of_the_repository(hub, run, tmp_path):
-    for key in [key for key in hub.files if key.startswith(download.MUSEPOSE)]:
+    for key in [key for key in hub.files if key.startswith(weights.MUSEPOSE)]:
         hub.files[key.replace("/MusePose/MusePose/", "/MusePose/")] = hub.files.pop(key)
     assert run("--only", "musepose")[0] == 0
     assert (tmp_path / "weights/MusePose/denoising_unet.pth").read_bytes() == FILES[UNET]
@@ -114,10 +114,10 @@ def test_a_transfer_that_breaks_off_is_resumed(hub, run, tmp_path):
 
 
 def test_the_next_run_resumes(hub, tmp_path, monkeypatch):
-    folder = download.WeightsFolder(tmp_path, f"{hub.url}/yolox.pth", pause=0)
-    (yolox,) = download.select(["yolox"])
-    hub.break_after["yolox.pth"] = [1500] + [0] * fetch.ATTEMPTS
-    with pytest.raises(fetch.FetchError, match="broke off"):
+    folder = weights.WeightsFolder(tmp_path, f"{hub.url}/yolox.pth", pause=0)
+    (yolox,) = weights.select(["yolox"])
+    hub.break_after["yolox.pth"] = [1500] + [0] * http.ATTEMPTS
+    with pytest.raises(http.FetchError, match="broke off"):
         folder.obtain(yolox)
     assert not (tmp_path / yolox.target).exists()
     hub.requests.clear()
@@ -137,10 +137,10 @@ def test_a_spoilt_transfer_is_detected(hub, run, tmp_path):
 
 
 def test_a_spoilt_beginning_from_an_earlier_run_is_fetched_anew(hub, tmp_path):
-    folder = download.WeightsFolder(tmp_path, f"{hub.url}/yolox.pth", pause=0)
-    (yolox,) = download.select(["yolox"])
-    hub.break_after["yolox.pth"] = [1500] + [0] * fetch.ATTEMPTS
-    with pytest.raises(fetch.FetchError):
+    folder = weights.WeightsFolder(tmp_path, f"{hub.url}/yolox.pth", pause=0)
+    (yolox,) = weights.select(["yolox"])
+    hub.break_after["yolox.pth"] = [1500] + [0] * http.ATTEMPTS
+    with pytest.raises(http.FetchError):
         folder.obtain(yolox)
     (partial,) = folder.staging.glob("*.part")
     partial.write_bytes(b"x" * 1500)
@@ -184,7 +184,7 @@ def test_a_whole_file_of_ones_own_is_kept(hub, run, tmp_path):
 
 
 def test_the_cache_of_the_hub_is_used(hub, run, tmp_path):
-    cache = tmp_path / "hf/hub" / f"models--{download.VAE.replace('/', '--')}"
+    cache = tmp_path / "hf/hub" / f"models--{weights.VAE.replace('/', '--')}"
     (cache / "refs").mkdir(parents=True)
     (cache / "refs/main").write_text("c" * 40)
     (cache / "snapshots" / ("c" * 40)).mkdir(parents=True)
@@ -210,10 +210,10 @@ def test_offline_mode(run):
 def test_missing_at_the_source(hub, run):
     del hub.files[VAE_FILE]
     status, output, errors = run("--only", "vae")
-    assert status == 1 and f"{download.VAE} holds no diffusion_pytorch_model.bin" in errors
+    assert status == 1 and f"{weights.VAE} holds no diffusion_pytorch_model.bin" in errors
     hub.files.clear()
     status, output, errors = run("--only", "dwpose")
-    assert status == 1 and f"{download.DWPOSE} does not exist" in errors
+    assert status == 1 and f"{weights.DWPOSE} does not exist" in errors
 
 
 def test_the_token_is_not_sent_on_to_the_storage(hub, run, tmp_path):
@@ -231,7 +231,7 @@ def test_unknown_group(run):
     status, _, errors = run("--only", "vea,musepose")
     assert status == 2 and errors.startswith("error: unknown weights vea: choose from musepose")
     with pytest.raises(UserError, match="none named"):
-        download.select([])
+        weights.select([])
 
 
 def test_a_folder_that_cannot_be_written(run, tmp_path):
@@ -262,15 +262,15 @@ def legacy_checkpoint() -> bytes:
 def test_damage_is_seen_without_the_network(tmp_path, name, content, expected):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    assert fetch.damage(tmp_path / name) == expected
+    assert http.damage(tmp_path / name) == expected
 
 
 def test_thorough_check_reads_every_byte(tmp_path):
     data = bytearray(checkpoint(1))
     data[2000] ^= 1
     (tmp_path / "a.pth").write_bytes(data)
-    assert fetch.damage(tmp_path / "a.pth") is None
-    assert fetch.damage(tmp_path / "a.pth", thorough=True) == "damaged in archive/data/0"
+    assert http.damage(tmp_path / "a.pth") is None
+    assert http.damage(tmp_path / "a.pth", thorough=True) == "damaged in archive/data/0"
 
 
 def test_help_loads_no_model_library():

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from dancer import DWPOSE_CASES, POSE_CASES, dancer, golden_case, golden_pose
 
+from musepose.media.side_by_side import WIDEST, panel_layout, side_by_side
 from musepose.pose.draw import canvas_size, draw_pose_map, draw_poses, draw_video_frame, grid_size, video_size
-from musepose.pose.keypoints import to_pose
-from musepose.pose.sheet import WIDEST, draw_strip, strip_layout
-from musepose.pose.skeleton import Pose
+from musepose.pose.types import Pose, to_pose
 
 MOST_DIFFERENT = 0.005  # share of pixels; OpenCV releases differ that much
 MOST_DIFFERENT_STROKES = 0.05
@@ -112,8 +111,8 @@ def test_the_strip_shows_the_pictures_side_by_side():
     pictures = [
         np.full((h, w, 3), c, np.uint8) for (w, h), c in zip([(64, 48), (30, 50), (200, 20)], colours, strict=True)
     ]
-    widths, height = strip_layout([(p.shape[1], p.shape[0]) for p in pictures])
-    strip = draw_strip(pictures, widths, height)
+    widths, height = panel_layout([(p.shape[1], p.shape[0]) for p in pictures])
+    strip = side_by_side(pictures, widths, height)
     assert strip.shape == (height, sum(widths), 3) and sum(widths) <= WIDEST
     assert all(side % 2 == 0 for side in (*widths, height))
     middles = np.cumsum(widths) - np.array(widths) // 2

@@ -11,10 +11,10 @@ from media import write_video
 from torch import Tensor, nn
 
 import evaluate
-from musepose.errors import UserError
 from musepose.evaluation.pairs import Instruments, check_pairs, compare, find_pairs
-from musepose.pose.keypoints import People
-from musepose.video import read_frames
+from musepose.media.video_reader import read_frames
+from musepose.pose.types import People
+from musepose.utils.errors import UserError
 
 SIDE = 32
 

@@ -2,11 +2,12 @@
 
 import errno
 import os
+import shutil
 
 import pytest
 
-from musepose.errors import UserError
-from musepose.files import check_writable, complete_file
+from musepose.utils.errors import UserError
+from musepose.utils.files import CompleteFiles, check_writable, complete_file
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -39,6 +40,81 @@ def test_two_writers_of_one_target_do_not_disturb_each_other(tmp_path):
             second.write_text("second")
         assert path.read_text() == "second"
     assert path.read_text() == "first" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def contents(folder) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir() if path.suffix != ".part"}
+
+
+def write_pair(folder, text: str) -> None:
+    with CompleteFiles() as files:
+        for name in ("a", "b"):
+            with files.file(folder / name) as partial:
+                partial.write_text(text)
+
+
+def test_several_files_appear_together(tmp_path, monkeypatch):
+    """Whenever a run is killed, no old file stands beside a new one."""
+    seen = []
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda *names: (seen.append(contents(tmp_path)), replace(*names)))
+    write_pair(tmp_path, "old")
+    write_pair(tmp_path, "new")
+    assert contents(tmp_path) == {"a": "new", "b": "new"} and len(os.listdir(tmp_path)) == 2
+    assert all(len(set(state.values())) <= 1 for state in seen), seen
+    assert seen[2] == {"a": "old", "b": "old"}  # before anything of the second pair
+
+
+@pytest.mark.parametrize("before", [{}, {"a": "old", "b": "old"}, {"b": "old"}])
+@pytest.mark.parametrize("failing", ["a", "b"])
+def test_several_files_of_which_one_cannot_appear(tmp_path, monkeypatch, before, failing):
+    for name, text in before.items():
+        (tmp_path / name).write_text(text)
+    replace = os.replace
+
+    def refused(source, target):
+        if target == tmp_path / failing and source.read_text() == "new":
+            raise OSError(errno.EIO, "Input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(UserError, match=f"cannot write .*{failing} .Input/output error"):
+        write_pair(tmp_path, "new")
+    assert contents(tmp_path) == before and len(os.listdir(tmp_path)) == len(before)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_several_files_of_which_one_is_not_completed(tmp_path, error):
+    write_pair(tmp_path, "old")
+    with pytest.raises((UserError, KeyboardInterrupt)), CompleteFiles() as files:
+        with files.file(tmp_path / "a") as partial:
+            partial.write_text("new")
+        with files.file(tmp_path / "b"):
+            raise error
+    assert contents(tmp_path) == {"a": "old", "b": "old"} and len(os.listdir(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("bring", [os.link, shutil.copy2])
+def test_a_file_that_is_brought_in_may_be_read_only(own_folder, bring):
+    source, target = own_folder / "source.pth", own_folder / "target.pth"
+    source.write_text("weights")
+    source.chmod(0o444)
+    for _ in range(2):  # the second time over the first one
+        with complete_file(target) as partial:
+            partial.unlink()
+            bring(source, partial)
+    assert target.read_text() == "weights" and sorted(os.listdir(own_folder)) == ["source.pth", "target.pth"]
+    assert source.stat().st_mode & 0o777 == 0o444
+
+
+def test_what_a_killed_run_left_may_be_read_only(own_folder):
+    with complete_file(own_folder / "a.txt") as partial:
+        pass
+    partial.write_text("left")
+    partial.chmod(0o444)
+    with complete_file(own_folder / "a.txt"):
+        pass
+    assert os.listdir(own_folder) == ["a.txt"]
 
 
 def test_check_writable(tmp_path):

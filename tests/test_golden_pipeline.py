@@ -11,9 +11,11 @@ from diffusers import DDIMScheduler
 from einops import rearrange
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_weights import tensor_by_rule, tiny_models
+from tolerance import network_rounding, rounding
 
-from musepose.pipeline import Pose2VideoPipeline, clip_pixels
+from musepose.pipelines.images import clip_pixels
+from musepose.pipelines.pose2video import Pose2VideoPipeline
+from random_models.tiny_weights import tensor_by_rule, tiny_models
 
 GOLDEN = Path(__file__).parent / "golden"
 SCHEDULER = dict(
@@ -26,6 +28,8 @@ SCHEDULER = dict(
     rescale_betas_zero_snr=True,
     timestep_spacing="trailing",
 )
+# tests/golden/README.md documents these; where less can be derived, less is allowed.
+UNET_OUT, FINAL = 5e-5, 2e-4
 CASES = pytest.mark.parametrize("name", ["pipeline_cfg", "pipeline_nocfg"])
 
 
@@ -44,6 +48,16 @@ def load(name: str) -> tuple[dict, dict, np.ndarray, Image.Image]:
 def error(ours: torch.Tensor, expected: torch.Tensor) -> float:
     assert ours.shape == expected.shape
     return (ours - expected).abs().max().item()
+
+
+@cache
+def sampling(name: str) -> tuple[torch.Tensor, float]:
+    """The final latents, and the bound for their rounding."""
+
+    def sample() -> torch.Tensor:
+        return pipeline()(**golden_arguments(name)).frames
+
+    return sample(), network_rounding(sample, pipeline().reference_unet, pipeline().denoising_unet)
 
 
 def rows(x: torch.Tensor) -> torch.Tensor:
@@ -66,7 +80,7 @@ def rows(x: torch.Tensor) -> torch.Tensor:
     ],
 )
 def test_the_weights_follow_the_rule(model, key, shape, first):
-    assert tensor_by_rule(model, key, shape).flatten()[:3].tolist() == pytest.approx(first, abs=1e-5)
+    assert tensor_by_rule(model, key, shape).flatten()[:3].tolist() == pytest.approx(first, abs=5e-6)  # six digits
 
 
 @CASES
@@ -74,8 +88,10 @@ def test_the_weights_follow_the_rule(model, key, shape, first):
 def test_clip_embedding(name):
     _, expected, _, reference = load(name)
     pixels = clip_pixels([reference])
-    assert error(pixels, expected["clip.pixels"]) < 1e-5
-    assert error(pipeline().embed_reference(reference)[:, 0], expected["clip.embeds"]) < 1e-5
+    # Resizing gives bytes. Over 255, less the mean, over the deviation, the smallest of which is 0.26.
+    assert error(pixels, expected["clip.pixels"]) < rounding(3, 1 / 0.26)
+    bound = network_rounding(lambda: pipeline().embed_reference(reference), pipeline().image_encoder)
+    assert error(pipeline().embed_reference(reference)[:, 0], expected["clip.embeds"]) < bound
 
 
 @CASES
@@ -83,19 +99,23 @@ def test_clip_embedding(name):
 def test_reference_latents(name):
     case, expected, _, reference = load(name)
     size = dict(height=case["height"], width=case["width"])
-    assert error(pipeline().reference_processor.preprocess(reference, **size), expected["ref.pixels"]) < 1e-6
-    assert error(pipeline().encode_reference(reference, **size), expected["ref.latents"]) < 1e-5
+    assert error(pipeline().reference_processor.preprocess(reference, **size), expected["ref.pixels"]) < rounding(2)
+    bound = network_rounding(lambda: pipeline().encode_reference(reference, **size), pipeline().vae)
+    assert error(pipeline().encode_reference(reference, **size), expected["ref.latents"]) < bound
 
 
 @CASES
 @torch.no_grad()
 def test_reference_features(name):
     _, expected, _, _ = load(name)
-    features = pipeline().reference_features(expected["ref.latents"], expected["clip.embeds"][:, None])
+    inputs = expected["ref.latents"], expected["clip.embeds"][:, None]
+    features = pipeline().reference_features(*inputs)
+    unet = pipeline().reference_unet
+    bound = network_rounding(lambda: torch.cat([f.flatten() for f in pipeline().reference_features(*inputs)]), unet)
     blocks = list(pipeline().reference_unet.spatial_blocks())
     assert {f"bank.{block}" for block in blocks} == {key for key in expected if key.startswith("bank.")}
     for block, feature in zip(blocks, features, strict=True):
-        assert error(feature, expected[f"bank.{block}"]) < 2e-5, block
+        assert error(feature, expected[f"bank.{block}"]) < bound, block
 
 
 @CASES
@@ -105,7 +125,8 @@ def test_pose_features(name):
     window = expected["unet0.sample"].shape[2]
     pixels = torch.from_numpy(poses[:window]).permute(0, 3, 1, 2).float() / 255
     assert pixels.shape[-2:] == (case["height"], case["width"])
-    assert error(pipeline().pose_guider(pixels), rows(expected["unet0.pose_features"][:1])) < 1e-5
+    bound = network_rounding(lambda: pipeline().pose_guider(pixels), pipeline().pose_guider)
+    assert error(pipeline().pose_guider(pixels), rows(expected["unet0.pose_features"][:1])) < bound
 
 
 @CASES
@@ -117,18 +138,23 @@ def test_first_denoising_call(name):
         expected["unet0.encoder_hidden_states"], [expected[f"bank.{block}"] for block in blocks]
     )
     sample, pose_features = expected["unet0.sample"], expected["unet0.pose_features"]
-    out = pipeline().denoising_unet(
-        rows(sample), expected["unet0.timestep"], context, rows(pose_features), frames=sample.shape[2]
-    )
-    assert error(out, rows(expected["unet0.out"])) < 5e-5
+    unet, inputs = pipeline().denoising_unet, (rows(sample), expected["unet0.timestep"], context, rows(pose_features))
+    bound = network_rounding(lambda: unet(*inputs, frames=sample.shape[2]), unet)
+    assert error(unet(*inputs, frames=sample.shape[2]), rows(expected["unet0.out"])) < min(bound, UNET_OUT)
+
+
+def golden_arguments(name: str) -> dict:
+    """What the published pipeline was called with: windows over the frames as they are, noise of just that length."""
+    case, expected, poses, reference = load(name)
+    keys = ("width", "height", "context_frames", "context_overlap", "guidance_scale")
+    arguments = {key: case[key] for key in keys} | {"num_inference_steps": case["steps"], "output_type": "latent"}
+    noise = torch.randn(expected["latents.final"].shape, generator=torch.Generator().manual_seed(case["seed"]))
+    return {"image": reference, "pose_images": poses, "tail": "flush", "latents": noise, **arguments}
 
 
 @CASES
 def test_the_whole_sampling(name):
-    case, expected, poses, reference = load(name)
-    keys = ("width", "height", "context_frames", "context_overlap", "guidance_scale", "seed")
-    arguments = {key: case[key] for key in keys} | {"num_inference_steps": case["steps"]}
-    latents = pipeline()(reference, poses, output_type="latent", **arguments).videos
-    assert error(latents, expected["latents.final"]) < 2e-4
+    expected, (latents, bound) = load(name)[1], sampling(name)
+    assert error(latents, expected["latents.final"]) < min(bound, FINAL)
     decoded = torch.cat([pipeline().decode(frame[None]) for frame in rows(latents)])
-    assert error(decoded, rows(expected["video"])) < 2e-4
+    assert error(decoded, rows(expected["video"])) < FINAL

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musepose.errors import UserError
+from musepose.media.video_reader import probe, read_frames
 from musepose.pose.draw import draw_video_frame
 from musepose.pose.keypoint_file import Source
-from musepose.pose.keypoints import to_pose
-from musepose.training.clip_keypoints import load_clip_keypoints
-from musepose.training.meta import Clip, check_clips, load_meta
-from musepose.video import probe, read_frames
+from musepose.pose.types import to_pose
+from musepose.training.data.clip_keypoints import load_clip_keypoints
+from musepose.training.data.manifest import Clip, check_clips, load_meta
+from musepose.utils.errors import UserError
 from puppet.make_dataset import RATE, SIZE, Kind, main, pictures
 from puppet.scenes import SPAN
 from puppet.world import HELD_OUT

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from musepose.errors import UserError
-from musepose.pose import mm_compat
+from musepose.pose.detectors.dwpose import mm_compat
+from musepose.utils.errors import UserError
 
 
 def plain_nms(boxes, scores, threshold, offset):
@@ -83,6 +83,12 @@ def test_other_operators_name_themselves():
         mm_compat._operators().roi_align_forward(1, 2)
 
 
+@pytest.fixture(scope="module")
+def prepared():
+    """The mm packages, loaded with what is really there, before a test puts something else in its place."""
+    mm_compat.prepare()
+
+
 def loads(name, importable, monkeypatch):
     """Make `name` importable as a module of ours, or not at all; return the module or None."""
     if not importable:
@@ -95,13 +101,13 @@ def loads(name, importable, monkeypatch):
 
 
 @pytest.mark.parametrize("names", [["mmcv._ext"], [f"xtcocotools.{part}" for part in ("coco", "cocoeval", "mask")]])
-def test_the_real_module_is_preferred(names, monkeypatch):
+def test_the_real_module_is_preferred(names, monkeypatch, prepared):
     real = [loads(name, True, monkeypatch) for name in names]
     mm_compat.prepare()
     assert [sys.modules[name] for name in names] == real
 
 
-def test_torchvision_makes_the_drawing_stand_in_needless(monkeypatch):
+def test_torchvision_makes_the_drawing_stand_in_needless(monkeypatch, prepared):
     loads("torchvision", True, monkeypatch)
     loads("torchvision.transforms", True, monkeypatch)
     monkeypatch.delitem(sys.modules, "mmpose.visualization.simcc_vis", raising=False)
@@ -109,7 +115,7 @@ def test_torchvision_makes_the_drawing_stand_in_needless(monkeypatch):
     assert "mmpose.visualization.simcc_vis" not in sys.modules
 
 
-def test_without_torchvision_heatmaps_say_what_they_need(monkeypatch):
+def test_without_torchvision_heatmaps_say_what_they_need(monkeypatch, prepared):
     loads("torchvision.transforms", False, monkeypatch)
     monkeypatch.delitem(sys.modules, "mmpose.visualization.simcc_vis", raising=False)
     mm_compat.prepare()
@@ -135,7 +141,8 @@ def test_xtcocotools_for_another_numpy_is_replaced(tmp_path):
     for name in ("coco.py", "cocoeval.py"):
         (package / name).write_text("from . import mask")
     program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from musepose.pose import mm_compat; mm_compat.prepare();"
+        "import sys; sys.path.insert(0, sys.argv[1]);"
+        "from musepose.pose.detectors.dwpose import mm_compat; mm_compat.prepare();"
         "import xtcocotools.mask; print(xtcocotools.mask.__name__)"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
@@ -143,7 +150,7 @@ def test_xtcocotools_for_another_numpy_is_replaced(tmp_path):
     assert done.stdout.strip() == "pycocotools.mask", done.stderr
 
 
-def test_missing_mm_packages_are_a_plain_error(monkeypatch):
+def test_missing_mm_packages_are_a_plain_error(monkeypatch, prepared):
     loads("mmpose", False, monkeypatch)
     with pytest.raises(UserError, match="mmpose cannot be imported .*requirements"):
         mm_compat.prepare()
@@ -152,7 +159,7 @@ def test_missing_mm_packages_are_a_plain_error(monkeypatch):
 def test_nothing_is_imported_or_replaced_before_a_detector_is_made():
     """In a fresh process, because this one has mm packages loaded."""
     program = (
-        "import sys, musepose.pose.detector, musepose.pose.keypoints;"
+        "import sys, musepose.pose.detectors.dwpose.detector, musepose.pose.person_tracking;"
         "print(sorted(n for n in sys.modules if n.split('.')[0] in ('mmcv','mmdet','mmpose','mmengine','xtcocotools')))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

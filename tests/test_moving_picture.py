@@ -7,7 +7,7 @@ from media import write_video
 from PIL import Image
 
 import puppet.moving_picture as program
-from musepose.errors import UserError
+from musepose.utils.errors import UserError
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:

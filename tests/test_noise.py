@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from tolerance import rounding
 
-from musepose import noise
-from musepose.noise import initial_noise
+from musepose.pipelines import noise
+from musepose.pipelines.noise import initial_noise
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -16,12 +17,15 @@ def test_pieces_are_a_single_draw(monkeypatch, dtype, frames, height, width, pie
     monkeypatch.setattr(noise, "PIECE", piece)
     generator = torch.Generator().manual_seed(5)
     whole = torch.randn(1, 4, frames, height, width, generator=generator, dtype=dtype)
-    ours = initial_noise(frames, (4, height, width), 5, dtype)
+    ours = initial_noise(frames, (4, height, width), generator.manual_seed(5), dtype)
     assert torch.equal(ours, whole[0].transpose(0, 1))
 
 
 def test_shared_noise_comes_behind_the_frames_own():
     """So that any portion is a mixture of the same numbers."""
-    own, half = (initial_noise(40, (4, 8, 8), 1, torch.float32, shared=shared) for shared in (0.0, 0.5))
+    own, half = (
+        initial_noise(40, (4, 8, 8), torch.Generator().manual_seed(1), torch.float32, shared=shared)
+        for shared in (0.0, 0.5)
+    )
     common = (half - 0.5**0.5 * own) / 0.5**0.5
-    assert (common - common[:1]).abs().max() < 1e-5
+    assert (common - common[:1]).abs().max() < rounding(4, 6)  # draws are below 6

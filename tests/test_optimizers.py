@@ -7,8 +7,8 @@ import torch
 from tiny_training import random_animator
 from torch import nn
 
+from musepose.training.config import Solver
 from musepose.training.optimizers import Muon, make_optimizer, orthogonalise
-from musepose.training.settings import Solver
 
 
 def small_network() -> nn.Sequential:

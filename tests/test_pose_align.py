@@ -1,5 +1,6 @@
 """pose_align.py as a whole: files in, files out, and every input it refuses."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -23,17 +24,18 @@ from media import (
     write_video,
     write_video_without_frames,
 )
-from mm_weights import tiny_files
 from PIL import Image
 
-from musepose.errors import UserError
+from musepose.media.side_by_side import fit
+from musepose.media.video_reader import probe, read_frames
+from musepose.media.video_writer import VideoWriter
 from musepose.pose.draw import draw_pose_map, draw_video_frame
 from musepose.pose.keypoint_file import KeypointFile, Keypoints, Source, load_keypoints, save_keypoints
-from musepose.pose.keypoints import to_pose
-from musepose.pose.run import load_detector
-from musepose.pose.sheet import fit
-from musepose.video import VideoWriter, probe, read_frames
+from musepose.pose.runner import load_detector
+from musepose.pose.types import to_pose
+from musepose.utils.errors import UserError
 from pose_align import main, parse
+from random_models.mm_weights import tiny_files
 
 ROOT = Path(__file__).parents[1]
 FRAMES = 8
@@ -97,7 +99,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
 def run_script(folder: Folder, *flags) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "pose_align.py"), *map(str, flags)]
-    return subprocess.run(command, cwd=folder.path, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder.path, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def test_both_videos_appear_or_none(folder, monkeypatch):
+    close = VideoWriter._close_container
+
+    def full(self, *exception):
+        close(self, *exception)
+        if self.path.resolve() == folder.aligned.resolve():
+            raise OSError(errno.ENOSPC, "No space left")
+
+    monkeypatch.setattr(VideoWriter, "_close_container", full)
+    with pytest.raises(UserError, match="free some space"):
+        folder.run("--keypoints", folder.save())
+    assert folder.outputs() == []
 
 
 def frames_of(path: Path) -> np.ndarray:
@@ -142,7 +158,7 @@ def test_torch_is_not_imported_where_nothing_is_detected(folder):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
@@ -379,10 +395,10 @@ BAD = {
     "align_frame behind max_frame": (with_keypoints("--align_frame", 5, "--max_frame", 4), "give at most 3"),
     "det_every": (with_keypoints("--det_every", 0), "--det_every is 0: give at least 1"),
     "max_frame negative": (with_keypoints("--max_frame", -5), "--max_frame is -5: give at least 0"),
-    "no number": (with_keypoints("--max_frame", "many"), "invalid int value.*--help"),
+    "no number": (with_keypoints("--max_frame", "many"), "--max_frame is .many.: give a whole number"),
     "detect_resolution": (with_keypoints("--detect_resolution", 10), "--detect_resolution is 10: give 64 to 4096"),
     "image_resolution": (with_keypoints("--image_resolution", 0), "--image_resolution is 0: give 64 to 4096"),
-    "scale_from": (with_keypoints("--scale_from", "moon"), "invalid choice.*--help"),
+    "scale_from": (with_keypoints("--scale_from", "moon"), "--scale_from is moon: choose from frame, video"),
     "unknown flag": (with_keypoints("--speed", 2), "unrecognized arguments: --speed 2: see .*--help"),
     "output is no video": (with_keypoints("--outfn", "demo.gif"), "demo.gif: end its name in .mp4"),
     "output folder": (blocked_output, "cannot write file/demo.mp4"),
@@ -436,14 +452,14 @@ def test_what_was_detected_is_kept_where_the_alignment_fails(folder):
 
 def test_a_run_that_breaks_leaves_no_file(folder, monkeypatch):
     folder.save()
-    monkeypatch.setattr("musepose.pose.run.draw_strip", lambda *_: 1 / 0)
+    monkeypatch.setattr("musepose.pose.runner.side_by_side", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         folder.run("--keypoints", folder.keypoints)
     assert folder.outputs() == []
 
 
 def in_turns(items, depth):
-    """Takes the place of `ahead`: nothing is done before it is asked for."""
+    """Takes the place of `prefetch`: nothing is done before it is asked for."""
     yield from items
 
 
@@ -456,16 +472,16 @@ def test_working_ahead_changes_nothing(folder, monkeypatch):
             written[-1].setdefault(self.path, []).append(frame.copy())
             super().write(frame)
 
-    monkeypatch.setattr("musepose.pose.run.VideoWriter", RecordingWriter)
+    monkeypatch.setattr("musepose.pose.runner.VideoWriter", RecordingWriter)
     for _ in range(2):
         written.append({})
         folder.detect("--align_frame", 1, missing=(5,))
-        monkeypatch.setattr("musepose.pose.run.ahead", in_turns)
-        monkeypatch.setattr("musepose.pose.tracking.ahead", in_turns)
-    side_by_side, one_by_one = written
-    assert side_by_side.keys() == one_by_one.keys() and len(side_by_side) == 2
+        monkeypatch.setattr("musepose.pose.runner.prefetch", in_turns)
+        monkeypatch.setattr("musepose.pose.box_tracking.prefetch", in_turns)
+    together, one_by_one = written
+    assert together.keys() == one_by_one.keys() and len(together) == 2
     for path, frames in one_by_one.items():
-        np.testing.assert_array_equal(np.stack(side_by_side[path]), np.stack(frames))
+        np.testing.assert_array_equal(np.stack(together[path]), np.stack(frames))
 
 
 class Following(Detector):
@@ -500,7 +516,7 @@ def broken(path, count):
 def test_a_video_that_breaks_in_the_middle_is_one_error_and_leaves_nothing(folder, monkeypatch, known, frames, message):
     if known:
         folder.save()
-    monkeypatch.setattr("musepose.pose.run.read_frames", frames)
+    monkeypatch.setattr("musepose.pose.runner.read_frames", frames)
     with pytest.raises(UserError, match=message) as caught:
         folder.run("--keypoints", folder.keypoints) if known else folder.detect()
     assert folder.outputs() == [] and left_running(caught) == []
@@ -509,7 +525,7 @@ def test_a_video_that_breaks_in_the_middle_is_one_error_and_leaves_nothing(folde
 def left_running(caught: pytest.ExceptionInfo) -> list[str]:
     """The threads that still run while the exception keeps alive whatever was at work."""
     assert caught.tb is not None
-    return [thread.name for thread in threading.enumerate() if thread.name == "musepose-ahead"]
+    return [thread.name for thread in threading.enumerate() if thread.name == "musepose-prefetch"]
 
 
 def test_ctrl_c_while_detecting_leaves_no_thread_and_no_file(folder):

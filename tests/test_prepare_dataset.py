@@ -10,15 +10,15 @@ import pytest
 from dancer import OneByOne, dance
 from media import frame_number, numbered_frame, truncate, write_audio_only, write_text, write_video
 
-from musepose.errors import UserError
-from musepose.files import DOWNLOAD_HINT
+from musepose.media.video_reader import VideoInfo, probe, read_frames
 from musepose.pose.draw import draw_video_frame, video_size
 from musepose.pose.keypoint_file import Source
-from musepose.pose.keypoints import People, to_pose
-from musepose.training.clip_keypoints import load_clip_keypoints
-from musepose.training.meta import check_clips, load_meta
-from musepose.training.prepare import Settings, load_detector
-from musepose.video import VideoInfo, probe, read_frames
+from musepose.pose.types import People, to_pose
+from musepose.training.data.clip_keypoints import load_clip_keypoints
+from musepose.training.data.manifest import check_clips, load_meta
+from musepose.training.data.preparation import Settings, load_detector
+from musepose.utils.errors import UserError
+from musepose.utils.files import DOWNLOAD_HINT
 from prepare_dataset import main
 
 FRAMES, WIDTH, HEIGHT = 6, 64, 48
@@ -220,7 +220,7 @@ def test_a_video_with_fewer_frames_than_it_states_is_left_out(folder: Folder, mo
     def states_one_more(path: Path) -> VideoInfo:
         return replace(probe(path), frames=FRAMES + (path == folder.first))
 
-    monkeypatch.setattr("musepose.training.prepare_video.probe", states_one_more)
+    monkeypatch.setattr("musepose.training.data.video_preparation.probe", states_one_more)
     folder.run()
     assert [clip.video for clip in folder.clips()] == [folder.second]
     assert f"has {FRAMES} frames instead of {FRAMES + 1}" in folder.broken()["a.mp4"]
@@ -291,7 +291,7 @@ def test_a_detector_that_cannot_be_loaded_is_an_error_and_no_broken_video(folder
 
 
 def test_the_real_detector_is_loaded_with_the_settings(folder: Folder) -> None:
-    from mm_weights import tiny_files  # here, as worker processes import this file, and it imports torch
+    from random_models.mm_weights import tiny_files  # here, as worker processes import this file, and it imports torch
 
     files = tiny_files(folder.path)
     for flag in DETECTOR_FILES:

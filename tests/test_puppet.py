@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from musepose.pose.keypoints import to_pose
+from musepose.pose.types import to_pose
 from puppet.character import BOTTOMS, HAIR_STYLES, HATS, PATTERNS, TOPS
 from puppet.keypoints import whole_body
 from puppet.kinematics import build_skeleton

@@ -3,17 +3,18 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_weights import ROOT, write_published_layout
 
 import evaluate
 from musepose.pose.align import fit_alignment
 from puppet.across_score import SAME_LENGTH, TARGET, dance_pictures, limb_errors
-from puppet.image_score import seam_transitions, show
+from puppet.image_score import GRADIENT_SIZE, Subject, gradient_energy, picture_figures, seam_transitions, show
 from puppet.score_tables import worst_tenth
 from puppet.world import HELD_OUT
+from random_models.tiny_weights import ROOT, write_published_layout
 
 MOTION_MODULE = ROOT / "pretrained_weights" / "puppet" / "MusePose" / "motion_module.pth"  # what is trained last
 # Of eight characters, well below what the weights reach: this catches what is broken, not what is worse.
@@ -39,9 +40,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
 def test_every_row_is_a_mean_over_characters(run: tuple[dict, Path]):
     scores, _ = run
     for row in ("vae", "model", "reference", "other_reference", "other_poses"):
-        each = [character["image"][row]["psnr"] for character in scores["characters"]]
-        assert len(set(each)) == 2
-        assert scores["image"][row]["psnr"] == pytest.approx({"mean": np.mean(each), "worst_tenth": min(each)})
+        for name in ("psnr", "gradient_energy"):
+            each = [character["image"][row][name] for character in scores["characters"]]
+            assert len(set(each)) == 2
+            assert scores["image"][row][name] == pytest.approx({"mean": np.mean(each), "worst_tenth": min(each)})
 
 
 def test_motion_is_measured_with_and_without_motion_modules(run: tuple[dict, Path]):
@@ -70,6 +72,47 @@ def test_a_mask_covers_the_figure_that_the_pose_shows():
     drawn = np.asarray(Image.fromarray(subject.poses[0]).resize((192, 192))).max(axis=2) > 100
     assert (subject.masks[0] > 0.5)[drawn].mean() > 0.9
     assert (subject.masks[0] > 0.5).mean() < 0.5
+
+
+def wave(side: int, amplitude: float = 0.4) -> np.ndarray:
+    """Grey stripes down, 16 of them: (side, side, 3) from 0 to 1."""
+    column = 0.5 + amplitude * np.sin(np.arange(side) / side * 16 * 2 * np.pi)
+    return np.tile(column[None, :, None], (side, 1, 3))
+
+
+def test_gradient_energy_is_the_mean_square_of_the_slopes_inside_the_mask():
+    picture, mask = wave(GRADIENT_SIZE), np.zeros((GRADIENT_SIZE, GRADIENT_SIZE))
+    mask[30:90, 24:48] = 1  # two whole waves of 12 pixels
+    slope = 0.4 * np.sin(2 * np.pi / 12)  # the largest: half the difference of the two neighbours
+    assert gradient_energy(picture, mask) == pytest.approx(slope**2 / 2)
+    changed = picture.copy()
+    changed[:, 50:] = 0
+    assert gradient_energy(changed, mask) == gradient_energy(picture, mask)
+    assert gradient_energy(wave(GRADIENT_SIZE, 0.2), mask) == pytest.approx(gradient_energy(picture, mask) / 4)
+
+
+def test_gradient_energy_is_measured_at_one_size_whatever_was_rendered():
+    energies = [gradient_energy(wave(side), np.ones((side, side))) for side in (GRADIENT_SIZE, 2 * GRADIENT_SIZE)]
+    assert energies[1] == pytest.approx(energies[0] * np.cos(np.pi / 24) ** 2, rel=0.02)  # pairs of pixels in one
+
+
+def test_blur_lowers_the_gradient_energy_of_a_figure_and_noise_raises_it():
+    subject = show(0, 2, GRADIENT_SIZE)
+    blurred = [cv2.GaussianBlur(truth, (0, 0), 1.5) for truth in subject.truths]
+    noise = np.random.default_rng(0).normal(0, 12, subject.truths[0].shape)
+    noisy = [np.clip(truth + noise, 0, 255).astype(np.uint8) for truth in subject.truths]
+    energies = [picture_figures(r, subject)["gradient_energy"] for r in (blurred, subject.truths, noisy)]
+    assert energies[0] < 0.7 and energies[1] == 1 and energies[2] > 1.1
+
+
+def test_the_background_does_not_count_in_the_gradient_energy():
+    truth = (wave(GRADIENT_SIZE) * 255).astype(np.uint8)
+    mask = np.zeros((GRADIENT_SIZE, GRADIENT_SIZE))
+    mask[:, :96] = 1
+    result = truth.copy()
+    result[:, 98:] = 0
+    subject = Subject(Image.fromarray(truth), [], [truth], [mask])
+    assert picture_figures([result], subject)["gradient_energy"] == 1
 
 
 def test_seams_are_the_transitions_at_overlaps():

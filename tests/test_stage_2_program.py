@@ -13,16 +13,23 @@ import numpy as np
 import pytest
 import torch
 from media import read_sound, truncate, write_picture, write_video
-from tiny_weights import write_published_layout
+from PIL import Image
 
-import musepose.device
+import musepose.utils.device
 import test_stage_2
-from musepose import render
-from musepose.device import choose_device, choose_dtype
-from musepose.errors import UserError
+from musepose.inference import runner as render
+from musepose.inference.cases import Job, Plan
+from musepose.inference.load import load_pipeline, load_within_memory
+from musepose.inference.options import merge_settings
+from musepose.media.video_reader import VideoInfo, probe, read_frames
+from musepose.media.video_writer import VideoWriter
+from musepose.memory.plan import HIGH, LOW
 from musepose.models.unet import UNet
-from musepose.pipeline import Pose2VideoPipeline
-from musepose.video import VideoWriter, probe, read_frames
+from musepose.models.weights import WeightPaths
+from musepose.pipelines.pose2video import Pose2VideoPipeline
+from musepose.utils.device import choose_device, choose_dtype
+from musepose.utils.errors import UserError
+from random_models.tiny_weights import write_published_layout
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["-W", "32", "-H", "40", "-S", "4", "-O", "1", "--steps", "2", "--device", "cpu"]
@@ -55,7 +62,7 @@ def test_published_command(tiny):
     write_video(tiny.pose, 11, 37, 64, Fraction(30000, 1001), pix_fmt="yuv444p", sound=0.6)
     config = tiny.write_config(weight_dtype="fp16", test_cases={"my ref.png": ["dance.mp4"]})
     command = [sys.executable, str(ROOT / "test_stage_2.py"), "--config", str(config), *SMALL]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "float16 is not fit for the device cpu: using float32" in done.stderr
     (path,) = Path("output").glob("video-*/*-3.5-pose_guider-motion_module/my ref_dance_3.5_2_1.mp4")
@@ -75,7 +82,7 @@ import test_stage_2
 sys.exit(test_stage_2.main(sys.argv[1:]))
 """
     command = [sys.executable, "-c", code, "--config", str(tiny.write_config()), "--output", "out", *SMALL]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert probe("out/ref_dance_3.5_2_1.mp4").frames == 5
 
@@ -163,11 +170,23 @@ def test_the_readme_s_python(stage_2, published):
     assert (made.width, made.height, made.frames, made.rate) == (32, 32, 4, 15)
 
 
-@pytest.mark.requires_cuda
-def test_float16_on_cuda(tiny):
-    config = str(tiny.write_config())
-    assert test_stage_2.main(["--config", config, "--output", "out", *SMALL, "--device", "cuda"]) == 0
-    assert np.stack(list(read_frames("out/ref_dance_3.5_2_1.mp4"))).std() > 10
+@pytest.mark.parametrize(
+    ("device", "dtype"), [("cpu", "float32"), pytest.param("cuda", "float16", marks=pytest.mark.requires_cuda)]
+)
+def test_default_precision_of_a_device(published, device, dtype):
+    """All of the program but its files, whose reading and writing needs PyAV."""
+    flags = {"width": 32, "height": 40, "context_frames": 4, "context_overlap": 1, "steps": 2, "device": device}
+    paths = WeightPaths.published(published)
+    pose = VideoInfo(Path("dance.mp4"), 64, 48, 4, Fraction(30), False)
+    job = Job(Path("ref.png"), pose, 4, Fraction(30), None, Path("out.mp4"))
+    plan = Plan(merge_settings(flags, {}, Path("none.yaml")), vars(paths), (job,))
+    pipeline = load_pipeline(plan)
+    assert (pipeline.device.type, pipeline.dtype) == (device, getattr(torch, dtype))
+    noise = np.random.default_rng(0).integers(0, 255, (4, 48, 64, 3), np.uint8)
+    sizes = {"width": 32, "height": 40, "num_frames": 4, "num_inference_steps": 2, "context_frames": 4}
+    frames = np.stack(list(pipeline.stream(Image.fromarray(noise[0]), noise, **sizes, context_overlap=1)))
+    assert frames.shape == (4, 40, 32, 3)
+    assert frames.std() > 10
 
 
 def test_compile_without_a_compiler_is_one_line(tiny, monkeypatch):
@@ -181,7 +200,7 @@ def test_compile_without_a_compiler_is_one_line(tiny, monkeypatch):
 
 def test_compile_reaches_the_unet(tiny, monkeypatch):
     called = []
-    monkeypatch.setattr(musepose.device, "check_compiler", called.append)
+    monkeypatch.setattr(musepose.utils.device, "check_compiler", called.append)
     monkeypatch.setattr(UNet, "compile_layers", lambda unet: called.append(unet.config.motion_module is not None))
     assert test_stage_2.main(["--config", str(tiny.write_config()), "--output", "out", *SMALL, "--compile"]) == 0
     assert called == [torch.device("cpu"), True]
@@ -200,13 +219,30 @@ def test_more_frames_than_the_motion_modules_know(tiny, flags):
 def test_models_that_fit_only_one_by_one(tiny, monkeypatch, capsys):
     load, plans = Pose2VideoPipeline.from_published, []
 
-    def scarce(paths, device, dtype, memory):
+    def scarce(paths, device, dtype, memory, *rest):
         plans.append(memory.name)
         if memory.name != "low":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
-        return load(paths, device, dtype, memory)
+        return load(paths, device, dtype, memory, *rest)
 
     monkeypatch.setattr(Pose2VideoPipeline, "from_published", scarce)
     assert test_stage_2.main(["--config", str(tiny.write_config()), "--output", "out", *SMALL]) == 0
     assert plans == ["high", "low"]
     assert "do not fit into the memory of cpu: trying with --vram low" in capsys.readouterr().err
+
+
+def test_models_that_never_fit_are_one_error(capsys):
+    """The device is called by its whole name, and nothing is tried after the last plan."""
+
+    def scarce(memory):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    message = "the models do not fit into the memory of cuda:1: take --dtype fp16 or another --device"
+    with pytest.raises(UserError, match=message):
+        load_within_memory(scarce, HIGH, torch.device("cuda:1"))
+    assert capsys.readouterr().err.splitlines() == [
+        "the models do not fit into the memory of cuda:1: trying with --vram low"
+    ]
+    with pytest.raises(UserError, match=message):
+        load_within_memory(scarce, LOW, torch.device("cuda:1"))
+    assert not capsys.readouterr().err

@@ -9,10 +9,10 @@ import torch
 from omegaconf import OmegaConf
 
 import puppet.train_pose as program
-from musepose.errors import UserError
-from musepose.pose.detector import PoseDetector
-from musepose.pose.keypoints import People
+from musepose.pose.detectors.dwpose.detector import PoseDetector
+from musepose.pose.types import People
 from musepose.training.optimizers import Muon
+from musepose.utils.errors import UserError
 from puppet.pose_networks import Dwpose, Yolox, box_iou, simcc_labels
 from puppet.pose_pictures import make_shots, partner
 from puppet.pose_samples import boxed, pointed
@@ -60,7 +60,7 @@ def shots():
 def settings(part: str, configs: dict[str, Path], folder: Path, steps: int = 3):
     config = OmegaConf.load(ROOT / "configs/puppet/train_pose.yaml")
     few = dict(output_dir=str(folder / "states"), save_dir=str(folder), pool=1, judged=1, checkpointing_steps=2)
-    tiny = {part: dict(config=str(configs[part]), steps=steps, batch=2)}
+    tiny = {part: dict(config=str(configs[part]), steps=steps, decay_steps=2, batch=2)}
     return OmegaConf.merge(config, few | dict(log_steps=1) | tiny)
 
 
@@ -104,6 +104,14 @@ def test_a_resumed_run_ends_with_the_same_weights(part, configs, tmp_path, monke
     one, other = (torch.load(path, weights_only=True)["state_dict"] for path in (whole, resumed))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_steps_that_make_the_learning_rate_jump_are_refused_and_a_longer_run_is_not(configs, tmp_path):
+    program.train("dwpose", settings("dwpose", configs, tmp_path, steps=4), None)  # states of steps 2 and 4
+    with pytest.raises(UserError, match="the state of step 4 had a learning rate of 0, these settings go on at"):
+        program.train("dwpose", settings("dwpose", configs, tmp_path, steps=8), "latest")
+    before = str(tmp_path / "states/dwpose/step-0000002")
+    program.train("dwpose", settings("dwpose", configs, tmp_path, steps=5), before)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("muon", Muon)])

@@ -1,5 +1,9 @@
 """The puppets' autoencoder: pictures and crops by step, steps that learn, latents of mean 0 and deviation 1."""
 
+import contextlib
+import io
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,10 @@ from diffusers import AutoencoderKL
 from omegaconf import DictConfig, OmegaConf
 
 import puppet.train_vae as program
-from puppet.train_vae import Pool, build_vae, learning_rate, normalise_latents, reconstruction_loss, train
+from musepose.training.checkpoints import list_states
+from musepose.utils.errors import UserError
+from puppet.train_vae import Pool, Training, build_vae, normalise_latents
+from puppet.vae_losses import PatchDiscriminator, hinge_loss, reconstruction_loss, weighted_mean
 
 SIZE, POOL = 32, 6
 
@@ -28,6 +35,10 @@ def fake_picture(number: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_small(monkeypatch)
+
+
+def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("POOL", POOL), ("MEASURED", 4), ("JUDGED", 2), ("picture", fake_picture)):
         monkeypatch.setattr(program, name, value)
 
@@ -45,8 +56,19 @@ def tiny_config(folder: Path) -> DictConfig:
                 "latent_channels": 4,
                 "norm_num_groups": 2,
             },
-            "phases": [{"steps": 8, "crop": 16, "batch": 4}, {"steps": 4, "crop": 32, "batch": 2}],
+            "start_from": None,
+            "phases": [{"steps": 4, "crop": 16, "batch": 4}, {"steps": 4, "crop": 32, "batch": 2}],
+            "decay": {
+                "steps": 4,
+                "crop": 32,
+                "batch": 2,
+                "adversarial_weight": 0.01,
+                "critic_channels": 4,
+                "critic_learning_rate": 1e-3,
+            },
             "solver": {
+                "optimizer": "adamw",
+                "adam_beta2": 0.99,
                 "learning_rate": 5e-3,
                 "warmup_steps": 1,
                 "weight_decay": 1e-4,
@@ -56,7 +78,7 @@ def tiny_config(folder: Path) -> DictConfig:
                 "figure_weight": 3.0,
                 "mixed_precision": "no",
             },
-            "checkpointing_steps": 8,
+            "checkpointing_steps": 5,
             "total_limit": 2,
             "log_steps": 4,
         }
@@ -117,39 +139,102 @@ def test_normalised_latents_leave_the_pictures_the_same(tmp_path: Path) -> None:
         torch.testing.assert_close(vae.decode(after.mean).sample, decoded, rtol=0, atol=1e-5)
 
 
-def test_a_few_steps_learn_and_a_resumed_run_ends_in_the_same_model(tmp_path: Path, capsys) -> None:
-    config = tiny_config(tmp_path)
+def run(config: DictConfig, resume: str | None = None, harvest: bool = False) -> AutoencoderKL:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    Training(config, resume, harvest).run()
+    return AutoencoderKL.from_pretrained(config.save_dir)
 
-    def run(resume: str | None) -> tuple[AutoencoderKL, str]:
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
-        train(config, resume)
-        return AutoencoderKL.from_pretrained(config.save_dir), capsys.readouterr().out
 
-    whole, told = run(None)
+def assert_same(one: AutoencoderKL, other: AutoencoderKL) -> None:
+    for name, tensor in one.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], tensor, rtol=0, atol=1e-6, msg=name)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[DictConfig, AutoencoderKL, str]:
+    """A run from nothing to its end, the model it wrote, and what it told."""
+    config, told = tiny_config(tmp_path_factory.mktemp("vae")), io.StringIO()
+    with pytest.MonkeyPatch.context() as monkeypatch, contextlib.redirect_stdout(told):
+        make_small(monkeypatch)
+        return config, run(config), told.getvalue()
+
+
+def copied(config: DictConfig, folder: Path, *states: str) -> DictConfig:
+    """The same training in another folder, of which only some states are left."""
+    changed = OmegaConf.merge(config, {"output_dir": str(folder / "states"), "save_dir": str(folder / "vae")})
+    for state in states:
+        shutil.copytree(Path(config.output_dir) / state, Path(changed.output_dir) / state)
+    return changed
+
+
+def test_steps_learn_and_the_closing_line_tells_how_much(trained: tuple[DictConfig, AutoencoderKL, str]) -> None:
+    _, vae, told = trained
     losses = [float(line.split()[-1]) for line in told.splitlines() if line.startswith("step ")]
     assert len(losses) == 3 and losses[1] < losses[0] and losses[2] < losses[0]
-    assert "2 held-out pictures, PSNR" in told
-    pictures = torch.stack([torch.from_numpy(fake_picture(program.HELD_OUT - i, SIZE)[0]) for i in (1, 2, 3, 4)])
-    latents = whole.encode(pictures.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mean.detach()
-    assert whole.config.scaling_factor == 1 and abs(latents.std((0, 2, 3)) - 1).max() < 0.02  # saved in fp16
-    for path in Path(config.output_dir).glob("step-0000012"):
-        path.rename(tmp_path / path.name)
-    again, told = run("latest")
-    assert told.startswith("step 12/12")
-    for name, tensor in whole.state_dict().items():
-        torch.testing.assert_close(again.state_dict()[name], tensor, rtol=0, atol=1e-6, msg=name)
-
-
-def test_the_learning_rate_falls_to_nothing_in_each_cycle() -> None:
-    config = OmegaConf.create(
-        {
-            "solver": {"warmup_steps": 4},
-            "phases": [{"steps": 10}, {"steps": 10}, {"steps": 6, "restart": True}, {"steps": 4}],
-        }
+    assert re.search(
+        r"2 held-out pictures, PSNR \d+\.\d+ dB, on the figure .* dB, gradient energy on the figure 0\.\d+", told
     )
-    factors = [learning_rate(step, config) for step in range(31)]
-    assert factors[0] == pytest.approx(0.25) and factors[2] == pytest.approx(0.75 * (0.5 + 0.5 * np.cos(np.pi * 0.1)))
-    assert factors[10] == pytest.approx(0.5) and factors[20] == 1 and factors[25] == pytest.approx(0.5)
-    assert all(a > b for a, b in zip(factors[4:20], factors[5:20], strict=False)) and factors[19] < 0.01
-    assert all(a > b for a, b in zip(factors[20:], factors[21:], strict=False)) and factors[30] == pytest.approx(0)
+    pictures = torch.stack([torch.from_numpy(fake_picture(program.HELD_OUT - i, SIZE)[0]) for i in (1, 2, 3, 4)])
+    latents = vae.encode(pictures.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mean.detach()
+    assert vae.config.scaling_factor == 1 and abs(latents.std((0, 2, 3)) - 1).max() < 0.02  # saved in fp16
+
+
+@pytest.mark.parametrize("newest", ["step-0000005", "decay-0000008/step-0000010"])
+def test_a_resumed_run_ends_in_the_same_model(newest: str, trained, tmp_path: Path, capsys) -> None:
+    config = copied(trained[0], tmp_path, newest)
+    assert_same(trained[1], run(config, "latest"))
+    assert re.findall(r"step (\d+)/12", capsys.readouterr().out)[0] == ("8" if "decay" not in newest else "12")
+
+
+def test_a_harvest_decays_from_the_newest_state_and_leaves_it(trained, tmp_path: Path) -> None:
+    config = copied(trained[0], tmp_path, "step-0000008")
+    config.phases[1].steps = 1000
+    assert_same(trained[1], run(config, harvest=True))
+    assert [path.name for path in list_states(Path(config.output_dir))] == ["step-0000008"]
+
+
+def test_without_a_state_there_is_nothing_to_harvest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no state that could be harvested"):
+        run(tiny_config(tmp_path), harvest=True)
+
+
+@pytest.mark.parametrize(
+    ("state", "changes", "message"),
+    [
+        (
+            "decay-0000008/step-0000010",
+            {"decay": {"steps": 40}},
+            "step 10 had a learning rate of 0.0025, .* at 0.00475",
+        ),
+        ("step-0000005", {"solver": {"learning_rate": 1e-3}}, "step 5 had a learning rate of 0.005, .* at 0.001"),
+        ("step-0000008", {"phases": [{"steps": 6, "crop": 16, "batch": 4}]}, "of step 8, and the phases end at 6"),
+    ],
+)
+def test_settings_that_make_the_learning_rate_jump_are_refused(state, changes, message, trained, tmp_path) -> None:
+    config = OmegaConf.merge(copied(trained[0], tmp_path, state), changes)
+    with pytest.raises(UserError, match=message):
+        run(config, "latest")
+    assert not Path(config.save_dir).exists()
+
+
+def test_a_training_can_start_from_weights(trained, tmp_path: Path) -> None:
+    config = OmegaConf.merge(tiny_config(tmp_path), {"start_from": trained[0].save_dir})
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert_same(trained[1], Training(config, None, False).vae)
+
+
+def test_a_discriminator_learns_to_tell_patches_and_its_answers_are_weighted() -> None:
+    torch.manual_seed(0)
+    critic, masks = PatchDiscriminator(4), torch.zeros(4, 1, 32, 32)
+    optimizer = torch.optim.AdamW(critic.parameters(), 1e-2)
+    for _ in range(40):
+        true, made = torch.randn(4, 3, 32, 32), torch.full((4, 3, 32, 32), 0.1)
+        loss = hinge_loss(critic(true), critic(made), masks, 5.0)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert loss < 0.5  # 2 is chance
+    answers, half = torch.tensor([[[[1.0, -1.0]]]]), torch.zeros(1, 1, 4, 8)
+    half[..., :4] = 1
+    assert weighted_mean(answers, half, 3.0) == pytest.approx((3 - 1) / 4)

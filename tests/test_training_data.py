@@ -11,10 +11,10 @@ from media import write_video
 from tiny_training import CLIPS, FRAMES, SIZE, make_training, write_workplace
 from torch.utils.data import DataLoader
 
-from musepose.errors import UserError
-from musepose.training.dataset import ClipChooser, PairChooser, Samples, StepSampler, fit, read_some, to_tensor
-from musepose.training.meta import Clip
-from musepose.video import read_frames
+from musepose.media.video_reader import read_frames
+from musepose.training.data.dataset import ClipChooser, PairChooser, Samples, StepSampler, fit, read_some, to_tensor
+from musepose.training.data.manifest import Clip
+from musepose.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_the_cache_gives_the_same_batch(workplace: Path, tmp_path: Path) -> None
 
 
 def test_only_what_changed_is_encoded_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from musepose.training.encoding import Encoder
+    from musepose.training.data.encoding import Encoder
 
     workplace = write_workplace(tmp_path)
     encoded = []
@@ -153,10 +153,18 @@ def test_only_what_changed_is_encoded_anew(tmp_path: Path, monkeypatch: pytest.M
     assert len(encoded) == 2 * CLIPS + 1
 
 
+def test_latents_of_another_precision_are_encoded_anew(workplace: Path, tmp_path: Path) -> None:
+    cache = f"data.cache_latents={tmp_path}"
+    precisions = ((), ("solver.mixed_precision=bf16",))
+    trainings = [make_training(workplace, 1, cache, *precision) for precision in precisions]
+    (full, half), paths = zip(*((one_batch(t)[1], t.samples.source.path(0, "latents")) for t in trainings), strict=True)
+    assert paths[0] != paths[1] and not torch.equal(full["latents"], half["latents"])
+
+
 def test_processes_share_the_encoding_without_gaps(workplace: Path, tmp_path: Path) -> None:
     from types import SimpleNamespace
 
-    from musepose.training.cache import FrameCache
+    from musepose.training.data.cache import FrameCache
 
     training = make_training(workplace, 1, f"data.cache_latents={tmp_path}/unused")
     config = training.config
@@ -182,7 +190,7 @@ def test_processes_share_the_encoding_without_gaps(workplace: Path, tmp_path: Pa
 def test_a_video_shorter_than_stated_is_told_of_by_the_cache(workplace: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from musepose.training.meta import load_meta, save_meta
+    from musepose.training.data.manifest import load_meta, save_meta
 
     clips = load_meta([workplace / "meta.json"])
     save_meta(tmp_path / "meta.json", [replace(clips[0], frames=9)])

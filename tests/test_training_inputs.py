@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 import yaml
-from accelerate.state import AcceleratorState, GradientState
+from accelerate.state import AcceleratorState
 from media import truncate
 from tiny_training import SIZE, random_animator, write_workplace
 
-import musepose.training.loop
-from musepose.errors import UserError
-from musepose.training.meta import load_meta, save_meta
-from musepose.training.networks import save_models
-from musepose.training.run import main
-from musepose.training.settings import read_config
+import musepose.training.trainer
+from musepose.cli.train import main
+from musepose.training.config import read_config
+from musepose.training.data.manifest import load_meta, save_meta
+from musepose.training.model import save_models
+from musepose.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,17 +30,14 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def nothing_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-
     def refuse(*_, **__) -> None:
         raise AssertionError("a model is loaded before the input is checked")
 
-    monkeypatch.setattr(musepose.training.loop, "load_models", refuse)
+    monkeypatch.setattr(musepose.training.trainer, "load_models", refuse)
 
 
 def start(folder: Path, stage: int, *arguments: str) -> None:
-    main(f"stage_{stage}", "", ["--config", str(folder / f"train_stage_{stage}.yaml"), *arguments])
+    main(f"stage_{stage}", ["--config", str(folder / f"train_stage_{stage}.yaml"), *arguments])
 
 
 def test_good_input_gets_as_far_as_the_models(workplace: Path) -> None:
@@ -63,13 +60,13 @@ def test_good_input_gets_as_far_as_the_models(workplace: Path) -> None:
         (1, "data.train_bs=0", "train_bs is 0: give at least 1"),
         (1, "data.train_bs=1.5", "1.5"),
         (1, "uncond_ratio=1.1", "uncond_ratio is 1.1: give 0 to 1"),
-        (1, "data.train_width=100", "train_width is 100: give a multiple of 8"),
+        (1, "data.train_width=100", "train_width is 100, no multiple of 8: take 96 or 104"),
         (1, "data.train_height=32", "train_height is 32"),
-        (1, "solver.optimizer=sgd", "optimizer is sgd: give adamw, muon"),
-        (1, "solver.lr_scheduler=steep", "lr_scheduler is steep: give constant"),
-        (1, "solver.mixed_precision=fp8", "mixed_precision is fp8: give no, fp16, bf16"),
+        (1, "solver.optimizer=sgd", "solver.optimizer is sgd: choose from adamw, muon"),
+        (1, "solver.lr_scheduler=steep", "lr_scheduler is steep: choose from constant"),
+        (1, "solver.mixed_precision=fp8", "mixed_precision is fp8: choose from no, fp16, bf16"),
         (1, "save_dtype=int8", "save_dtype is int8"),
-        (1, "noise_scheduler_kwargs.prediction_type=sample", "prediction_type is sample: give v_prediction"),
+        (1, "noise_scheduler_kwargs.prediction_type=sample", "prediction_type is sample: choose from v_prediction"),
         (1, "noise_scheduler_kwargs.betas=1", "noise_scheduler_kwargs"),
         (1, "data.meta_paths=[/no/meta.json]", "/no/meta.json is missing"),
         (1, "data.meta_paths=[]", "no clips to train on"),
@@ -192,6 +189,15 @@ def test_shipped_configs_are_whole() -> None:
     assert len(paths) == 4 and all(read_config(path).data.train_width > SIZE for path in paths)
 
 
+def test_puppets_are_validated_as_the_demo_samples_them() -> None:
+    config = read_config(ROOT / "configs/puppet/train_stage_2.yaml")
+    demo = yaml.safe_load((ROOT / "configs/puppet/demo.yaml").read_text())
+    assert config.val.test_cases == demo["test_cases"]
+    assert (config.val.num_inference_steps, config.val.guidance_scale) == (demo["steps"], demo["cfg"])
+    assert (config.shared_noise, config.data.n_sample_frames) == (demo["shared_noise"], demo["context_frames"])
+    assert (config.data.train_width, config.data.train_height) == (demo["width"], demo["height"])
+
+
 @pytest.mark.parametrize("stage", [1, 2])
 def test_the_scripts_tell_it_in_one_line_with_status_2(workplace: Path, stage: int) -> None:
     script = str(ROOT / f"train_stage_{stage}.py")
@@ -205,8 +211,8 @@ def test_the_scripts_tell_it_in_one_line_with_status_2(workplace: Path, stage: i
 
 def test_help_needs_no_torch() -> None:
     program = (
-        "import sys\nfrom musepose.training.run import main\n"
-        "try:\n    main('stage_1', 'First stage.', ['--help'])\n"
+        "import sys\nfrom musepose.cli.train import main\n"
+        "try:\n    main('stage_1', ['--help'])\n"
         "except SystemExit as end:\n    sys.exit(end.code or (3 if 'torch' in sys.modules else 0))"
     )
     told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)

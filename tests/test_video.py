@@ -1,5 +1,6 @@
 """Videos in: sizes, counts, rates, colours, rotation, and files that are no good."""
 
+from contextlib import contextmanager
 from fractions import Fraction
 
 import av
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from media import colour_error, corners, frame_number, write_video
 
-from musepose.containers import missing_bytes
-from musepose.errors import UserError
-from musepose.video import VIDEO_SUFFIXES, list_media, probe, read_frames
+from musepose.media import video_reader
+from musepose.media.containers import missing_bytes
+from musepose.media.video_reader import VIDEO_SUFFIXES, list_media, probe, read_frames, read_frames_at
+from musepose.utils.errors import UserError
 
 KINDS = {  # suffix: what to put into it
     ".mp4": {},
@@ -53,6 +55,67 @@ def test_frames_stream(tmp_path):
     frames = read_frames(write_video(tmp_path / "a.mp4", 40))
     assert frame_number(next(frames)) == 0
     frames.close()
+
+
+SOUGHT = {
+    "B frames": {"stream_options": {"g": "10", "bf": "3"}},
+    "Matroska": {"container": "matroska", "stream_options": {"g": "7"}},
+    "VP9": {"container": "webm", "codec": "libvpx-vp9", "stream_options": {"g": "8", "lag-in-frames": "8"}},
+    "MPEG-4": {"container": "avi", "codec": "mpeg4", "stream_options": {"g": "6"}},
+    "open groups": {"stream_options": {"x264-params": "open-gop=1:keyint=10:bframes=3:scenecut=0"}},
+    "gradual refresh": {"stream_options": {"x264-params": "intra-refresh=1:keyint=10:bframes=0"}},
+    "variable rate": {"times": [20 * i + i % 3 * 7 for i in range(30)], "stream_options": {"g": "9"}},
+    "late start": {"times": [500 + 40 * i for i in range(30)], "stream_options": {"g": "9"}},
+}
+
+
+@pytest.mark.parametrize("name", SOUGHT)
+def test_single_frames_are_those_of_the_whole_video(tmp_path, name):
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(30)]
+    path = write_video(tmp_path / "a.bin", noise, **SOUGHT[name])
+    every = list(read_frames(path))
+    for numbers in ([29, 5, 0, 5, 22], [13], [30, 8], [11, 12, 13, 14]):
+        found = read_frames_at(path, numbers)
+        assert found.keys() == set(numbers) - {30}
+        assert all(np.array_equal(picture, every[number]) for number, picture in found.items())
+
+
+def test_single_frames_are_turned_and_scaled_as_the_first(tmp_path):
+    path = media.write_rotated_video(tmp_path / "a.mp4")
+    assert np.array_equal(read_frames_at(path, [3])[3], list(read_frames(path))[3])
+
+
+def test_single_frames_are_decoded_from_their_key_frame_on_and_nothing_else_is_converted(tmp_path, monkeypatch):
+    decoded, converted = [], []
+    convert, opened = video_reader._Converter.__call__, video_reader._open_video
+
+    class Counted:
+        def __init__(self, container):
+            self.container = container
+
+        def __getattr__(self, name):
+            return getattr(self.container, name)
+
+        def decode(self, stream):
+            for frame in self.container.decode(stream):
+                decoded.append(frame.pts)
+                yield frame
+
+    @contextmanager
+    def counting(path):
+        with opened(path) as (container, stream):
+            yield Counted(container), stream
+
+    monkeypatch.setattr(video_reader, "_open_video", counting)
+    monkeypatch.setattr(video_reader._Converter, "__call__", lambda s, f: converted.append(f.pts) or convert(s, f))
+    path = write_video(tmp_path / "a.mp4", 100, stream_options={"g": "10", "sc_threshold": "0"})
+    assert {n: frame_number(frame) for n, frame in read_frames_at(path, [97, 52, 54]).items()} == {
+        52: 52,
+        54: 54,
+        97: 97,
+    }
+    assert len(decoded) == 1 + 5 + 8 and len(converted) == 3
 
 
 @pytest.mark.parametrize("size", [(48, 64), (66, 34), (2, 2), (500, 20)])
@@ -126,7 +189,7 @@ def test_cover_art_is_no_video(tmp_path):
     with av.open(str(song), "w", format="mp4") as output:
         cover = output.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = av.stream.Disposition.attached_pic.value  # PyAV 17.0 takes no other
         audio = output.add_stream("aac", rate=44100, layout="mono")
         output.mux(
             cover.encode(av.VideoFrame.from_ndarray(corners(64, 48), format="rgb24").reformat(format="yuvj420p"))

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from media import colour_error, corners, frame_number, numbered_frame, read_sound, write_video
 
-from musepose.errors import UserError
-from musepose.video import VideoWriter, even_size, probe, read_frames
+from musepose.media.video_reader import probe, read_frames
+from musepose.media.video_writer import VideoWriter, even_size
+from musepose.utils.errors import UserError
 
 
 def writer(path, width=64, height=48, rate=30, **options):
@@ -176,7 +177,7 @@ def test_missing_sound_source_is_refused_first(tmp_path):
 
 def run_python(code: str, *arguments, **options) -> subprocess.Popen:
     """Run code that may use `np`, `VideoWriter` and `sys.argv` in a process of its own."""
-    head = "import sys\nimport numpy as np\nfrom musepose.video import VideoWriter\n"
+    head = "import sys\nimport numpy as np\nfrom musepose.media.video_writer import VideoWriter\n"
     return subprocess.Popen(
         [sys.executable, "-c", head + textwrap.dedent(code), *map(str, arguments)],
         cwd=Path(__file__).parents[1],
@@ -189,7 +190,7 @@ def run_python(code: str, *arguments, **options) -> subprocess.Popen:
 
 FULL_DISK = """
     import resource, signal
-    from musepose.errors import run_script
+    from musepose.cli.entry import run_script
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
     noise = np.random.default_rng(0)

@@ -6,11 +6,11 @@ import logging
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_weights import UNET_CONFIG, tiny_models, write_published_layout
 
-from musepose.checkpoints import read_checkpoint
-from musepose.errors import UserError
+from musepose.models.state_dicts import read_checkpoint
 from musepose.models.weights import WeightPaths, check_weights, load_models
+from musepose.utils.errors import UserError
+from random_models.tiny_weights import UNET_CONFIG, tiny_models, write_published_layout
 
 BANK = "mid_block.attentions.0.proj_in.weight"
 

@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
-from musepose.errors import UserError
-from musepose.training.workers import run_jobs
+from musepose.utils.errors import UserError
+from musepose.utils.workers import run_jobs
 
 
 def make_square(number: int):

@@ -15,11 +15,11 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
-from musepose.training.loop import Training
-from musepose.training.meta import Clip, load_meta, save_meta
-from musepose.training.networks import Animator
-from musepose.training.settings import TrainConfig, read_config
+from musepose.training.config import TrainConfig, read_config
+from musepose.training.data.manifest import Clip, load_meta, save_meta
+from musepose.training.model import Animator
 from musepose.training.stages import STAGE_1, STAGE_2
+from musepose.training.trainer import Training
 
 SIZE, FRAMES, CLIPS = 64, 8, 3
 UNET = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from musepose.pose.skeleton import NECK, Pose
+from musepose.pose.types import NECK, Pose
 
 HIGHEST_PSNR = 100.0  # dB, what identical pictures count, so that a mean over frames exists
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5  # pixels

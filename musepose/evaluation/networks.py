@@ -9,8 +9,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from musepose.errors import UserError
-from musepose.files import require_file
+from musepose.utils.errors import UserError
+from musepose.utils.files import require_file
 
 FVD_SIDE = 224  # pixels
 # The widely used I3D file resizes, scales and classifies by itself unless told not to.

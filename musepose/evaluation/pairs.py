@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from musepose.errors import UserError
 from musepose.evaluation.metrics import SSIM_WINDOW, Changes, joint_distances, mean_or_none, psnr, ssim, unit
-from musepose.image import check_file
-from musepose.pose.keypoints import follow, to_pose
-from musepose.pose.skeleton import Pose
-from musepose.pose.tracking import Detector, find_people
-from musepose.video import VIDEO_SUFFIXES, VideoInfo, list_media, probe, read_frames
+from musepose.media.image import check_file
+from musepose.media.video_reader import VIDEO_SUFFIXES, VideoInfo, list_media, probe, read_frames
+from musepose.pose.box_tracking import find_people
+from musepose.pose.detectors.base import Detector
+from musepose.pose.person_tracking import follow
+from musepose.pose.types import Pose, to_pose
+from musepose.utils.errors import UserError
 
 if TYPE_CHECKING:  # it imports torch, which plain measures do not need
     from musepose.evaluation.networks import Fvd, Lpips

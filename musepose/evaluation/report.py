@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from musepose.evaluation.metrics import mean_or_none
-from musepose.files import complete_file
+from musepose.utils.files import complete_file
 
 # figure -> its column's title and format
 PAIR_COLUMNS = {

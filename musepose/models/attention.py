@@ -1,9 +1,8 @@
-"""Spatial and temporal transformers: the two places where the UNet's positions see one another.
+"""The UNet's spatial and temporal transformers.
 
-Frames live in the batch, `(b f) n c`; only the motion module unfolds `f`. Two savings are part of the arithmetic
-rather than a mode. CLIP gives one token, and a softmax over one key is 1: cross-attention is the same vector at every
-position, whatever the query. And the reference's keys and values depend on no frame, window or step. `BlockContext`
-holds both, computed once a sampling.
+Frames live in the batch, `(b f) n c`; only the motion module unfolds `f`. Two values are constant over a sampling, and
+`BlockContext` holds them. CLIP gives one token, and a softmax over one key is 1: cross-attention adds the same vector
+at every position. And the reference keys and values are the same for every frame, window and step.
 """
 
 import math
@@ -16,29 +15,29 @@ from diffusers.models.attention import FeedForward
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from musepose.models.chunks import add, feed_forward, spans
+from musepose.models.chunking import add, feed_forward, spans
 
-TRANSFORMER_NORM_EPS = 1e-6  # of the GroupNorm in front of a transformer; the resnets have 1e-5
-MOST_SEQUENCES = 65535  # that some of CUDA's attention kernels take at a time
-CPU_PLAIN_KEYS = 1024  # up to so many keys plain attention is faster than fused, for bfloat16 on a CPU
+TRANSFORMER_NORM_EPS = 1e-6  # of a transformer's GroupNorm; the resnets have 1e-5
+MAX_SEQUENCES = 65535  # in one call: the limit of some CUDA attention kernels
+CPU_PLAIN_KEYS = 1024  # in bfloat16 on a CPU, plain attention is faster than fused up to this many keys
 
 
 @dataclass(frozen=True)
 class BlockContext:
-    """What one spatial transformer block needs besides its input, constant over a sampling."""
+    """What a spatial transformer block needs besides its input; constant over a sampling."""
 
     text: Tensor  # (b, c) output of the cross-attention with the CLIP token
     reference: tuple[Tensor, Tensor] | None = None  # keys, values: (r, n, c), for the last r of the b rows
 
     def row(self, index: int) -> "BlockContext":
-        """What row `index` of the b rows needs, alone."""
+        """The context of batch row `index` alone."""
         place = -1 if self.reference is None else index - (len(self.text) - len(self.reference[0]))
         reference = None if place < 0 else tuple(t[place : place + 1] for t in self.reference)
         return BlockContext(self.text[index : index + 1], reference)
 
     @staticmethod
     def join(parts: Sequence["BlockContext"]) -> "BlockContext":
-        """Several rows' contexts as one; those without a reference must come first."""
+        """The contexts of several batch rows as one; rows without a reference come first."""
         if len(parts) == 1:
             return parts[0]
         references = [part.reference for part in parts if part.reference is not None]
@@ -49,7 +48,7 @@ class BlockContext:
 
 
 class Attention(nn.Module):
-    """Multi-head attention (Vaswani et al. 2017), the projections named as in diffusers' checkpoints."""
+    """Multi-head attention (Vaswani et al. 2017); projections are named as in diffusers' checkpoints."""
 
     def __init__(self, dim: int, heads: int, context_dim: int | None = None):
         super().__init__()
@@ -63,20 +62,20 @@ class Attention(nn.Module):
         """Projected query (b, n, c), key and value (b, m, c) → (b, n, c), before the output projection."""
         query, key, value = (rearrange(x, "b n (h d) -> b h n d", h=self.heads) for x in (query, key, value))
         if query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[2] <= CPU_PLAIN_KEYS:
-            # There the fused kernel is slower than the plain products, up to four times at small sizes.
+            # Here the fused kernel is slower, up to four times at small sizes.
             weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(dim=-1)
             return rearrange(weights.to(value.dtype) @ value, "b h n d -> b n (h d)")
         return rearrange(F.scaled_dot_product_attention(query, key, value), "b h n d -> b n (h d)")
 
 
 class SpatialBlock(nn.Module):
-    """Self-attention within a frame (and to the reference), the CLIP token, feed-forward."""
+    """Self-attention within a frame and to the reference, cross-attention to the CLIP token, feed-forward."""
 
     def __init__(self, dim: int, heads: int, context_dim: int):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
         self.attn1 = Attention(dim, heads)
-        self.norm2 = nn.LayerNorm(dim)  # as attn2.to_q and attn2.to_k: in the checkpoints, idle with one token
+        self.norm2 = nn.LayerNorm(dim)  # like attn2.to_q and to_k: in the checkpoints, without effect for one token
         self.attn2 = Attention(dim, heads, context_dim)
         self.norm3 = nn.LayerNorm(dim)
         self.ff = FeedForward(dim, activation_fn="geglu")
@@ -94,7 +93,7 @@ class SpatialBlock(nn.Module):
         context: BlockContext,
         frames: int,
     ) -> tuple[Tensor, Tensor]:
-        """→ the block's output, and the self-attention's input, which is what a reference gives; both (b f) n c."""
+        """→ the output and the self-attention's input (the reference features of a reference UNet), both (b f) n c."""
         normed = self.norm1(x)
         x = add(x, self._self_attention(normed, context, frames))
         x = add(x, context.text.repeat_interleave(frames, dim=0)[:, None])
@@ -106,7 +105,7 @@ class SpatialBlock(nn.Module):
         if context.reference is None:
             return attn.to_out[0](attn.attend(query, key, value))
         ref_key, ref_value = (repeat(t, "r n c -> (r f) n c", f=frames) for t in context.reference)
-        alone = len(x) - len(ref_key)  # unconditional rows come first and never meet the reference
+        alone = len(x) - len(ref_key)  # unconditional rows come first and do not attend to the reference
         parts = [attn.attend(query[:alone], key[:alone], value[:alone])] if alone else []
         parts.append(
             attn.attend(
@@ -119,7 +118,7 @@ class SpatialBlock(nn.Module):
 class SpatialTransformer(nn.Module):
     """Stable Diffusion 1.5's transformer over the pixels of each frame, (b f) c h w → the same.
 
-    Without gradients the input is overwritten.
+    Without gradients it overwrites its input.
     """
 
     def __init__(self, dim: int, heads: int, context_dim: int, norm_groups: int):
@@ -132,15 +131,15 @@ class SpatialTransformer(nn.Module):
     def forward(self, x: Tensor, context: BlockContext, frames: int) -> tuple[Tensor, Tensor]:
         """→ the output, and the block's self-attention input (b f) n c."""
         height, width = x.shape[-2:]
-        # Contiguous at once, or every norm of the block would make its own copy.
+        # Contiguous, or every norm of the block makes its own copy.
         hidden = rearrange(self.proj_in(self.norm(x)), "b c h w -> b (h w) c").contiguous()
         hidden, normed = self.transformer_blocks[0](hidden, context, frames)
-        # Into x, not the other way round: the sum keeps x's memory format. GroupNorm is less exact in channels_last.
+        # x comes first, so that the sum keeps its memory format: GroupNorm is less exact in channels_last.
         return add(x, self.proj_out(rearrange(hidden, "b (h w) c -> b c h w", h=height, w=width))), normed
 
 
 class PositionalEncoding(nn.Module):
-    """Sinusoidal positions (Vaswani et al. 2017), recomputed: the checkpoints' `pe` is not loaded."""
+    """Sinusoidal positions (Vaswani et al. 2017), computed here; the checkpoints' `pe` is not loaded."""
 
     def __init__(self, dim: int, max_len: int):
         super().__init__()
@@ -156,7 +155,7 @@ class PositionalEncoding(nn.Module):
 
 
 class TemporalAttention(Attention):
-    """Self-attention of each pixel along its frames, (b n) f c → the same."""
+    """Self-attention of each pixel over the frames, (b n) f c → the same."""
 
     def __init__(self, dim: int, heads: int, max_frames: int):
         super().__init__(dim, heads)
@@ -168,7 +167,7 @@ class TemporalAttention(Attention):
 
 
 class TemporalBlock(nn.Module):
-    """A row of temporal self-attentions and a feed-forward, each with its norm and residual: (b n) f c → the same."""
+    """Temporal self-attentions and a feed-forward, each with norm and residual: (b n) f c → the same."""
 
     def __init__(self, dim: int, heads: int, max_frames: int, attentions: int):
         super().__init__()
@@ -184,9 +183,9 @@ class TemporalBlock(nn.Module):
 
 
 class TemporalTransformer(nn.Module):
-    """Normalised per frame, then attention along the frames, (b f) c h w → the same.
+    """GroupNorm per frame, then attention over the frames, (b f) c h w → the same.
 
-    Without gradients the input is overwritten.
+    Without gradients it overwrites its input.
     """
 
     def __init__(self, dim: int, heads: int, max_frames: int, blocks: int, attentions: int, norm_groups: int):
@@ -202,17 +201,17 @@ class TemporalTransformer(nn.Module):
         self,
         x: Tensor,
         frames: int,
-        tokens: int | None = None,  # positions that go through together, at least one pixel's; None: all
+        tokens: int | None = None,  # positions (frames x pixels) a chunk, at least one pixel; None: all
     ) -> Tensor:
         if torch.is_grad_enabled():
-            # On a CPU torch 2.13 crashes in the backward pass of a GroupNorm over another layout whose input needs no
-            # gradient: that of the first motion module, where nothing else is trained.
+            # On a CPU torch 2.13 crashes in GroupNorm's backward pass for another memory format if the input needs no
+            # gradient. That is the first motion module's norm, where only motion modules are trained.
             x = x.contiguous()
         normed = self.norm(x)
         pixels = x.shape[-2] * x.shape[-1]
         step = pixels if tokens is None else max(1, min(pixels, tokens // len(x)))
         if not torch.is_grad_enabled():
-            step = min(step, max(1, MOST_SEQUENCES // (len(x) // frames)))
+            step = min(step, max(1, MAX_SEQUENCES // (len(x) // frames)))
         if step == pixels:
             return add(x, self._attend(normed.flatten(2), frames).view_as(x))
         flat, normed = x.flatten(2), normed.flatten(2)
@@ -228,9 +227,9 @@ class TemporalTransformer(nn.Module):
 
 
 class MotionModule(nn.Module):
-    """AnimateDiff's motion module (Guo et al. 2023): the name under which checkpoints keep a temporal transformer.
+    """AnimateDiff's motion module (Guo et al. 2023): a temporal transformer under its name in the checkpoints.
 
-    Without gradients the input is overwritten.
+    Without gradients it overwrites its input.
     """
 
     def __init__(self, dim: int, heads: int, max_frames: int, blocks: int, attentions: int, norm_groups: int):

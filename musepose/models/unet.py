@@ -1,4 +1,4 @@
-"""The UNet, once for both of its jobs: reading the reference picture, and denoising the video's latents.
+"""The UNet, for both of its roles: reference UNet and denoising UNet.
 
 Stable Diffusion 1.5's UNet (Rombach et al. 2022) from diffusers' leaf blocks, with AnimateDiff's motion modules behind
 every attention (Guo et al. 2023) and reference attention (Hu et al. 2023, "Animate Anyone"). Parameter names are those
@@ -17,22 +17,22 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from musepose.models.attention import BlockContext, MotionModule, SpatialBlock, SpatialTransformer, TemporalBlock
-from musepose.models.chunks import WHOLE, Chunks, Resnet, in_pieces, silu
+from musepose.models.chunking import WHOLE, Chunks, Resnet, in_chunks, silu
 
 
 @dataclass
 class Pass:
-    """What travels with the hidden states through one forward pass."""
+    """The arguments that all layers of one forward pass share."""
 
     temb: Tensor  # (b f, c) or (1, c)
-    contexts: Iterator[BlockContext]  # one per spatial transformer, in the order in which they are met
+    contexts: Iterator[BlockContext]  # one per spatial transformer, in forward order
     frames: int
-    features: list[Tensor] | None  # collects the self-attention inputs where they are wanted
+    features: list[Tensor] | None  # collects the self-attention inputs, in a reference UNet
     chunks: Chunks
 
 
 class Level(nn.Module):
-    """One resolution: resnets, each followed by a spatial transformer and a motion module where the level has them."""
+    """One resolution: resnets, each followed by a spatial transformer and a motion module if the level has them."""
 
     def __init__(self, resnets: Sequence[nn.Module], attentions: Sequence[nn.Module], motions: Sequence[nn.Module]):
         super().__init__()
@@ -43,7 +43,7 @@ class Level(nn.Module):
         self.gradient_checkpointing = False  # set by diffusers' enable_gradient_checkpointing
 
     def layer(self, index: int, x: Tensor, run: Pass, skip: Tensor | None = None) -> Tensor:
-        """Layer `index` on x (b f) c h w, with a skip connection's channels behind x's own where there is one."""
+        """Layer `index` on x (b f) c h w; a skip connection is concatenated to x's channels."""
         context = next(run.contexts) if index < len(self.attentions) else None
         if self.gradient_checkpointing and torch.is_grad_enabled():
             arguments = (index, x, skip, run.temb, context, run.frames)
@@ -52,7 +52,7 @@ class Level(nn.Module):
             tokens = run.chunks.tokens
             x, features = self._spatial_and_temporal(index, x, skip, run.temb, context, run.frames, tokens)
         else:
-            x, features = self._spatial_in_pieces(index, x, skip, context, run), None
+            x, features = self._spatial_in_chunks(index, x, skip, context, run), None
             x = self._temporal(index, x, run.frames, run.chunks.tokens)
         if run.features is not None and features is not None:
             run.features.append(features)
@@ -74,14 +74,14 @@ class Level(nn.Module):
     def _spatial(
         self, index: int, x: Tensor, skip: Tensor | None, temb: Tensor, context: BlockContext | None, frames: int
     ) -> tuple[Tensor, Tensor | None]:
-        """→ what the resnet and the spatial transformer make of x, and the latter's self-attention input."""
+        """Resnet and spatial transformer. → the output, and the transformer's self-attention input."""
         x = self.resnets[index](x if skip is None else torch.cat([x, skip.to(x.device)], dim=1), temb)
         return (x, None) if context is None else self.attentions[index](x, context, frames)
 
-    def _spatial_in_pieces(
+    def _spatial_in_chunks(
         self, index: int, x: Tensor, skip: Tensor | None, context: BlockContext | None, run: Pass
     ) -> Tensor:
-        """`_spatial` on some frames at a time, never on frames of two rows, whose contexts differ."""
+        """`_spatial` in chunks of frames; a chunk never holds frames of two batch rows, whose contexts differ."""
 
         def piece(part: slice) -> Tensor:
             temb = run.temb if len(run.temb) == 1 else run.temb[part]
@@ -90,21 +90,21 @@ class Level(nn.Module):
             return self._spatial(index, *arguments)[0]
 
         step = min(_rows(x, run.chunks), run.frames)
-        return in_pieces(piece, len(x), step, run.frames)
+        return in_chunks(piece, len(x), step, run.frames)
 
     def _temporal(self, index: int, x: Tensor, frames: int, tokens: int | None) -> Tensor:
         return self.motion_modules[index](x, frames, tokens) if index < len(self.motion_modules) else x
 
 
 def _rows(x: Tensor, chunks: Chunks) -> int:
-    """How many pictures of x (n c h w) go through a layer together."""
+    """Pictures of x (n c h w) a chunk."""
     return chunks.rows(len(x), *x.shape[-2:])
 
 
 class UNet(ModelMixin, ConfigMixin):
     """Reference UNet (`has_output=False`: 682 tensors in full size) or denoising UNet (with `motion_module`: 1274).
 
-    The arguments are those of an SD-1.5 UNet's config.json, and the two that tell the jobs apart.
+    The arguments are those of an SD-1.5 UNet's config.json, and the two that tell the roles apart.
     """
 
     _supports_gradient_checkpointing = True
@@ -151,7 +151,7 @@ class UNet(ModelMixin, ConfigMixin):
             )
 
         self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
-        skips = [widths[0]]  # channels of every skip connection, in the order in which they arise
+        skips = [widths[0]]  # channels of the skip connections, in forward order
         self.down_blocks = nn.ModuleList()
         for i, (kind, width) in enumerate(zip(down_block_types, widths, strict=True)):
             channels = [(skips[-1], width)] + [(width, width)] * (layers_per_block - 1)
@@ -181,8 +181,8 @@ class UNet(ModelMixin, ConfigMixin):
             self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
 
     def compile_layers(self) -> None:
-        """Have torch compile every layer at its first use, once for all lengths and sizes; the rest stays as it is."""
-        # Layers of one kind share their code, and every width of theirs counts as a recompilation of it.
+        """Compile each layer at its first use, once for all lengths and sizes."""
+        # Layers of one class share their code, so that each width counts as a recompilation.
         for name in ("recompile_limit", "cache_size_limit"):  # before and from torch 2.7
             if hasattr(torch._dynamo.config, name):
                 setattr(torch._dynamo.config, name, 64)
@@ -191,20 +191,20 @@ class UNet(ModelMixin, ConfigMixin):
                 module.compile(dynamic=True)
 
     def spatial_blocks(self) -> dict[str, SpatialBlock]:
-        """Name → spatial transformer block, in the order in which a forward pass meets them."""
+        """Name → spatial transformer block, in forward order."""
         in_order = [*self.down_blocks, self.mid_block, *self.up_blocks]
         met = [attention.transformer_blocks[0] for level in in_order for attention in level.attentions]
         names = {module: name for name, module in self.named_modules()}
         return {names[block]: block for block in met}
 
     def prepare(self, token: Tensor, reference: Sequence[Tensor] | None = None) -> list[BlockContext]:
-        """What stays the same over a sampling, for `forward`.
+        """The contexts for `forward`, constant over a sampling.
 
         token: (b, 1, d), the CLIP embedding of each row, zero for unconditional rows.
         reference: the reference UNet's features, each (r, n, c). The last r of the b rows attend to them.
         """
         if token.ndim != 3 or token.shape[1] != 1:
-            raise ValueError(f"token is {tuple(token.shape)}: one token a row, (b, 1, d), is what this UNet knows")
+            raise ValueError(f"token is {tuple(token.shape)}: one token a row, (b, 1, d), is needed")
         blocks = self.spatial_blocks().values()
         if reference is None:
             return [block.context(token) for block in blocks]
@@ -217,26 +217,26 @@ class UNet(ModelMixin, ConfigMixin):
         context: Sequence[BlockContext],  # from `prepare`
         pose_features: Tensor | None = None,  # (b f) c h w or f c h w, added behind conv_in
         frames: int = 1,
-        chunks: Chunks = WHOLE,  # changes memory and time, not the result; without gradients only
+        chunks: Chunks = WHOLE,  # chunked execution, without gradients only
     ) -> Tensor | list[Tensor]:
-        """→ the prediction (b f) c h w; without an output layer, the self-attention inputs of every spatial block."""
+        """→ the prediction (b f) c h w; of a reference UNet, the self-attention inputs of all spatial blocks."""
         if len(sample) % frames:
-            raise ValueError(f"{len(sample)} pictures are no whole number of clips of {frames} frames")
+            raise ValueError(f"{len(sample)} pictures are not a multiple of {frames} frames")
         features = None if self.config.has_output else []
         run = Pass(self._embed(timestep, sample, frames), iter(context), frames, features, chunks)
 
         x = self.conv_in(sample)
         if pose_features is not None:
             x = (x.unflatten(0, (-1, len(pose_features))) + pose_features).flatten(0, 1)
-        waiting = (lambda skip: skip.to("cpu")) if chunks.offload_skips else (lambda skip: skip)
-        skips = [waiting(x)]
+        store = (lambda skip: skip.to("cpu")) if chunks.offload_skips else (lambda skip: skip)
+        skips = [store(x)]
         for level in self.down_blocks:
             for index in range(len(level.resnets)):
                 x = level.layer(index, x, run)
-                skips.append(waiting(x))
+                skips.append(store(x))
             if hasattr(level, "downsamplers"):
                 x = level.downsamplers[0](x)
-                skips.append(waiting(x))
+                skips.append(store(x))
 
         for index in range(len(self.mid_block.resnets)):
             x = self.mid_block.layer(index, x, run)
@@ -245,21 +245,21 @@ class UNet(ModelMixin, ConfigMixin):
             for index in range(len(level.resnets)):
                 x = level.layer(index, x, run, skips.pop())
             if hasattr(level, "upsamplers"):
-                # Sides that halve to odd numbers come back right only with the next skip's size.
+                # Odd sides are restored only by the next skip connection's size.
                 x = self._upsample(level.upsamplers[0], x, skips[-1].shape[-2:], chunks)
 
         return self._output(x, chunks) if features is None else features
 
     def _upsample(self, layer: Upsample2D, x: Tensor, size: torch.Size, chunks: Chunks) -> Tensor:
-        return in_pieces(lambda part: layer(x[part], output_size=size), len(x), chunks.rows(len(x), *size))
+        return in_chunks(lambda part: layer(x[part], output_size=size), len(x), chunks.rows(len(x), *size))
 
     def _output(self, x: Tensor, chunks: Chunks) -> Tensor:
-        return in_pieces(lambda part: self.conv_out(silu(self.conv_norm_out(x[part]))), len(x), _rows(x, chunks))
+        return in_chunks(lambda part: self.conv_out(silu(self.conv_norm_out(x[part]))), len(x), _rows(x, chunks))
 
     def _embed(self, timestep: Tensor | float, sample: Tensor, frames: int) -> Tensor:
         if isinstance(timestep, Tensor):
             timesteps = timestep.to(sample.device).reshape(-1)
         else:
-            timesteps = torch.full((1,), timestep, device=sample.device)  # made there: nothing waits for a copy
+            timesteps = torch.full((1,), timestep, device=sample.device)  # made on the device: no copy to wait for
         temb = self.time_embedding(self.time_proj(timesteps).to(sample.dtype))
         return temb if len(temb) in (1, len(sample)) else temb.repeat_interleave(frames, dim=0)

@@ -18,11 +18,11 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from musepose.checkpoints import read_checkpoint, require_all, take_matching, warn_of_surplus
-from musepose.errors import UserError
-from musepose.files import DOWNLOAD_HINT, require_file
 from musepose.models.pose_guider import PoseGuider
+from musepose.models.state_dicts import read_checkpoint, require_all, take_matching, warn_of_surplus
 from musepose.models.unet import UNet
+from musepose.utils.errors import UserError
+from musepose.utils.files import DOWNLOAD_HINT, require_file
 
 MODELS = ("vae", "image_encoder", "reference_unet", "denoising_unet", "pose_guider")
 INFERENCE_CONFIG = Path(__file__).parents[2] / "configs" / "inference_v2.yaml"

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from musepose.errors import UserError
-from musepose.pose.skeleton import FINGER_ROOTS, HAND_WRISTS, NECK, Pose
+from musepose.pose.types import FINGER_ROOTS, HAND_WRISTS, NECK, Pose
+from musepose.utils.errors import UserError
 
 # limb, and the joints between whose (mean) positions its length is taken. A limb on several rows has their mean scale.
 SEGMENTS = (

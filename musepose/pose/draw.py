@@ -6,14 +6,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from musepose.pose.skeleton import (
-    DRAWN_LIMBS,
-    HAND_EDGE_COLOURS,
-    HAND_EDGES,
-    HAND_POINT_COLOUR,
-    JOINT_COLOURS,
-    Pose,
-)
+from musepose.pose.types import DRAWN_LIMBS, HAND_EDGE_COLOURS, HAND_EDGES, HAND_POINT_COLOUR, JOINT_COLOURS, Pose
 
 JOINT_RADIUS = 4  # pixels
 HAND_POINT_RADIUS = 3

@@ -1,4 +1,4 @@
-"""Settings of pose_align.py, and all the checks that can be made before a model loads."""
+"""A run of pose_align.py: all the checks that can be made before a model loads."""
 
 import os
 from dataclasses import dataclass
@@ -6,46 +6,16 @@ from pathlib import Path
 
 from PIL import Image
 
-from musepose.errors import UserError
-from musepose.files import DOWNLOAD_HINT, check_writable, require_file
-from musepose.image import read_image
+from musepose.media.image import read_image
+from musepose.media.video_reader import VideoInfo, probe
+from musepose.media.video_writer import CONTAINERS
 from musepose.pose.keypoint_file import KeypointFile, Source, load_keypoints
-from musepose.video import VideoInfo, probe
-from musepose.video_writer import CONTAINERS
+from musepose.pose.options import DetectorFiles, Settings
+from musepose.utils.errors import UserError
+from musepose.utils.files import DOWNLOAD_HINT, check_writable, require_file
+from musepose.utils.options import declared
 
-SCALE_FROM = ("frame", "video")
-# setting -> smallest and largest value
-RANGES = {
-    "detect_resolution": (64, 4096),
-    "image_resolution": (64, 4096),
-    "align_frame": (0, None),
-    "max_frame": (0, None),
-    "det_every": (1, None),
-}
 LONGEST_SHAPE = 10  # long side over short side; what is made of a picture grows with it
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a run of pose_align.py was asked for; the flags of the same names say what each one means."""
-
-    imgfn_refer: Path
-    vidfn: Path
-    yolox_config: Path
-    dwpose_config: Path
-    yolox_ckpt: Path
-    dwpose_ckpt: Path
-    detect_resolution: int = 512
-    image_resolution: int = 720
-    align_frame: int = 0
-    max_frame: int = 300
-    outfn_align_pose_video: Path | None = None
-    outfn: Path | None = None
-    scale_from: str = "frame"
-    det_every: int = 1
-    device: str | None = None
-    save_keypoints: Path | None = None
-    keypoints: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -72,8 +42,7 @@ class Job:
 
 
 def prepare(settings: Settings) -> Job:
-    """Check settings and files. Raises UserError. Writes nothing, and imports neither torch nor mm."""
-    _check_ranges(settings)
+    """Check the files that the settings name. Raises UserError. Writes nothing, and imports neither torch nor mm."""
     reference = read_image(settings.imgfn_refer)
     dance = probe(settings.vidfn)
     check_shape(settings.imgfn_refer, *reference.size)
@@ -90,16 +59,6 @@ def prepare(settings: Settings) -> Job:
     if job.detect_image or job.detect_video:
         check_detector_files(settings)
     return job
-
-
-def _check_ranges(settings: Settings) -> None:
-    for name, (low, high) in RANGES.items():
-        value = getattr(settings, name)
-        if value < low or (high is not None and value > high):
-            wanted = f"at least {low}" if high is None else f"{low} to {high}"
-            raise UserError(f"--{name} is {value}: give {wanted}")
-    if settings.scale_from not in SCALE_FROM:
-        raise UserError(f"--scale_from is {settings.scale_from}: give {' or '.join(SCALE_FROM)}")
 
 
 def check_shape(path: Path, width: int, height: int) -> None:
@@ -149,11 +108,8 @@ def _check_outputs(settings: Settings, aligned: Path, demo: Path) -> None:
         check_writable(path)
 
 
-def check_detector_files(settings: object) -> None:
-    """Configs and weights are there; here and not in the detector's module, which imports torch.
-
-    `settings` has them as attributes of the flags' names. Raises UserError.
-    """
-    for flag in ("yolox_config", "dwpose_config", "yolox_ckpt", "dwpose_ckpt"):
-        remedy = DOWNLOAD_HINT if flag.endswith("ckpt") else "check the path"
-        require_file(getattr(settings, flag), f"{remedy}, or give another with --{flag}")
+def check_detector_files(files: DetectorFiles) -> None:
+    """Raises UserError: a config or weight file is missing. Not in the detector's module, which imports torch."""
+    for one in declared(DetectorFiles):
+        remedy = DOWNLOAD_HINT if one.name.endswith("ckpt") else "check the path"
+        require_file(getattr(files, one.name), f"{remedy}, or give another with {one.flags[0]}")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from musepose.errors import UserError
-from musepose.files import complete_file
-from musepose.image import check_file
-from musepose.pose.keypoints import KEYPOINTS
+from musepose.media.image import check_file
+from musepose.pose.types import KEYPOINTS
+from musepose.utils.errors import UserError
+from musepose.utils.files import complete_file
 
 FORMAT = "musepose keypoints 1"
 

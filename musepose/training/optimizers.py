@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from musepose.training.settings import Solver
+from musepose.training.config import Solver
 
 ENDS = ("conv_in.weight", "conv_out.weight")  # first and last layers, which Muon's author leaves to AdamW
 MOMENTUM = 0.95

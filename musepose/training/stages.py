@@ -4,15 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from musepose.training.dataset import ClipChooser, PairChooser
-from musepose.training.networks import (
-    Animator,
-    build_stage_1,
-    build_stage_2,
-    stage_1_parameters,
-    stage_2_parameters,
-)
-from musepose.training.settings import Data, TrainConfig
+from musepose.training.config import Data, TrainConfig
+from musepose.training.data.dataset import ClipChooser, PairChooser
+from musepose.training.model import Animator, build_stage_1, build_stage_2, stage_1_parameters, stage_2_parameters
 
 
 @dataclass(frozen=True)
@@ -25,7 +19,7 @@ class Stage:
 
     def stage1_folder(self, config: TrainConfig) -> Path | None:
         """Where stage 1's models lie, for the stage that builds on them."""
-        return Path(config.stage1_ckpt_dir) if self.is_clip else None
+        return config.stage1_ckpt_dir if self.is_clip else None
 
 
 STAGE_1 = Stage(

@@ -6,11 +6,13 @@ from pathlib import Path
 import torch
 from diffusers import DDIMScheduler
 
-from musepose.pipeline import Pose2VideoPipeline
-from musepose.training.encoding import Encoder
-from musepose.training.networks import Animator
-from musepose.training.settings import TrainConfig, sample_name
-from musepose.video import VideoWriter, probe, read_frames, read_image
+from musepose.media.image import read_image
+from musepose.media.video_reader import probe, read_frames
+from musepose.media.video_writer import VideoWriter
+from musepose.pipelines.pose2video import Pose2VideoPipeline
+from musepose.training.config import TrainConfig, sample_name
+from musepose.training.data.encoding import Encoder
+from musepose.training.model import Animator
 
 
 def sample_videos(model: Animator, encoder: Encoder, config: TrainConfig, folder: Path) -> list[Path]:
@@ -24,7 +26,7 @@ def sample_videos(model: Animator, encoder: Encoder, config: TrainConfig, folder
         pose_guider=model.pose_guider,
         scheduler=DDIMScheduler(**config.noise_scheduler_kwargs),
     )
-    pipeline.residency.offloads = False  # the training goes on where the models are
+    pipeline.offloader.offloads = False  # the training goes on where the models are
     written = []
     model.eval()
     with torch.no_grad():
@@ -36,12 +38,13 @@ def sample_videos(model: Animator, encoder: Encoder, config: TrainConfig, folder
                 pictures = pipeline.stream(
                     read_image(Path(picture)),
                     read_frames(Path(video), count=frames),
+                    num_frames=frames,
                     width=data.train_width,
                     height=data.train_height,
-                    num_frames=frames,
                     num_inference_steps=val.num_inference_steps,
                     guidance_scale=val.guidance_scale,
                     seed=val.seed,
+                    shared_noise=config.shared_noise,
                     context_frames=min(frames, data.n_sample_frames),
                     context_overlap=0,
                 )

@@ -1,1 +1,1 @@
-"""Detectors: each finds everybody in pictures and videos, with 133 whole-body keypoints."""
+"""Pose detectors behind one interface."""

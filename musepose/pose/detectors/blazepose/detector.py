@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musepose.background import ahead
 from musepose.pose.detectors.blazepose import models
 from musepose.pose.detectors.blazepose.body import Body
 from musepose.pose.detectors.blazepose.boxes import BoxDetector
@@ -16,7 +15,8 @@ from musepose.pose.detectors.blazepose.hands import Hand, HandFinder
 from musepose.pose.detectors.blazepose.network import Network
 from musepose.pose.detectors.blazepose.tracker import BodyFinder, Track, Tracker
 from musepose.pose.detectors.blazepose.wholebody import to_people
-from musepose.pose.keypoints import People
+from musepose.pose.types import People
+from musepose.utils.prefetch import prefetch
 
 STRIDES = (8, 16, 32, 32, 32)  # of the pose detector's layers
 FRAMES_AHEAD, FOUND_AHEAD = 4, 2  # frames that wait between the threads
@@ -80,7 +80,7 @@ class BlazePoseDetector:
         apart. Close this iterator, or exhaust it, to end the threads. Raises what `frames` raises.
         """
         before: dict[Track, Hands] = {}
-        with closing(ahead(self._faces(frames), FOUND_AHEAD)) as found:
+        with closing(prefetch(self._faces(frames), FOUND_AHEAD)) as found:
             for rgb, people in found:
                 now = {one.track: self._find_hands(rgb, one.body, before.get(one.track, NO_HANDS)) for one in people}
                 yield to_people([(one.body, now[one.track], one.face) for one in people], rgb.shape[1::-1])
@@ -88,7 +88,7 @@ class BlazePoseDetector:
 
     def _faces(self, frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, list[_Followed]]]:
         before: dict[Track, Face | None] = {}
-        with closing(ahead(self._bodies(frames), FOUND_AHEAD)) as found:
+        with closing(prefetch(self._bodies(frames), FOUND_AHEAD)) as found:
             for rgb, bodies in found:
                 now = {track: self._find_face(rgb, body, before.get(track)) for track, body in bodies}
                 yield rgb, [_Followed(track, body, now[track]) for track, body in bodies]
@@ -96,6 +96,6 @@ class BlazePoseDetector:
 
     def _bodies(self, frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, list[tuple[Track, Body]]]]:
         track = Tracker(self._find_bodies)
-        with closing(ahead(frames, FRAMES_AHEAD)) as frames:
+        with closing(prefetch(frames, FRAMES_AHEAD)) as frames:
             for rgb in frames:
                 yield rgb, track(rgb)

@@ -5,8 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from musepose.errors import UserError
-from musepose.files import require_file
+from musepose.utils.errors import UserError
+from musepose.utils.files import require_file
 
 FOLDER = "blazepose"  # below the weights folder
 FETCH_HINT = "run `python download_weights.py --only blazepose`"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from musepose.errors import UserError
 from musepose.pose.detectors.blazepose.models import ModelFile, read_model
 from musepose.pose.detectors.blazepose.pruning import without_outputs
+from musepose.utils.errors import UserError
 
 CHATTER = (b"INFO:", b"VERBOSE:")  # how the lines begin that LiteRT writes to say that all is well
 

@@ -5,7 +5,7 @@ import numpy as np
 from musepose.pose.detectors.blazepose.body import Body
 from musepose.pose.detectors.blazepose.face import Face
 from musepose.pose.detectors.blazepose.hands import Hand
-from musepose.pose.keypoints import KEYPOINTS, People
+from musepose.pose.types import KEYPOINTS, People
 
 # For each of the first 23 points, body and feet, BlazePose's landmark. It has no small toe: the large one stands in.
 BODY_LANDMARKS = (

@@ -1,0 +1,75 @@
+"""The process that computes: sections one after the other, each in a net; started by __main__.py, which outlives it."""
+
+import importlib
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.gpu_check import DEVICE_LOST, SECTIONS
+from benchmarks.gpu_check.report import Report
+from benchmarks.gpu_check.scale import SCALES, Check, DeviceLost, explain
+from benchmarks.measure import machine, revision
+from musepose.cli.entry import run_script
+from musepose.memory.plan import GIB
+from musepose.utils.device import choose_device
+
+
+def work(names: list[str], scale: str, device: str, deadline: float, path: str) -> int:
+    """Run the sections `names`, adding to the report at `path`. → 0, or DEVICE_LOST where another process must go on.
+
+    Raises UserError: there is no such device.
+    """
+    check = Check(Report.read(Path(path)), SCALES[scale], choose_device(device), deadline)
+    if not check.report.lines:
+        introduce(check, scale)
+    for name in names:
+        check.report.running = name
+        check.report.save()
+        lost = not run(check, name)
+        check.report.finished.append(name)
+        check.report.running = None
+        check.report.save()
+        if lost:
+            return DEVICE_LOST
+    return 0
+
+
+def run(check: Check, name: str) -> bool:
+    """A section, what goes wrong in it being a line. → whether the device can still be used."""
+    section = SECTIONS[name]
+    if check.seconds_left <= 0:
+        check.report.say(section.part, name, left_out="the time is over")
+        return True
+    start = time.perf_counter()
+    try:
+        with check.guarded(section.part, name):
+            getattr(importlib.import_module(f"benchmarks.gpu_check.{section.module}"), name)(check)
+    except DeviceLost as error:
+        check.report.say(section.part, name, False, error=f"the device refuses to go on: {explain(error)}")
+        return False
+    check.release()
+    check.report.say(section.part, f"({name} took {time.perf_counter() - start:.0f} s)")
+    return True
+
+
+def introduce(check: Check, scale: str) -> None:
+    """What is measured, and on what."""
+    values = {"scale": scale, "commit": revision(), "machine": machine()}
+    for package in ("numpy", "diffusers", "transformers", "accelerate", "triton"):
+        try:
+            values[package] = importlib.import_module(package).__version__
+        except ImportError:
+            values[package] = None
+    if check.device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(check.device)
+        values |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        values |= {"memory_GiB": total / GIB, "free_GiB": free / GIB}
+    check.report.say(0, f"gpu_check on {platform.node()}", **values)
+
+
+if __name__ == "__main__":
+    run_script(lambda: work(**json.loads(sys.argv[1])))

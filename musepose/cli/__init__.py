@@ -1,0 +1,1 @@
+"""The command lines: one parser a command, and what entry points share."""

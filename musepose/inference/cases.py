@@ -1,0 +1,170 @@
+"""Test cases of test_stage_2.py: YAML and settings → a checked list of jobs. Needs no torch."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from musepose.inference.options import EXAMPLE, Inputs, Settings, merge_settings
+from musepose.media.image import IMAGE_SUFFIXES, read_image
+from musepose.media.video_reader import VIDEO_SUFFIXES, VideoInfo, list_media, probe
+from musepose.pipelines.context_windows import padded_length
+from musepose.utils.config_file import Config, read_config_file
+from musepose.utils.errors import UserError
+from musepose.utils.files import DOWNLOAD_HINT, check_writable, project_file, require_file
+from musepose.utils.options import build, check_keys, declared
+
+# Field of models.weights.WeightPaths → the file under it whose absence can be told at once.
+REQUIRED_FILES = {"base_model": "unet/config.json", "vae": "config.json", "image_encoder": "config.json"}
+# Key in the YAML → that field and that file.
+WEIGHT_KEYS = {
+    one.key: (one.name, REQUIRED_FILES.get(one.name, "")) for one in declared(Inputs) if one.name != "test_cases"
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture and one pose video, and what becomes of them."""
+
+    reference: Path
+    pose: VideoInfo
+    frames: int  # of the result
+    rate: Fraction  # of the result, frames a second
+    audio: Path | None  # where the sound comes from
+    result: Path
+
+    @property
+    def comparison(self) -> Path:
+        """Reference | pose | result, side by side."""
+        return self.result.with_name(f"{self.result.stem}_cmp.mp4")
+
+    @property
+    def finished(self) -> bool:
+        return self.result.is_file() and self.comparison.is_file()
+
+    @property
+    def title(self) -> str:
+        return f"{self.reference.name} + {self.pose.path.name}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run needs to know."""
+
+    settings: Settings
+    weights: dict[str, Path]  # by the fields of models.weights.WeightPaths
+    jobs: tuple[Job, ...]
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """Most frames that any job denoises together, and in all."""
+        settings = self.settings
+        lengths = [
+            job.frames
+            if settings.tail == "flush"
+            else padded_length(job.frames, settings.context_frames, settings.context_overlap)
+            for job in self.jobs
+        ]
+        return min(settings.context_frames, max(lengths)), max(lengths)
+
+
+def make_plan(config_path: Path, flags: Mapping[str, Any], now: datetime) -> Plan:
+    """Read and check everything that can be checked without torch; create nothing.
+
+    `flags` holds the settings given on the command line by name, None where one was not given.
+    Raises UserError: a setting, the YAML, a picture, a video, the output folder or a weight file is not as it must be.
+    """
+    config = read_config(config_path)
+    settings = merge_settings(flags, config.values, config_path)
+    weights = vars(build(Inputs, config=config)).copy()
+    jobs = make_jobs(weights.pop("test_cases"), settings, result_folder(settings, weights, now))
+    for job in jobs:
+        check_writable(job.result)
+        check_writable(job.comparison)
+    check_present(weights)
+    return Plan(settings, weights, tuple(jobs))
+
+
+def read_config(path: Path) -> Config:
+    """Read the YAML. Raises UserError: unreadable, unknown keys, test cases that are none."""
+    config = read_config_file(path, EXAMPLE)
+    check_keys(config, [Inputs, Settings])
+    if config.values.get("test_cases") is not None:
+        _check_cases(config.values["test_cases"], path)
+    return config
+
+
+def _check_cases(cases: Any, path: Path) -> None:
+    example = "write `test_cases: {image.png: [pose.mp4]}`"
+    if not isinstance(cases, dict):
+        raise UserError(f"{path}: test_cases is {cases!r}, not pictures with their pose videos: {example}")
+    if not cases:
+        raise UserError(f"{path}: test_cases is empty: {example}")
+    for image, poses in cases.items():
+        if not isinstance(image, str):
+            raise UserError(f"{path}: test_cases has the picture {image!r}, which is no path: put it in quotes")
+        if not isinstance(poses, list) or not poses or not all(isinstance(pose, str) and pose for pose in poses):
+            raise UserError(f"{path}: test_cases has {poses!r} for {image}, not a list of pose videos: {example}")
+
+
+def result_folder(settings: Settings, weights: Mapping[str, Path], now: datetime) -> Path:
+    """--output, else the published ./output/video-<date>/<time>-<cfg>-<pose guider>-<motion module>."""
+    if settings.output is not None:
+        return settings.output
+    name = f"{now:%H%M%S}-{settings.cfg}-{weights['pose_guider'].stem}-{weights['motion_module'].stem}"
+    return Path("output", f"video-{now:%Y%m%d}", name)
+
+
+def make_jobs(cases: Mapping[str, list[str]], settings: Settings, folder: Path) -> list[Job]:
+    """Unfold folders, look into every picture and video. Raises UserError: one is no good, or two jobs share a file."""
+    pairs = [
+        (image, pose)
+        for images, poses in cases.items()
+        for image in list_media(project_file(images), IMAGE_SUFFIXES)
+        for entry in poses
+        for pose in list_media(project_file(entry), VIDEO_SUFFIXES)
+    ]
+    for image in dict.fromkeys(image for image, _ in pairs):
+        read_image(image)
+    infos = {pose: probe(pose) for pose in dict.fromkeys(pose for _, pose in pairs)}
+    jobs: dict[str, Job] = {}
+    for image, pose in pairs:
+        job = make_job(image, infos[pose], settings, folder)
+        other = jobs.setdefault(os.path.normcase(job.result), job)
+        if other is not job:
+            raise UserError(
+                f"{other.reference} + {other.pose.path} and {image} + {pose} would both write {job.result}: "
+                "rename one, or remove it from test_cases"
+            )
+    return list(jobs.values())
+
+
+def make_job(reference: Path, pose: VideoInfo, settings: Settings, folder: Path) -> Job:
+    """The published arithmetic: of the first L frames every (skip+1)-th, ⌊L / (skip+1)⌋ of them; rate / (skip+1).
+
+    A video too short for even one is used by its first frame. The sound goes along where it keeps in step with the
+    frames: not with an --fps that changes the tempo by more than a percent.
+    """
+    stride = settings.skip + 1
+    natural = pose.rate / stride
+    rate = settings.fps or natural
+    in_step = abs(rate / natural - 1) <= Fraction(1, 100)
+    name = f"{reference.stem}_{pose.path.stem}_{settings.cfg}_{settings.steps}_{settings.skip}.mp4"
+    return Job(
+        reference=reference,
+        pose=pose,
+        frames=max(1, min(settings.length, pose.frames) // stride),
+        rate=rate,
+        audio=pose.path if pose.has_audio and in_step and not settings.no_audio else None,
+        result=folder / name,
+    )
+
+
+def check_present(weights: Mapping[str, Path]) -> None:
+    """Raises UserError: a weight file or model config is not there, or empty."""
+    for field, file in WEIGHT_KEYS.values():
+        hint = "restore it from the repository" if field == "inference_config" else DOWNLOAD_HINT
+        require_file(weights[field] / file, hint)

@@ -1,0 +1,140 @@
+"""Options of test_stage_2.py: what may stand on the command line and in the YAML, and what stands in the YAML only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from musepose.pipelines.options import SamplingOptions
+from musepose.utils.config_file import Config
+from musepose.utils.errors import UserError
+from musepose.utils.options import DTYPES, build, option
+
+EXAMPLE = "configs/test_stage_2.yaml"
+SCHEDULERS = ("ddim", "dpm++", "unipc", "euler")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What stands on the command line only."""
+
+    config: Path = option(Path(EXAMPLE), "the YAML file: weights and test cases", key=None, project=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How the cases are sampled, and where the results go. A flag wins over the YAML."""
+
+    width: int = option(768, "sampling width", short="-W", low=8, high=8192, multiple=8)
+    height: int = option(768, "sampling height", short="-H", low=8, high=8192, multiple=8)
+    length: int = option(300, "use at most this many frames of the pose video", short="-L", low=1)
+    context_frames: int = option(48, "frames denoised together", short="-S", low=1, high=128)
+    context_overlap: int = option(4, "frames that two neighbouring windows share, less than -S", short="-O", low=0)
+    cfg: float = option(3.5, "guidance scale; no guidance up to 1, and half the work", low=0)
+    seed: int = option(99, "where the noise starts, for each case anew", low=-(2**63), high=2**63 - 1)
+    steps: int = option(20, "denoising steps", low=1, high=1000)
+    scheduler: str = option("ddim", "the solver; published: ddim", choices=SCHEDULERS)
+    shared_noise: float = option(
+        0.0,
+        "portion of the starting noise that is the same in all frames: less flicker; published: 0",
+        low=0,
+        high=1,
+    )
+    fps: Fraction | None = option(
+        None,
+        "rate of the result, such as 15 or 30000/1001; default: keeps the tempo. "
+        "The sound is left out where the tempo changes by more than 1 %",
+        low=Fraction(1, 1000),
+        high=1000,
+    )
+    skip: int = option(
+        1,
+        "leave out this many frames after each one taken, and divide the rate by this + 1: 30 frames a second become "
+        "15, as the weights were trained",
+        low=0,
+        high=999,
+    )
+    device: str | None = option(None, "cpu, cuda, cuda:1, mps, ...; default: cuda or mps if there is one, else cpu")
+    dtype: str = option(
+        "fp16",
+        "of weights and sampling; float32 is used where fp16 is not fit for the device",
+        choices=(*DTYPES, *DTYPES.values()),
+        key="weight_dtype",
+    )
+    vram: str | float = option(
+        "auto",
+        "memory to get along with, in GB, or high, or low; auto: what is free. Changes time, not the result",
+        low=1,
+        words=("auto", "high", "sequential", "medium", "low", "least"),
+    )
+    tail: str = option(
+        "pad",
+        "pad: the last pose is repeated until the windows fit, as published; "
+        "flush: the last window ends at the last frame, without padding",
+        choices=("pad", "flush"),
+    )
+    compile: bool = option(False, "compile the denoising UNet's layers; needs a C++ compiler")
+    split: str | None = option(
+        None,
+        "with several processes: share out the cases, or the frames of each; default: cases if there are enough",
+        choices=("cases", "frames"),
+    )
+    output: Path | None = option(
+        None,
+        "folder of the results; a finished case is skipped on the next run; default: a new one under ./output",
+        metavar="DIR",
+    )
+    overwrite: bool = option(False, "with --output: render finished cases again")
+    no_audio: bool = option(False, "leave out the sound of the pose video")
+
+    @property
+    def sampling(self) -> SamplingOptions:
+        """As the pipeline takes them."""
+        return SamplingOptions(
+            width=self.width,
+            height=self.height,
+            num_inference_steps=self.steps,
+            guidance_scale=self.cfg,
+            seed=self.seed,
+            shared_noise=self.shared_noise,
+            context_frames=self.context_frames,
+            context_overlap=self.context_overlap,
+            tail=self.tail,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What stands in the YAML only. The weights' names are the fields of models.weights.WeightPaths."""
+
+    base_model: Path = option(
+        help="folder with unet/config.json", key="pretrained_base_model_path", flag=False, project=True
+    )
+    vae: Path = option(help="folder of the autoencoder", key="pretrained_vae_path", flag=False, project=True)
+    image_encoder: Path = option(
+        help="folder of the CLIP image encoder", key="image_encoder_path", flag=False, project=True
+    )
+    denoising_unet: Path = option(
+        help="weights of the denoising UNet", key="denoising_unet_path", flag=False, project=True
+    )
+    reference_unet: Path = option(
+        help="weights of the reference UNet", key="reference_unet_path", flag=False, project=True
+    )
+    pose_guider: Path = option(help="weights of the pose guider", key="pose_guider_path", flag=False, project=True)
+    motion_module: Path = option(
+        help="weights of the motion modules", key="motion_module_path", flag=False, project=True
+    )
+    inference_config: Path = option(help="motion modules and noise schedule, a YAML file", flag=False, project=True)
+    test_cases: dict[str, list[str]] = option(
+        help="reference picture, or a folder of them: [aligned pose video, or a folder of them, ...]", flag=False
+    )
+
+
+def merge_settings(flags: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> Settings:
+    """Settings from the texts of flags and the values of the YAML `path`. Raises UserError: a value that cannot be."""
+    settings = build(Settings, flags, Config(path, dict(config), example=EXAMPLE))
+    overlap, frames = settings.context_overlap, settings.context_frames
+    if overlap >= frames:
+        raise UserError(f"--context_overlap (-O) {overlap} is not below --context_frames (-S) {frames}: lower -O")
+    return replace(settings, dtype=DTYPES.get(settings.dtype, settings.dtype))

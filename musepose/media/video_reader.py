@@ -1,0 +1,271 @@
+"""Videos in: what a video is, and its frames one by one."""
+
+from __future__ import annotations
+
+import math
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from musepose.media.containers import missing_bytes, open_media, to_fraction
+from musepose.media.image import check_file
+from musepose.media.video_writer import exact_scaling
+from musepose.utils.errors import UserError
+
+if TYPE_CHECKING:
+    import av
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+
+# Where one packet is one frame, so that frames can be counted without decoding them.
+ONE_PACKET_ONE_FRAME = {"h264", "hevc", "av1", "vp9", "mpeg4", "prores"}
+EXACT_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video is, found by going through it; headers are not trusted."""
+
+    path: Path
+    width: int  # as shown: the rotation flag is applied
+    height: int
+    frames: int
+    rate: Fraction  # frames a second; the average where the distances vary
+    has_audio: bool
+
+
+def probe(path: str | os.PathLike) -> VideoInfo:
+    """Measure the video at `path`.
+
+    Raises UserError where it is missing, empty, cut off, damaged, no video, or without frames.
+    """
+    path = Path(path)
+    with _open_video(path) as (container, stream):
+        first = next(container.decode(stream), None)
+        if first is None:
+            raise _no_frames(path)
+        height, width = _turn(np.empty((first.height, first.width)), _display_matrix(first)).shape
+        has_audio = any(_is_decodable(audio) for audio in container.streams.audio)
+    times = _packet_times(path) or _frame_times(path)
+    return VideoInfo(path, width, height, times.count, _rate(times), has_audio)
+
+
+def read_frames(path: str | os.PathLike, step: int = 1, count: int | None = None) -> Iterator[np.ndarray]:
+    """Stream frames 0, step, 2·step, … of a video, at most `count` of them: RGB uint8 (height, width, 3), as shown.
+
+    Colours follow the stream's tags; without tags they are taken as BT.601 of limited range, as the tools write that
+    leave the tags out. Frames that differ in size from the first are scaled to it. Raises what `probe` raises.
+    """
+    if step < 1 or (count is not None and count < 0):
+        raise ValueError(f"step {step} must be at least 1, count {count} at least 0")
+    last = math.inf if count is None else step * (count - 1)
+    return _read_frames(Path(path), lambda number: number % step == 0, last)
+
+
+def read_frames_at(path: str | os.PathLike, numbers: Iterable[int]) -> dict[int, np.ndarray]:
+    """Single frames of a video as `read_frames` gives them: number → RGB uint8; without those that there are not.
+
+    Decodes from the last key frame before a number on, and converts nothing else. Where time stamps do not tell the
+    frames' numbers for certain, it decodes from the start. Raises what `probe` raises.
+    """
+    path, wanted = Path(path), sorted(set(numbers))
+    found = _seek_frames(path, wanted)
+    if len(found) < len(wanted):
+        found = dict(zip(wanted, _read_frames(path, set(wanted).__contains__, wanted[-1]), strict=False))
+    return found
+
+
+def list_media(path: str | os.PathLike, suffixes: Sequence[str]) -> list[Path]:
+    """The file `path`, or the files in the folder `path` with one of `suffixes`, sorted by name, hidden ones left out.
+
+    Raises UserError where `path` does not exist or cannot be read, or the folder holds no such file.
+    """
+    path = Path(path)
+    try:
+        if path.is_file():
+            return [path]
+        if not path.is_dir():
+            raise UserError(f"{path} does not exist: check the path")
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.is_file() and p.name[0] != ".")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): check the path and its permissions") from None
+    if not found:
+        raise UserError(f"{path} holds no {', '.join(suffixes)} file: check the path")
+    return found
+
+
+@contextmanager
+def _open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Open the first true video stream; FFmpeg's errors inside come out as UserErrors."""
+    check_file(path, "video")
+    missing = missing_bytes(path)
+    if missing:
+        raise UserError(f"{path} is cut off ({missing} bytes are missing): copy or download it again")
+    import av
+
+    try:
+        with open_media(path) as container:
+            streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+            streams = [s for s in streams if _is_decodable(s)]
+            if not streams:
+                raise UserError(f"{path} holds no video that can be decoded: give another video file")
+            streams[0].thread_type = "AUTO"
+            yield container, streams[0]
+    except av.error.FFmpegError as error:
+        raise UserError(f"{path} is damaged or not a video ({error.strerror}): give a whole video file") from None
+
+
+def _is_decodable(stream: av.stream.Stream) -> bool:
+    return stream.codec_context is not None
+
+
+def _read_frames(path: Path, wanted: Callable[[int], bool], last: float) -> Iterator[np.ndarray]:
+    """Those frames up to number `last` whose numbers are wanted."""
+    with _open_video(path) as (container, stream):
+        convert = None
+        for number, frame in enumerate(container.decode(stream)):
+            convert = convert or _Converter(frame)
+            if number > last:
+                return
+            if wanted(number):
+                yield convert(frame)
+            if number == last:
+                return
+        if convert is None:
+            raise _no_frames(path)
+
+
+def _seek_frames(path: Path, wanted: Sequence[int]) -> dict[int, np.ndarray]:
+    """Frames of rising numbers, each decoded from its key frame on: number → picture, as far as that is exact."""
+    found: dict[int, np.ndarray] = {}
+    with _open_video(path) as (container, stream):
+        packets = _packets(container, stream)
+        number_of = {
+            time: number for number, time in enumerate(sorted(time for time, _ in packets if time is not None))
+        }
+        keys = sorted(number_of[time] for time, is_key in packets if is_key and time is not None)
+        if not keys or keys[0] != 0 or len(number_of) < len(packets):
+            return found
+        times, convert, position = list(number_of), None, math.inf
+        for number in sorted({0, *wanted}):  # the first frame says how large all are
+            if number >= len(times):
+                break
+            key = keys[bisect_right(keys, number) - 1]
+            if key > position or number <= position:
+                container.seek(times[key], stream=stream)
+                frames = container.decode(stream)
+            for frame in frames:
+                position = number_of.get(frame.pts, math.inf)
+                if position >= number:
+                    break
+            if position != number:
+                break
+            convert = convert or _Converter(frame)
+            if number in wanted:
+                found[number] = convert(frame)
+    return found
+
+
+class _Converter:
+    """Decoded frames → RGB uint8 (height, width, 3), all as large and turned as the first."""
+
+    def __init__(self, first: av.VideoFrame) -> None:
+        self._size, self._matrix = (first.width, first.height), _display_matrix(first)
+        from av.video.reformatter import VideoReformatter
+
+        self._scaler = VideoReformatter()  # kept, as making its tables anew costs more than a frame's conversion
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        rgb = self._scaler.reformat(frame, *self._size, "rgb24", interpolation=exact_scaling())
+        return np.ascontiguousarray(_turn(rgb.to_ndarray(), self._matrix))
+
+
+def _no_frames(path: Path) -> UserError:
+    return UserError(f"{path} has no frames: give another video")
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
+    """a, b, c, d of the video's display matrix (ISO/IEC 14496-12, 6.2.2): x' = a·x + c·y, y' = b·x + d·y.
+
+    It is the same on all frames; asking each would tie it into a reference cycle, and let frames pile up in memory.
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return None
+    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
+    return a, b, c, d
+
+
+def _turn(picture: np.ndarray, matrix: tuple[int, int, int, int] | None) -> np.ndarray:
+    """Apply a display matrix of quarter turns and mirrorings to (h, w, …); a view."""
+    if matrix is None:
+        return picture
+    a, b, c, d = matrix
+    if abs(b) > abs(a):
+        picture, a, d = picture.swapaxes(0, 1), c, b
+    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+@dataclass(frozen=True)
+class _Times:
+    """How many frames there are and when the first and the last are shown, in seconds; None where not known."""
+
+    count: int
+    first: Fraction | None
+    last: Fraction | None
+    header_rate: Fraction | None  # as the container has it
+
+    @classmethod
+    def of(cls, stamps: list[int | None], stream: av.VideoStream) -> _Times:
+        known = (None, None)
+        if stamps and None not in stamps:
+            time_base = to_fraction(stream.time_base)
+            known = (min(stamps) * time_base, max(stamps) * time_base)
+        return cls(len(stamps), *known, to_fraction(stream.average_rate) or to_fraction(stream.guessed_rate))
+
+
+def _packet_times(path: Path) -> _Times | None:
+    """The frame times from the packets, without decoding; None where only decoding tells the truth."""
+    with _open_video(path) as (container, stream):
+        stamps = [time for time, _ in _packets(container, stream)]
+        return _Times.of(stamps, stream) if stamps else None
+
+
+def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> list[tuple[int | None, bool]]:
+    """Each frame's time stamp, and whether it is a key frame; nothing where only decoding tells the truth."""
+    if container.format.name not in EXACT_CONTAINERS or stream.codec_context.name not in ONE_PACKET_ONE_FRAME:
+        return []
+    packets: list[tuple[int | None, bool]] = []
+    for packet in container.demux(stream):
+        if not packet.size:  # the one that only tells the end
+            continue
+        if packet.is_corrupt or packet.is_discard or not (packets or packet.is_keyframe):
+            return []
+        packets.append((packet.pts, packet.is_keyframe))
+    return packets
+
+
+def _frame_times(path: Path) -> _Times:
+    """The frame times by decoding the whole video."""
+    with _open_video(path) as (container, stream):
+        return _Times.of([frame.pts for frame in container.decode(stream)], stream)
+
+
+def _rate(times: _Times) -> Fraction:
+    """Frames a second: the container's figure where it agrees with the frames' own times, else their average.
+
+    Odd fractions are rounded to a denominator of at most 1001, which the broadcast rates need.
+    """
+    steps, rate = times.count - 1, times.header_rate
+    if steps and times.first is not None and times.last > times.first:
+        span = times.last - times.first
+        if not rate or abs(span * rate - steps) > Fraction(1, 2):
+            rate = steps / span
+    return (rate or Fraction(25)).limit_denominator(1001)

@@ -1,0 +1,1 @@
+"""Memory plans, and offloading to the CPU."""

@@ -1,0 +1,1 @@
+"""The sampling: from a picture and aligned poses to a video."""

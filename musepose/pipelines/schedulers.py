@@ -1,0 +1,37 @@
+"""The schedulers that can be chosen by name, all from one noise schedule: `noise_scheduler_kwargs`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    SchedulerMixin,
+    UniPCMultistepScheduler,
+)
+
+from musepose.utils.errors import UserError
+
+SCHEDULERS = {
+    "ddim": DDIMScheduler,  # Song et al. 2020, as published
+    "dpm++": DPMSolverMultistepScheduler,  # Lu et al. 2022, second order
+    "unipc": UniPCMultistepScheduler,  # Zhao et al. 2023, second order
+    "euler": EulerDiscreteScheduler,  # Karras et al. 2022, first order
+}
+
+
+def make_scheduler(config: Mapping[str, Any], name: str = "ddim") -> SchedulerMixin:
+    """The scheduler `name` for the noise schedule `config`, which are DDIMScheduler's arguments.
+
+    Raises UserError: an argument that DDIMScheduler does not have, or a value that it does not know.
+    """
+    try:
+        ddim = DDIMScheduler(**config)
+        if ddim.config.prediction_type not in ("v_prediction", "epsilon"):
+            raise ValueError(f"prediction_type is {ddim.config.prediction_type}, give v_prediction or epsilon")
+    except (TypeError, ValueError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"noise_scheduler_kwargs: {reason}: compare it with configs/inference_v2.yaml") from error
+    kind = SCHEDULERS[name]
+    return ddim if kind is DDIMScheduler else kind.from_config(ddim.config)

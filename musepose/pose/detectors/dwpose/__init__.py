@@ -1,0 +1,1 @@
+"""DWPose: YOLOX and RTMPose by mmdet and mmpose."""

@@ -1,0 +1,242 @@
+"""A checked job of pose_align.py to its files: detect, align, draw, write."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
+from typing import TypeVar
+
+import numpy as np
+
+from musepose.media.side_by_side import fit, panel_layout, side_by_side
+from musepose.media.video_reader import read_frames
+from musepose.media.video_writer import VideoWriter
+from musepose.pose.align import Alignment, fit_alignment, segment_lengths, typical_lengths
+from musepose.pose.box_tracking import find_people
+from musepose.pose.detectors.base import Detector
+from musepose.pose.draw import draw_pose_map, draw_video_frame, video_size
+from musepose.pose.job import Job
+from musepose.pose.keypoint_file import KeypointFile, Keypoints, save_keypoints
+from musepose.pose.person_tracking import choose_person, follow
+from musepose.pose.types import KEYPOINTS, People, Pose, to_pose
+from musepose.utils.errors import UserError
+from musepose.utils.files import CompleteFiles
+from musepose.utils.prefetch import prefetch
+from musepose.utils.progress import progress_bar
+
+Item = TypeVar("Item")
+READ_AHEAD, DRAWN_AHEAD = 4, 2  # frames that wait between the threads
+NAMED_RANGES = 8  # at most so many runs of empty frames are listed by number
+
+
+def load_detector(job: Job) -> Detector:
+    """YOLOX and DWPose as the settings have them. Only here torch and the mm packages are imported."""
+    print("loading the detector", flush=True)
+    from musepose.pose.detectors.dwpose.detector import PoseDetector
+
+    settings = job.settings
+    return PoseDetector(
+        settings.yolox_config,
+        settings.yolox_ckpt,
+        settings.dwpose_config,
+        settings.dwpose_ckpt,
+        device=settings.device,
+        detect_resolution=settings.detect_resolution,
+    )
+
+
+def run_job(job: Job, load: Callable[[Job], Detector] = load_detector) -> int:
+    """Do `job` and return the exit status. `load` is called only where something is to be detected.
+
+    Raises UserError: nobody in the picture or in the align frame, nothing to compare, a file cannot be written.
+    """
+    first = job.settings.align_frame
+    if job.frames < job.dance.frames:
+        print(f"using {job.frames} of {job.dance.frames} frames (--max_frame 0 uses all)", flush=True)
+    if first:
+        print(f"starting at frame {first}, the align frame", flush=True)
+    found = find_keypoints(job, load)
+    if job.settings.save_keypoints is not None:
+        save_keypoints(job.settings.save_keypoints, found)
+        print(f"wrote {job.settings.save_keypoints}", flush=True)
+    image_pose = _pose(found.image_keypoints, 0)
+    dance_poses = Poses(found.video_keypoints, job.frames)
+    alignment = align_job(job, image_pose, dance_poses)
+    _report_empty(dance_poses, first)
+    write_videos(job, alignment, image_pose, dance_poses)
+    print(f"wrote {job.aligned_path}\nwrote {job.demo_path}", flush=True)
+    return 0
+
+
+class Poses:
+    """The person's pose in each frame of a video, made from the keypoints when asked for; None where he is missing."""
+
+    def __init__(self, keypoints: Keypoints, frames: int) -> None:
+        self._keypoints, self._frames = keypoints, frames
+
+    def __len__(self) -> int:
+        return self._frames
+
+    def __getitem__(self, frame: int) -> Pose | None:
+        if not 0 <= frame < self._frames:
+            raise IndexError(frame)
+        return _pose(self._keypoints, frame)
+
+
+def find_keypoints(job: Job, load: Callable[[Job], Detector]) -> KeypointFile:
+    """The person's keypoints in the picture and in the video, from the keypoint file as far as it has them."""
+    image = video = None
+    if job.known is not None:
+        video = job.known.video_keypoints
+        image = None if job.detect_image else job.known.image_keypoints
+    if image is None or video is None:
+        detector = load(job)
+        if image is None:
+            image = _detect_image(job, detector)
+        if video is None:
+            video = _detect_video(job, detector)
+    return KeypointFile(job.image_source, image, job.video_source, video, job.settings.detect_resolution)
+
+
+def align_job(job: Job, image_pose: Pose | None, dance_poses: Poses) -> Alignment:
+    """The alignment for the whole video. Raises UserError where the picture or the align frame has nobody."""
+    settings = job.settings
+    if image_pose is None:
+        raise _nobody_in_image(job)
+    first = dance_poses[settings.align_frame]
+    if first is None:
+        raise _nobody_in_frame(job, dance_poses)
+    image_aspect, frame_aspect = job.reference.width / job.reference.height, job.dance.width / job.dance.height
+    lengths = None
+    if settings.scale_from == "video":
+        lengths = typical_lengths(segment_lengths(pose, frame_aspect) for pose in dance_poses if pose is not None)
+    return fit_alignment(image_pose, first, image_aspect, frame_aspect, lengths)
+
+
+def write_videos(job: Job, alignment: Alignment, image_pose: Pose, dance_poses: Poses) -> None:
+    """The aligned pose video and the demo strip, frame by frame; both appear when both are complete.
+
+    Reading, drawing and encoding go on side by side, a few frames apart.
+    """
+    dance, image_size = job.dance, job.reference.size
+    frame_size = (dance.width, dance.height)
+    layout = panel_layout([image_size, image_size, video_size(*image_size), frame_size, frame_size])
+    start = job.settings.align_frame / dance.rate  # seconds
+    with ExitStack() as stack:
+        common = {"audio_from": dance.path, "audio_start": start, "files": stack.enter_context(CompleteFiles())}
+        aligned_writer, demo_writer = (
+            stack.enter_context(VideoWriter(path, *size, dance.rate, **common))
+            for path, size in (
+                (job.aligned_path, video_size(*image_size)),
+                (job.demo_path, (sum(layout[0]), layout[1])),
+            )
+        )
+        drawn = prefetch(_draw(job, alignment, image_pose, dance_poses, *layout), DRAWN_AHEAD)
+        stack.enter_context(closing(drawn))  # the threads end before the writers do
+        for aligned, strip in _watch(drawn, job.frames - job.settings.align_frame, "drawing"):
+            aligned_writer.write(aligned)
+            demo_writer.write(strip)
+
+
+def _draw(
+    job: Job,
+    alignment: Alignment,
+    image_pose: Pose,
+    dance_poses: Poses,
+    widths: list[int],  # pixels, of the demo strip's panels
+    height: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A frame of the aligned pose video and one of the demo strip for each of the dance from the align frame on."""
+    settings, image_size, frame_size = job.settings, job.reference.size, (job.dance.width, job.dance.height)
+    resolutions = (settings.detect_resolution, settings.image_resolution)
+    still = [np.asarray(job.reference), draw_pose_map(image_pose, image_size, *resolutions)]
+    still = [fit(picture, width, height) for picture, width in zip(still, widths, strict=False)]  # once, not each frame
+    with closing(prefetch(_dance_frames(job), READ_AHEAD)) as frames:
+        for index, frame in enumerate(frames):
+            if index < settings.align_frame:
+                continue
+            pose = dance_poses[index]
+            aligned = draw_video_frame(None if pose is None else alignment.apply(pose), frame_size, image_size)
+            pose_map = draw_pose_map(pose, frame_size, *resolutions)
+            yield aligned, side_by_side([*still, aligned, frame, pose_map], widths, height)
+
+
+def _pose(keypoints: Keypoints, row: int) -> Pose | None:
+    """None where no joint of the body is visible: then there is nobody."""
+    pose = to_pose(keypoints.points[row], keypoints.scores[row])
+    return pose if pose.body_visible.any() else None
+
+
+def _detect_image(job: Job, detector: Detector) -> Keypoints:
+    people = detector(np.asarray(job.reference))
+    keypoints = gather_keypoints([(people, choose_person(people))])
+    if _pose(keypoints, 0) is None:  # said before the long work on the video
+        raise _nobody_in_image(job)
+    return keypoints
+
+
+def _detect_video(job: Job, detector: Detector) -> Keypoints:
+    with closing(find_people(detector, _dance_frames(job), job.settings.det_every)) as found:
+        return gather_keypoints(follow(_watch(found, job.frames, "detecting")))
+
+
+def gather_keypoints(chosen: Iterable[tuple[People, int | None]]) -> Keypoints:
+    """The chosen person's points in each picture; of the others nothing is kept."""
+    points, scores = [], []
+    for people, person in chosen:
+        found = person is not None
+        points.append(people.keypoints[person].astype(np.float32) if found else np.zeros((KEYPOINTS, 2), np.float32))
+        scores.append(people.scores[person].astype(np.float32) if found else np.zeros(KEYPOINTS, np.float32))
+    return Keypoints(np.stack(points), np.stack(scores))
+
+
+def _dance_frames(job: Job) -> Iterator[np.ndarray]:
+    """The first `job.frames` frames of the dance. Raises UserError where there are fewer after all."""
+    done = 0
+    with closing(read_frames(job.dance.path, count=job.frames)) as frames:
+        for frame in frames:
+            yield frame
+            done += 1
+    if done < job.frames:
+        told = f"{job.dance.path} breaks off after {done} of {job.dance.frames} frames"
+        raise UserError(f"{told}: mend it, or give --max_frame {done}")
+
+
+def _watch(items: Iterable[Item], total: int, task: str) -> Iterator[Item]:
+    """The same items, and a progress bar with the time left."""
+    with progress_bar(total=total, desc=task, unit="frame") as bar:
+        for item in items:
+            yield item
+            bar.update()
+
+
+def _nobody_in_image(job: Job) -> UserError:
+    return UserError(f"no person was found in {job.settings.imgfn_refer}: give a picture that shows one person clearly")
+
+
+def _nobody_in_frame(job: Job, dance_poses: Poses) -> UserError:
+    frame = job.settings.align_frame
+    candidates = (n for n in (*range(frame, len(dance_poses)), *range(frame)) if dance_poses[n] is not None)
+    other = next(candidates, None)
+    if other is None:
+        return UserError(f"no person was found in {job.dance.path}: give a video that shows one person clearly")
+    return UserError(
+        f"the dancer was not found in frame {frame} of {job.dance.path}, the align frame: "
+        f"choose another one, for instance --align_frame {other}"
+    )
+
+
+def _report_empty(dance_poses: Poses, first: int) -> None:
+    empty = [frame for frame in range(first, len(dance_poses)) if dance_poses[frame] is None]
+    if not empty:
+        return
+    runs: list[list[int]] = []
+    for frame in empty:
+        if runs and frame == runs[-1][1] + 1:
+            runs[-1][1] = frame
+        else:
+            runs.append([frame, frame])
+    names = [str(a) if a == b else f"{a}-{b}" for a, b in runs[:NAMED_RANGES]]
+    more = ", ..." if len(runs) > NAMED_RANGES else ""
+    total = len(dance_poses) - first
+    print(
+        f"the dancer was not found in {len(empty)} of {total} frames, drawn empty: {', '.join(names)}{more}", flush=True
+    )

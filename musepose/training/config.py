@@ -1,0 +1,173 @@
+"""Options of the training scripts: YAML and `key=value` overrides → typed values, checked."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from musepose.utils.config_file import Config, read_config_file
+from musepose.utils.errors import UserError
+from musepose.utils.options import DTYPES, build, check_keys, option
+
+EXAMPLE = "configs/train_stage_1.yaml or configs/train_stage_2.yaml"
+SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial")  # diffusers'
+PREDICTIONS = ("v_prediction", "epsilon")
+TRAIN_TIMESTEPS = 1000  # diffusers' default
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What stands on the command line only, beside the overrides."""
+
+    config: Path | None = option(
+        None, "the YAML file; default configs/train_stage_1.yaml or configs/train_stage_2.yaml", key=None, project=True
+    )
+    resume: str | None = option(
+        None, "latest, or the folder of a training state; default: anew", key=None, metavar="STATE"
+    )
+
+
+@dataclass(kw_only=True)
+class Data:
+    meta_paths: list[str] = option(help="meta files of one or several data sets, from prepare_dataset.py")
+    train_bs: int = option(1, "samples a process and micro-step, one reference each", low=1)
+    train_width: int = option(768, "pixels", low=64, multiple=8)
+    train_height: int = option(768, "pixels", low=64, multiple=8)
+    sample_margin: int = option(
+        30, "stage 1: frames between reference and target, at least, where the video allows", low=0
+    )
+    targets_per_reference: int = option(1, "stage 1: targets that share a reference and the cost of its UNet", low=1)
+    n_sample_frames: int = option(48, "stage 2: frames of a clip", low=1)
+    sample_rate: int = option(1, "stage 2: every how many frames one is taken; doubled above 30 frames a second", low=1)
+    cache_latents: str | None = option(
+        None, "a folder: encode every frame once, before the training, instead of in every step"
+    )
+    num_workers: int = option(0, "processes that read videos, for each training process", low=0)
+
+
+@dataclass(kw_only=True)
+class TimestepBias:
+    """Draws a portion of the timesteps from `first` on, where reference and pose are all a model has."""
+
+    portion: float = option(0.0, "sample this share of timesteps from [first, T), the high-noise end", low=0, high=1)
+    first: int = option(600, "first timestep of the high-noise end", low=0)
+
+
+@dataclass(kw_only=True)
+class Solver:
+    max_train_steps: int = option(30000, "optimizer steps of the whole training", low=1)
+    gradient_accumulation_steps: int = option(1, "micro-steps for each optimizer step", low=1)
+    mixed_precision: str = option("fp16", "autocast type; fp16 needs a GPU", choices=("no", "fp16", "bf16"))
+    gradient_checkpointing: bool = option(False, "less memory, a third more time")
+    optimizer: str = option(
+        "adamw",
+        "with muon a training from nothing needs about half of the steps",
+        choices=("adamw", "muon"),
+    )
+    learning_rate: float = option(1e-5, "peak learning rate", above=0)
+    lr_scheduler: str = option("constant", "diffusers' schedules", choices=SCHEDULES)
+    lr_warmup_steps: int = option(1, "steps until the peak learning rate", low=0)
+    adam_beta1: float = option(0.9, "decay of the first moment", low=0, below=1)
+    adam_beta2: float = option(0.999, "decay of the second moment", low=0, below=1)
+    adam_epsilon: float = option(1e-8, "added to the denominator", low=0)
+    adam_weight_decay: float = option(1e-2, "decoupled weight decay", low=0)
+    max_grad_norm: float = option(1.0, "gradients are clipped to this norm", above=0)
+    ema_decay: float | None = option(
+        None, "average the weights that are saved and validated, such as 0.9999; null: the last ones", low=0, high=1
+    )
+
+
+@dataclass(kw_only=True)
+class Validation:
+    validation_steps: int = option(1000, "sample the test cases every so many steps, into output_dir/samples", low=1)
+    test_cases: dict[str, list[str]] = option({}, "reference picture: [aligned pose video, ...]")
+    num_inference_steps: int = option(20, "denoising steps", low=1, high=1000)
+    guidance_scale: float = option(3.5, "no guidance up to 1", low=0)
+    frames: int = option(24, "at most, of each video", low=1)
+    seed: int = option(99, "where the noise starts", low=-(2**63), high=2**63 - 1)
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    data: Data = field(default_factory=Data)
+    solver: Solver = field(default_factory=Solver)
+    val: Validation = field(default_factory=Validation)
+    noise_scheduler_kwargs: dict[str, Any] = option(
+        help="arguments of diffusers' DDIMScheduler; prediction_type: v_prediction or epsilon"
+    )
+    timestep_bias: TimestepBias = field(default_factory=TimestepBias)
+    base_model_path: Path = option(
+        help="folder with unet/config.json, and with the UNet's weights unless from_scratch", project=True
+    )
+    vae_model_path: Path = option(help="folder of the autoencoder", project=True)
+    image_encoder_path: Path = option(help="folder of the CLIP image encoder", project=True)
+    inference_config: Path = option(
+        Path("configs/inference_v2.yaml"), "the motion modules, and the pose guider's sizes", project=True
+    )
+    from_scratch: bool = option(False, "stage 1: random UNets instead of the base model's")
+    controlnet_openpose_path: Path | None = option(
+        None, "stage 1: the pose guider starts from this ControlNet's conditioning embedding", project=True
+    )
+    stage1_ckpt_dir: Path | None = option(None, "stage 2: the models that stage 1 saved")
+    mm_path: Path | None = option(
+        None,
+        "stage 2: AnimateDiff's mm_sd_v15_v2.ckpt; null: motion modules start such that they change nothing",
+        project=True,
+    )
+    weight_dtype: str = option("fp16", "of what is frozen, on a GPU", choices=DTYPES)
+    save_dtype: str = option("fp16", "of the models that are saved", choices=DTYPES)
+    uncond_ratio: float = option(0.1, "share of samples without reference, for guidance", low=0, high=1)
+    noise_offset: float = option(0.05, "strength of offset noise", low=0)
+    shared_noise: float = option(
+        0.0, "portion of the noise's variance that a clip's frames share, as --shared_noise of test_stage_2.py",
+        low=0, high=1,
+    )  # fmt: skip
+    snr_gamma: float | None = option(5.0, "min-SNR loss weights; null: none", low=0)
+    seed: int = option(12580, "of weights, samples and noise", low=0, high=2**32 - 1)  # what NumPy's generators take
+    output_dir: str = option(help="states, samples, logs")
+    save_dir: str | None = option(None, "the models; null: output_dir/weights")
+    checkpointing_steps: int = option(2000, "write a training state every so many steps", low=1)
+    total_limit: int = option(3, "training states kept", low=1)
+    save_model_step_interval: int = option(2000, "write the models every so many steps", low=1)
+    log_steps: int = option(10, "log every so many steps", low=1)
+    report_to: str = option("tensorboard", "accelerate's trackers; none: no tracker")
+
+    @property
+    def model_folder(self) -> Path:
+        return Path(self.save_dir) if self.save_dir else Path(self.output_dir) / "weights"
+
+
+def sample_name(picture: str, video: str) -> str:
+    """The file of a validation case."""
+    return f"{Path(picture).stem}_{Path(video).stem}.mp4"
+
+
+def read_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The YAML `path`, changed by `overrides` such as "solver.learning_rate=1e-4".
+
+    Raises UserError: no YAML, an unknown or missing key, a value of the wrong type or out of range.
+    """
+    given = read_config_file(Path(path), EXAMPLE, overrides)
+    check_keys(given, [TrainConfig])
+    config = build(TrainConfig, config=given)
+    _check_noise(config, given)
+    return config
+
+
+def _check_noise(config: TrainConfig, given: Config) -> None:
+    """The noise schedule's own arguments, and what is counted in its timesteps."""
+    key = "noise_scheduler_kwargs.prediction_type"
+    prediction = config.noise_scheduler_kwargs.get("prediction_type", "epsilon")
+    if prediction not in PREDICTIONS:
+        raise UserError(f"{given.origin(key)} is {prediction}: choose from {', '.join(PREDICTIONS)}")
+    key = "noise_scheduler_kwargs.num_train_timesteps"
+    timesteps = config.noise_scheduler_kwargs.get("num_train_timesteps", TRAIN_TIMESTEPS)
+    if type(timesteps) is not int or timesteps < 1:
+        raise UserError(f"{given.origin(key)} is {timesteps}: give a whole number, at least 1")
+    if config.timestep_bias.first >= timesteps:
+        told = f"{given.origin('timestep_bias.first')} is {config.timestep_bias.first}"
+        raise UserError(f"{told}, but num_train_timesteps is {timesteps}: give at most {timesteps - 1}")
+    if config.val.num_inference_steps > timesteps:
+        told = f"{given.origin('val.num_inference_steps')} is {config.val.num_inference_steps}"
+        raise UserError(f"{told}, but num_train_timesteps is {timesteps}: give at most {timesteps}")

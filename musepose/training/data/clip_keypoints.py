@@ -1,0 +1,43 @@
+"""The keypoints of one person through one video of a data set, as a file: what its pose video was drawn from."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from musepose.pose.keypoint_file import Keypoints, Source, open_arrays, read_keypoints, read_source
+from musepose.utils.files import complete_file
+
+FORMAT = "musepose clip keypoints 1"
+
+
+@dataclass(frozen=True)
+class ClipKeypoints:
+    """What the file holds."""
+
+    video: Source
+    keypoints: Keypoints  # one row a frame
+    detect_resolution: int  # pixels, short side of what the networks saw; 0: the points are true, none were detected
+
+
+def save_clip_keypoints(path: str | os.PathLike, content: ClipKeypoints) -> None:
+    """Write `content` to `path`, which appears when it is complete. Raises UserError where it cannot be written."""
+    arrays = {
+        "format": FORMAT,
+        "video_name": content.video.name,
+        "video_sha256": content.video.sha256,
+        "video_keypoints": content.keypoints.points.astype(np.float32),
+        "video_scores": content.keypoints.scores.astype(np.float32),
+        "detect_resolution": content.detect_resolution,
+    }
+    with complete_file(path) as partial, open(partial, "wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def load_clip_keypoints(path: str | os.PathLike) -> ClipKeypoints:
+    """Read what `save_clip_keypoints` wrote. Raises UserError where it is missing, damaged, or something else."""
+    with open_arrays(Path(path), FORMAT, "delete it and prepare its video anew") as arrays:
+        return ClipKeypoints(
+            read_source(arrays, "video"), read_keypoints(arrays, "video"), int(arrays["detect_resolution"])
+        )

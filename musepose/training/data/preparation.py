@@ -1,0 +1,136 @@
+"""From a folder of videos to a data set: keypoints, pose videos and the meta file that training reads."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+
+from musepose.media.video_reader import VIDEO_SUFFIXES
+from musepose.pose.detectors.base import Detector
+from musepose.pose.job import check_detector_files
+from musepose.pose.keypoint_file import Source
+from musepose.training.data.manifest import save_meta
+from musepose.training.data.options import Settings
+from musepose.training.data.video_preparation import Detection, Outcome, Task, finished, prepare_video
+from musepose.utils.errors import UserError
+from musepose.utils.files import check_writable, complete_file
+from musepose.utils.progress import progress_bar
+from musepose.utils.workers import run_jobs
+
+NAMED_BROKEN = 20  # at most so many left out videos are listed on the screen; the file has them all
+
+
+def load_detector(settings: Settings, worker: int) -> Detector:
+    """YOLOX and DWPose as the settings have them, on the worker's device."""
+    import torch
+
+    from musepose.pose.detectors.dwpose.detector import PoseDetector
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // settings.workers))  # else each takes all cores
+    devices = settings.device.split(",") if settings.device else [None]
+    return PoseDetector(
+        settings.yolox_config,
+        settings.yolox_ckpt,
+        settings.dwpose_config,
+        settings.dwpose_ckpt,
+        device=devices[worker % len(devices)],
+        detect_resolution=settings.detect_resolution,
+    )
+
+
+Load = Callable[[Settings, int], Detector]
+
+
+def plan(settings: Settings) -> list[Task]:
+    """Check the files and say what is to be made. Raises UserError. Writes nothing, imports no torch."""
+    videos = find_videos(settings.video_dir)
+    if settings.output.resolve().is_relative_to(settings.video_dir.resolve()):
+        raise UserError(f"--output {settings.output} lies in --video_dir, among the videos: choose another folder")
+    check_writable(settings.output / "meta.json")
+    check_detector_files(settings)
+    detection = Detection(_detector_digest(settings), settings.detect_resolution)
+    return [_task(settings, detection, video) for video in videos]
+
+
+def find_videos(folder: Path) -> list[Path]:
+    """All videos in `folder` and the folders in it, sorted; hidden ones left out.
+
+    Raises UserError where there is no such folder, none in it, or two that differ in nothing but the suffix.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder: give the folder of your videos with --video_dir")
+    videos = []
+    for place, folders, names in os.walk(folder, followlinks=False):
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        videos += [Path(place, name) for name in names if name[0] != "." and name.lower().endswith(VIDEO_SUFFIXES)]
+    if not videos:
+        raise UserError(f"{folder} holds no {', '.join(VIDEO_SUFFIXES)} file: check the path")
+    videos.sort()
+    stems: dict[Path, Path] = {}
+    for video in videos:
+        other = stems.setdefault(video.with_suffix(""), video)
+        if other is not video:
+            raise UserError(f"{other} and {video.name} differ only in the suffix: rename one of them")
+    return videos
+
+
+def make_dataset(settings: Settings, tasks: list[Task], load: Load = load_detector) -> int:
+    """Do what `plan` returned, and return the exit status. `load` must be picklable for several workers.
+
+    Raises UserError: a file cannot be written, the detector cannot be loaded, no video can be used.
+    """
+    outcomes = [outcome for task in tasks if (outcome := finished(task)) is not None]
+    done = {outcome.video for outcome in outcomes}
+    todo = [task for task in tasks if task.video not in done]
+    if done:
+        print(f"{len(done)} of {len(tasks)} videos were done before", flush=True)
+    jobs = run_jobs(partial(_worker, settings=settings, load=load), todo, min(settings.workers, max(1, len(todo))))
+    outcomes += progress_bar(jobs, total=len(todo), unit="video", desc="preparing", shown=bool(todo))
+    return _finish(settings.output, sorted(outcomes, key=lambda outcome: outcome.video))
+
+
+def _finish(output: Path, outcomes: list[Outcome]) -> int:
+    clips = [outcome.clip for outcome in outcomes if outcome.clip is not None]
+    broken = [outcome for outcome in outcomes if outcome.clip is None]
+    with complete_file(output / "broken.json") as partial_path:
+        entries = [{"video_path": str(one.video), "reason": one.left_out} for one in broken]
+        partial_path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    for one in broken[:NAMED_BROKEN]:
+        print(f"left out: {one.left_out}")
+    if len(broken) > NAMED_BROKEN:
+        print(f"and {len(broken) - NAMED_BROKEN} more")
+    if not clips:
+        raise UserError(f"none of the {len(broken)} videos can be used: see {output / 'broken.json'}")
+    save_meta(output / "meta.json", clips)
+    frames = sum(clip.frames for clip in clips)
+    print(f"{len(clips)} videos with {frames} frames, {len(broken)} left out\nwrote {output / 'meta.json'}", flush=True)
+    return 0
+
+
+def _worker(number: int, settings: Settings, load: Load) -> Callable[[Task], Outcome]:
+    # Loaded when it is first asked for, and once: a run that only draws anew needs none.
+    return partial(prepare_video, load=cache(partial(load, settings, number)))
+
+
+def _task(settings: Settings, detection: Detection, video: Path) -> Task:
+    name = video.relative_to(settings.video_dir).with_suffix("")
+
+    def output(kind: str, suffix: str) -> Path:
+        path = settings.output / kind / name
+        return path.with_name(path.name + suffix)  # a name such as `take.2` has no suffix left to replace
+
+    return Task(
+        video=video,
+        keypoints=output("keypoints", ".npz"),
+        poses=output("poses", ".mp4"),
+        record=output("records", ".json"),
+        detection=detection,
+        draw_face=settings.draw_face,
+    )
+
+
+def _detector_digest(settings: Settings) -> str:
+    files = (settings.yolox_config, settings.yolox_ckpt, settings.dwpose_config, settings.dwpose_ckpt)
+    return hashlib.sha256("".join(Source.of(file).sha256 for file in files).encode()).hexdigest()

@@ -1,0 +1,164 @@
+"""One video of a data set: find its person's keypoints, draw the pose video, note that it is done."""
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from musepose.media.video_reader import VideoInfo, probe, read_frames
+from musepose.media.video_writer import VideoWriter
+from musepose.pose.box_tracking import find_people
+from musepose.pose.detectors.base import Detector
+from musepose.pose.draw import draw_video_frame, video_size
+from musepose.pose.job import check_shape
+from musepose.pose.keypoint_file import Keypoints, Source
+from musepose.pose.person_tracking import follow
+from musepose.pose.runner import Poses, gather_keypoints
+from musepose.training.data.clip_keypoints import ClipKeypoints, load_clip_keypoints, save_clip_keypoints
+from musepose.training.data.manifest import Clip
+from musepose.utils.errors import UserError
+from musepose.utils.files import complete_file
+
+LEAST_FOUND = 0.5  # of the frames; a video that shows the person in fewer teaches little but black pose pictures
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What the keypoints depend on, beside the video."""
+
+    detector: str  # SHA-256 of its configs and weights
+    detect_resolution: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """A video and the files to be made of it."""
+
+    video: Path
+    keypoints: Path
+    poses: Path
+    record: Path  # written last, says what the others were made from
+    detection: Detection
+    draw_face: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A clip, or the reason why there is none."""
+
+    video: Path
+    clip: Clip | None
+    left_out: str | None = None  # names the video
+
+
+def finished(task: Task) -> Outcome | None:
+    """What an earlier run made of the same video with the same settings, or None."""
+    record = _read_record(task)
+    if record is None or record["draw_face"] != task.draw_face:
+        return None
+    if record["left_out"] is not None:
+        return Outcome(task.video, None, record["left_out"])
+    if not (task.keypoints.is_file() and task.poses.is_file()):
+        return None
+    shape = {key: record[key] for key in ("frames", "width", "height")}
+    return Outcome(task.video, Clip(task.video, task.poses, task.keypoints, rate=Fraction(record["rate"]), **shape))
+
+
+def prepare_video(task: Task, load: Callable[[], Detector]) -> Outcome:
+    """Make the files of `task`. `load` is called only where no earlier run has found the same keypoints.
+
+    A video that cannot be used is an outcome, no error. Raises UserError where a file cannot be written.
+    """
+    stamp = _stamp(task.video)  # of before: a video that changes meanwhile is done again next time
+    try:
+        info = probe(task.video)
+        check_shape(task.video, info.width, info.height)
+    except UserError as error:
+        return Outcome(task.video, None, str(error))
+    keypoints = _known_keypoints(task, info)
+    task.record.unlink(missing_ok=True)  # before the files that it speaks of are replaced
+    if keypoints is None:
+        detector = load()  # an error in here is the run's, not the video's
+        try:
+            keypoints = detect(info, detector)
+        except UserError as error:
+            return Outcome(task.video, None, str(error))
+        content = ClipKeypoints(Source.of(task.video), keypoints, task.detection.detect_resolution)
+        save_clip_keypoints(task.keypoints, content)
+    poses = Poses(keypoints, info.frames)
+    left_out = _nobody(task.video, poses)
+    if left_out is None:
+        draw_poses_video(task.poses, poses, info, task.draw_face)
+    _write_record(task, stamp, info, left_out)
+    clip = Clip(task.video, task.poses, task.keypoints, info.frames, info.rate, info.width, info.height)
+    return Outcome(task.video, None if left_out else clip, left_out)
+
+
+def detect(info: VideoInfo, detector: Detector) -> Keypoints:
+    """The points of the person to follow, one row for each frame. Raises UserError where the video is broken."""
+    with closing(find_people(detector, read_frames(info.path))) as found:
+        keypoints = gather_keypoints(follow(found))
+    if len(keypoints.points) != info.frames:
+        raise UserError(f"{info.path} has {len(keypoints.points)} frames instead of {info.frames}: mend it")
+    return keypoints
+
+
+def draw_poses_video(path: Path, poses: Poses, info: VideoInfo, draw_face: bool) -> None:
+    """As pose_align.py draws a dance that is aligned to a picture of its own size: what inference will see."""
+    size = (info.width, info.height)
+    with VideoWriter(path, *video_size(*size), info.rate) as writer:
+        for frame in range(info.frames):
+            writer.write(draw_video_frame(poses[frame], size, size, draw_face))
+
+
+def _nobody(video: Path, poses: Poses) -> str | None:
+    """The reason to leave a video out for want of a person in it."""
+    found = sum(pose is not None for pose in poses)
+    if found >= LEAST_FOUND * len(poses) and found:
+        return None
+    return f"{video} shows a person in only {found} of {len(poses)} frames: cut it, or give --video_dir without it"
+
+
+def _stamp(video: Path) -> dict | None:
+    try:
+        status = video.stat()
+    except OSError:
+        return None
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _read_record(task: Task) -> dict | None:
+    """The record of an earlier run, if the keypoints it speaks of are the ones that would be found now."""
+    try:
+        record = json.loads(task.record.read_text(encoding="utf-8"))
+        fits = record["video"] == _stamp(task.video) and record["detection"] == asdict(task.detection)
+        return record if fits else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_record(task: Task, stamp: dict | None, info: VideoInfo, left_out: str | None) -> None:
+    record = {
+        "video": stamp,
+        "detection": asdict(task.detection),
+        "draw_face": task.draw_face,
+        "frames": info.frames,
+        "rate": str(info.rate),
+        "width": info.width,
+        "height": info.height,
+        "left_out": left_out,
+    }
+    with complete_file(task.record) as partial:
+        partial.write_text(json.dumps(record), encoding="utf-8")
+
+
+def _known_keypoints(task: Task, info: VideoInfo) -> Keypoints | None:
+    if _read_record(task) is None:
+        return None
+    try:
+        keypoints = load_clip_keypoints(task.keypoints).keypoints
+    except UserError:
+        return None
+    return keypoints if len(keypoints.points) == info.frames else None

@@ -1,0 +1,249 @@
+"""The networks in training: where their weights come from, which are trained, one forward pass, how they are saved."""
+
+import filecmp
+import os
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from musepose.models.pose_guider import PoseGuider
+from musepose.models.state_dicts import read_checkpoint, require_all, take_matching
+from musepose.models.unet import UNet
+from musepose.models.weights import (
+    WeightPaths,
+    base_unet_file,
+    check_weights,
+    fill_model,
+    guider_config,
+    motion_config,
+    read_json,
+    unet_config,
+)
+from musepose.training.config import TrainConfig
+from musepose.training.loss import make_scheduler
+from musepose.utils.errors import UserError
+from musepose.utils.files import CompleteFiles, require_file
+from musepose.utils.options import DTYPES
+
+MOTION = ".motion_modules."
+
+
+class Animator(nn.Module):
+    """Reference UNet, denoising UNet and pose guider as one module, which is what data-parallel training wraps."""
+
+    def __init__(self, reference_unet: UNet, denoising_unet: UNet, pose_guider: PoseGuider):
+        super().__init__()
+        self.reference_unet, self.denoising_unet, self.pose_guider = reference_unet, denoising_unet, pose_guider
+
+    def forward(
+        self,
+        noisy: Tensor,  # b f c h w
+        timesteps: Tensor,  # b f
+        reference: Tensor,  # b c h w, the reference pictures' latents
+        token: Tensor,  # b 1 d, their CLIP embeddings
+        poses: Tensor,  # b f 3 H W in [0, 1]
+        dropped: Tensor,  # b bool: rows without token and reference
+    ) -> Tensor:
+        """→ the prediction, b f c h w."""
+        order = torch.argsort(dropped.int(), descending=True, stable=True)  # unconditional rows first
+        alone = int(dropped.sum())
+        frames = noisy.shape[1]
+        features = self.reference_unet(reference, 0, self.reference_unet.prepare(token))
+        kept = [feature[order[alone:]] for feature in features]
+        token = torch.where(dropped[:, None, None], 0, token)[order]
+        context = self.denoising_unet.prepare(token, kept if alone < len(order) else None)
+        pose_features = self.pose_guider(poses[order].flatten(0, 1))
+        prediction = self.denoising_unet(
+            noisy[order].flatten(0, 1), timesteps[order].flatten(), context, pose_features, frames=frames
+        ).unflatten(0, (-1, frames))
+        if alone == len(order):  # every trained parameter has a gradient in every step, if one of zeros
+            prediction = prediction + 0 * sum(feature.sum() for feature in features)
+        return prediction[torch.argsort(order)]
+
+
+def weight_paths(config: TrainConfig, models: Path) -> WeightPaths:
+    """Where a training's networks lie: the frozen ones as configured, the trained ones in the folder `models`."""
+    names = ("denoising_unet", "reference_unet", "pose_guider", "motion_module")
+    return WeightPaths(
+        base_model=config.base_model_path,
+        vae=config.vae_model_path,
+        image_encoder=config.image_encoder_path,
+        inference_config=config.inference_config,
+        **{name: models / f"{name}.pth" for name in names},
+    )
+
+
+def check_networks(config: TrainConfig, clip_frames: int | None) -> None:
+    """See that the networks' settings fit each other, before anything is loaded; `clip_frames` in stage 2 alone.
+
+    Raises UserError: they do not, or a file is missing.
+    """
+    paths = weight_paths(config, Path())
+    sizes = unet_config(paths.base_model / "unet" / "config.json")
+    guider_config(paths.inference_config)
+    motion = motion_config(paths.inference_config)
+    make_scheduler(config.noise_scheduler_kwargs)
+    for wanted, path, key in (
+        (sizes.get("in_channels", 4), paths.vae / "config.json", "latent_channels"),
+        (sizes["cross_attention_dim"], paths.image_encoder / "config.json", "projection_dim"),
+    ):
+        found = read_json(path).get(key, wanted)
+        if found != wanted:
+            raise UserError(f"{path}: {key} is {found} where {paths.base_model}/unet has {wanted}: use ones that fit")
+    check_weights(paths, ("vae", "image_encoder"))
+    if clip_frames is None:
+        if not config.from_scratch:
+            require_file(base_unet_file(paths))
+        return
+    if motion is None:
+        raise UserError(
+            f"{paths.inference_config} has use_motion_module: false, but stage 2 trains motion modules: "
+            "use an inference_config with motion modules"
+        )
+    if clip_frames > motion["max_frames"]:
+        raise UserError(
+            f"data.n_sample_frames is {clip_frames}, the motion modules know {motion['max_frames']} positions: lower "
+            f"it, or raise temporal_position_encoding_max_len in {paths.inference_config}"
+        )
+
+
+def build_stage_1(config: TrainConfig) -> Animator:
+    """Both UNets from the base model (or at random), the pose guider at random or from ControlNet's.
+
+    A denoising UNet from nothing begins by predicting zero, and the reference UNet begins as its copy.
+    Raises UserError: a file is missing, or is of another architecture.
+    """
+    paths = weight_paths(config, Path())
+    sizes = unet_config(paths.base_model / "unet" / "config.json")
+    torch.manual_seed(config.seed)
+    denoising, reference = UNet(**sizes), UNet(**sizes, has_output=False)
+    if config.from_scratch:
+        nn.init.zeros_(denoising.conv_out.weight)
+        nn.init.zeros_(denoising.conv_out.bias)
+        reference.load_state_dict(denoising.state_dict(), strict=False)
+    else:
+        for unet in (denoising, reference):
+            fill_model("base_unet", unet, paths)
+    guider = PoseGuider(sizes["block_out_channels"][0], **guider_config(paths.inference_config))
+    if config.controlnet_openpose_path:
+        _load_conditioning_embedding(guider, config.controlnet_openpose_path)
+    return Animator(reference, denoising, guider)
+
+
+def build_stage_2(config: TrainConfig) -> Animator:
+    """Stage 1's networks, frozen, with motion modules from AnimateDiff's file, else such that change nothing yet.
+
+    Raises UserError: a file is missing, or is of another architecture.
+    """
+    paths = weight_paths(config, config.stage1_ckpt_dir)
+    sizes = unet_config(paths.base_model / "unet" / "config.json")
+    motion = motion_config(paths.inference_config)
+    torch.manual_seed(config.seed)
+    denoising = UNet(**sizes, motion_module=motion)
+    reference = UNet(**sizes, has_output=False)
+    guider = PoseGuider(sizes["block_out_channels"][0], **guider_config(paths.inference_config))
+    fill_model("reference_unet", reference, paths)
+    fill_model("pose_guider", guider, paths)
+    fill_model("denoising_unet", denoising, paths, besides=MOTION)
+    if config.mm_path:
+        _load_motion_modules(denoising, config.mm_path)
+    else:
+        for name, parameter in denoising.named_parameters():
+            if MOTION in name and ".temporal_transformer.proj_out." in name:
+                nn.init.zeros_(parameter)
+    return Animator(reference, denoising, guider).requires_grad_(False)
+
+
+def stage_1_parameters(model: Animator) -> list[str]:
+    """The names of what stage 1 trains: all that has an influence on the prediction."""
+    return used_parameters(model)
+
+
+def stage_2_parameters(model: Animator) -> list[str]:
+    """The names of what stage 2 trains: the motion modules."""
+    return [name for name, _ in model.named_parameters() if MOTION in name]
+
+
+def used_parameters(model: Animator) -> list[str]:
+    """The parameters that a gradient reaches, found by a backward pass without data (on the meta device).
+
+    The reference UNet's last layers give no features, and with one CLIP token the queries and keys of the
+    cross-attention and its norm have no influence: left in an optimiser they would only decay.
+    """
+    sizes = model.denoising_unet.config
+    with torch.device("meta"):
+        motion = sizes.motion_module
+        common = {k: v for k, v in sizes.items() if not k.startswith("_") and k not in ("motion_module", "has_output")}
+        copy = Animator(
+            UNet(**common, has_output=False),
+            UNet(**common, motion_module=motion),
+            PoseGuider(**{k: v for k, v in model.pose_guider.config.items() if not k.startswith("_")}),
+        )
+        side = 2 ** (len(sizes.block_out_channels) - 1)
+        features = copy.reference_unet(
+            torch.zeros(1, sizes.in_channels, side, side),
+            torch.zeros(1),
+            copy.reference_unet.prepare(torch.zeros(1, 1, sizes.cross_attention_dim)),
+        )
+        context = copy.denoising_unet.prepare(torch.zeros(1, 1, sizes.cross_attention_dim), features)
+        pose_features = copy.pose_guider(torch.zeros(1, 3, 8 * side, 8 * side))
+        latents = torch.zeros(1, sizes.in_channels, side, side)
+        copy.denoising_unet(latents, torch.zeros(1), context, pose_features).sum().backward()
+    return [name for name, parameter in copy.named_parameters() if parameter.grad is not None]
+
+
+def select(model: nn.Module, names: Iterable[str]) -> list[nn.Parameter]:
+    """Let exactly the parameters `names` be trained, and return them in the model's order."""
+    chosen = set(names)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen)
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def save_models(model: Animator, folder: Path, dtype: str, stage1_folder: Path | None) -> None:
+    """Write the published layout's files to `folder`, all of them or none.
+
+    After stage 2 (`stage1_folder` given) that is motion_module.pth, beside stage 1's files, which are linked or copied
+    where they do not lie there already.
+    """
+    parts = {"motion_module.pth": {k: v for k, v in model.denoising_unet.state_dict().items() if MOTION in f".{k}"}}
+    if stage1_folder is None:
+        parts = {f"{name}.pth": getattr(model, name).state_dict() for name in ("reference_unet", "denoising_unet")}
+        parts["pose_guider.pth"] = model.pose_guider.state_dict()
+    with CompleteFiles() as files:
+        for name, tensors in parts.items():
+            kept = {k: v.to("cpu", getattr(torch, DTYPES[dtype])) for k, v in tensors.items() if not k.endswith(".pe")}
+            with files.file(folder / name) as partial:
+                torch.save(kept, partial)
+        for name in ("reference_unet.pth", "denoising_unet.pth", "pose_guider.pth") if stage1_folder else ():
+            source, target = stage1_folder / name, folder / name
+            if target.exists() and filecmp.cmp(source, target):  # the same file, or of the same size and time
+                continue
+            with files.file(target) as partial:
+                partial.unlink()
+                with suppress(OSError):
+                    os.link(source, partial)
+                if not partial.exists():
+                    shutil.copy2(source, partial)
+
+
+def _load_conditioning_embedding(guider: PoseGuider, path: Path) -> None:
+    prefix = "controlnet_cond_embedding."
+    tensors = read_checkpoint(path)
+    named = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    wanted = {key: tensor.shape for key, tensor in guider.state_dict().items()}
+    found = take_matching(wanted, named, path)
+    require_all(wanted, found, path)
+    guider.load_state_dict(found)
+
+
+def _load_motion_modules(unet: UNet, path: Path) -> None:
+    tensors = {key.removeprefix("module."): tensor for key, tensor in read_checkpoint(path).items()}
+    wanted = {k: v.shape for k, v in unet.state_dict().items() if MOTION in f".{k}" and not k.endswith(".pe")}
+    found = take_matching(wanted, tensors, path)
+    require_all(wanted, found, path)
+    unet.load_state_dict(found, strict=False)

@@ -1,0 +1,258 @@
+"""Options: a dataclass field declares one; flags, YAML keys, defaults, help, checks and Markdown tables follow.
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings:
+        steps: int = option(20, "denoising steps", low=1, high=1000)
+
+The annotation gives the type: int, float, Fraction, str, bool, Path, lists, dicts, `X | None`, nested dataclasses.
+"""
+
+# Own code: jsonargparse, pydantic, draccus and tyro have no one-line errors that name the flag or the YAML key.
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from musepose.utils.config_file import Config
+from musepose.utils.errors import UserError
+from musepose.utils.files import project_file
+
+T = TypeVar("T")
+DTYPES = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
+REQUIRED = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()  # the default of an option that must be given
+LONGEST_DENOMINATOR = 100_000  # of a frame rate that a video file can hold
+WANTED = {
+    int: "a whole number",
+    float: "a number",
+    Fraction: "a number or a fraction such as 30000/1001",
+    str: "a text",
+    Path: "a path",
+    bool: "true or false",
+}
+FALSE_WORDS, TRUE_WORDS = ("no", "off", "false"), ("yes", "on", "true")  # which YAML 1.1 reads as booleans
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What an option says beside its name, type and default; see `option`."""
+
+    help: str
+    short: str = ""
+    low: Any = None
+    high: Any = None
+    above: Any = None
+    below: Any = None
+    multiple: int = 0
+    choices: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    key: str | None = ""
+    flag: bool = True
+    metavar: str = ""
+    group: str = ""
+    project: bool = False
+
+
+def option(default: Any = REQUIRED, help: str = "", **rules: Any) -> Any:
+    """A dataclass field that is an option. Without a default it must be given.
+
+    short: a second flag, such as "-W"
+    low, high: smallest and largest value; above, below: limits that are themselves not allowed
+    multiple: the value must be a multiple of it
+    choices: all values of a text; words: texts that may stand instead of a number
+    key: the YAML key, where it is not the field's name; None: it may not stand in the YAML
+    flag: False: it stands in the YAML only
+    metavar, group: the value's name and the heading in --help
+    project: an input path; where it does not exist, it is looked for in the project's folder
+    """
+    metadata = {"rules": Rules(help, **{k: tuple(v) if k in ("choices", "words") else v for k, v in rules.items()})}
+    if isinstance(default, list | dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """An option as a dataclass declares it."""
+
+    name: str
+    kind: Any  # without None
+    optional: bool  # may be None
+    default: Any
+    rules: Rules
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return tuple(filter(None, (f"--{self.name}", self.rules.short)))
+
+    @property
+    def key(self) -> str | None:
+        return self.name if self.rules.key == "" else self.rules.key
+
+    @property
+    def nested(self) -> bool:
+        return is_dataclass(self.kind)
+
+
+@cache
+def declared(cls: type) -> tuple[Declared, ...]:
+    """The options of a dataclass, in order."""
+    hints = typing.get_type_hints(cls)
+    found = []
+    for one in fields(cls):
+        rules = one.metadata.get("rules", Rules(""))
+        kinds = typing.get_args(hints[one.name]) if _is_union(hints[one.name]) else (hints[one.name],)
+        optional = type(None) in kinds
+        kinds = [kind for kind in kinds if kind is not type(None) and not (kind is str and rules.words)]
+        if len(kinds) != 1:
+            raise TypeError(f"{cls.__name__}.{one.name} has several types: give one, None and `words` apart")
+        default = one.default if one.default_factory is MISSING else one.default_factory()
+        found.append(Declared(one.name, kinds[0], optional, default, rules))
+    return tuple(found)
+
+
+def build(cls: type[T], flags: Mapping[str, Any] | None = None, config: Config | None = None) -> T:
+    """The dataclass from texts of flags, by name, and from a config; a flag wins, then the config, then the default.
+
+    A flag that is None was not given. In the config null stands for None where the option may be None, else for the
+    default. Raises UserError: a value that cannot be, or none where one is required.
+    """
+    return _build(cls, flags or {}, config or Config(None, {}), "")
+
+
+def _build(cls: type[T], flags: Mapping[str, Any], config: Config, prefix: str) -> T:
+    values = {}
+    given = config.at(prefix)
+    for one in declared(cls):
+        key = None if one.key is None else prefix + one.key
+        if one.nested:
+            values[one.name] = _build_nested(one, config, key)
+        elif flags.get(one.name) is not None:
+            values[one.name] = check_value(one, flags[one.name], one.flags[0])
+        elif key is not None and given.get(one.key) is not None:
+            value = given[one.key]
+            if one.kind in (str, Path) and not isinstance(value, str):
+                value = config.overrides.get(key, value)  # as typed: no is "no" and 7 is "7"
+            values[one.name] = check_value(one, value, config.origin(key))
+        elif key is not None and one.optional and one.key in given:
+            values[one.name] = None
+        elif one.default is REQUIRED:
+            if config.path is not None and key is not None:
+                raise UserError(f"{config.path}: the key {key} is missing: compare it with {config.example}")
+            raise UserError(f"{one.flags[0]} is not given: it is required")
+        else:
+            values[one.name] = project_file(one.default) if one.rules.project and one.default else one.default
+    return cls(**values)
+
+
+def _build_nested(one: Declared, config: Config, key: str) -> Any:
+    part = config.lookup(key)
+    if part is not None and not isinstance(part, Mapping):
+        raise UserError(f"{config.origin(key)} is {part!r}: give `key: value` pairs")
+    check_keys(config, [one.kind], f"{key}.")
+    return _build(one.kind, {}, config, f"{key}.")
+
+
+def check_keys(config: Config, classes: Iterable[type], prefix: str = "") -> None:
+    """Raises UserError: the config has a key that none of the dataclasses declares."""
+    known = [one.key for cls in classes for one in declared(cls) if one.key is not None]
+    for key in config.at(prefix):
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, 1)
+            remedy = f"is it {prefix}{close[0]}?" if close else "remove it"
+            raise UserError(f"{config.origin(prefix + str(key), 'unknown key ')}: {remedy}")
+
+
+def check_value(one: Declared, value: Any, origin: str) -> Any:
+    """A flag's text or a value of any YAML type as the option's type. Raises UserError that names `origin`."""
+    return _check(one.kind, one.rules, value, origin)
+
+
+def _check(kind: Any, rules: Rules, value: Any, origin: str) -> Any:
+    container, parts = typing.get_origin(kind), typing.get_args(kind)
+    if container is list:
+        if not isinstance(value, list):
+            raise UserError(f"{origin} is {value!r}: give a list, such as [a, b]")
+        return [_check(parts[0], rules, item, origin) for item in value]
+    if container is dict:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{origin} is {value!r}: give `key: value` pairs")
+        return {
+            _check(parts[0], rules, k, origin): _check(parts[1], rules, v, f"{origin}.{k}") for k, v in value.items()
+        }
+    if kind is Any:
+        return value
+    if kind is bool:
+        if value in (True, False):  # 1 and 0 as well
+            return bool(value)
+        raise UserError(f"{origin} is {value!r}: give true or false")
+    return _check_text(kind, rules, value, origin) if kind in (str, Path) else _check_number(kind, rules, value, origin)
+
+
+def _check_text(kind: type, rules: Rules, value: Any, origin: str) -> str | Path:
+    if rules.choices:
+        if isinstance(value, bool):
+            value = next((word for word in (TRUE_WORDS if value else FALSE_WORDS) if word in rules.choices), value)
+        if value not in rules.choices:
+            raise UserError(f"{origin} is {value}: choose from {', '.join(rules.choices)}")
+        return value
+    if not isinstance(value, str | kind) or value == "":
+        quotes = ", in quotes" if kind is str and value != "" else ""
+        raise UserError(f"{origin} is {value!r}: give {WANTED[kind]}{quotes}")
+    return (project_file(value) if rules.project else Path(value)) if kind is Path else value
+
+
+def _check_number(kind: type, rules: Rules, value: Any, origin: str) -> Any:
+    if isinstance(value, str) and value in rules.words:
+        return value
+    try:
+        number = kind(str(value))  # by way of the text, so that true or 8.5 make no whole number
+        if not math.isfinite(number):
+            raise ValueError
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise UserError(f"{origin} is {value!r}: give {', '.join([*rules.words, WANTED[kind]])}") from None
+    inside = (
+        (rules.low is None or number >= rules.low)
+        and (rules.high is None or number <= rules.high)
+        and (rules.above is None or number > rules.above)
+        and (rules.below is None or number < rules.below)
+    )
+    if not inside:
+        raise UserError(f"{origin} is {value}: give {range_text(rules)}")
+    if rules.multiple and number % rules.multiple:
+        below, above = number - number % rules.multiple, number + -number % rules.multiple
+        raise UserError(f"{origin} is {value}, no multiple of {rules.multiple}: take {below} or {above}")
+    return number.limit_denominator(LONGEST_DENOMINATOR) if kind is Fraction else number
+
+
+def range_text(rules: Rules) -> str:
+    """The limits of a number in words; empty where there are none."""
+    if rules.low is not None and rules.high is not None:
+        return f"{rules.low} to {rules.high}"
+    limits = (("at least", rules.low), ("more than", rules.above), ("at most", rules.high), ("less than", rules.below))
+    return " and ".join(f"{words} {limit}" for words, limit in limits if limit is not None)
+
+
+def rules_text(one: Declared, quote: str = "") -> str:
+    """Choices or limits, and the default, as help and tables show them; `quote` stands around values."""
+    rules, parts = one.rules, []
+    if rules.choices:
+        parts.append("one of " + ", ".join(f"{quote}{choice}{quote}" for choice in rules.choices))
+    numbers = ", ".join(filter(None, [range_text(rules), f"a multiple of {rules.multiple}" if rules.multiple else ""]))
+    return "; ".join([*parts, *filter(None, [numbers])])
+
+
+def shown_default(one: Declared) -> str:
+    """The default as text; empty where there is none, or nothing to tell."""
+    if one.default is REQUIRED or one.default is None or one.default is False or one.default in ([], {}):
+        return ""
+    return str(one.default).lower() if isinstance(one.default, bool) else str(one.default)
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)

@@ -1,0 +1,1 @@
+"""Models with random weights, and a naive UNet, for tests and benchmarks."""

@@ -1,0 +1,78 @@
+"""What test_distributed_runner.py starts by a launcher.
+
+distributed_worker.py sample FILE     sample a video together; process 0 writes latents and pictures to FILE
+distributed_worker.py fail EXCEPTION  process 1 raises it while the other waits for it
+distributed_worker.py cases ARGS      test_stage_2.py with a pipeline that stands in for the models
+"""
+
+import atexit
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
+
+from musepose.cli.entry import run_script  # noqa: E402
+
+
+def sample(file: str) -> None:
+    import numpy as np
+    import torch
+    from test_pipeline import SHORT, pipeline, poses, reference
+
+    from musepose.utils.distributed import ProcessGroup
+
+    made = pipeline()
+    if "WORLD_SIZE" in os.environ:
+        made.group = ProcessGroup.start(torch.device("cpu"))
+    latents = made(reference(), poses(9), output_type="latent", **SHORT).frames
+    pictures = np.stack(list(made.stream(reference(), poses(9), num_frames=9, **SHORT)))
+    if made.group.rank == 0:
+        np.savez(file, latents=latents.numpy(), pictures=pictures)
+    made.group.close()
+
+
+def fail(exception: str) -> None:
+    import torch
+
+    from musepose.utils.distributed import Processes
+
+    processes = Processes.start(torch.device("cpu"))
+    if processes.rank == 1:
+        atexit.register(threading.Event().wait)  # what comes after the error waits for ever
+        raise eval(exception)
+    processes.sum(torch.zeros(1))
+
+
+def cases(arguments: list[str]) -> int:
+    """A process whose number is in the file `dies` ends while it works on its second case."""
+    import numpy as np
+
+    import test_stage_2
+
+    dies = Path("dies").read_text() if Path("dies").exists() else ""
+    done = []
+
+    class Numbers:
+        """Pictures of one grey; the process's number is in the file `log`."""
+
+        def stream(self, image, pose_images, options, *, num_frames, progress):
+            with open("log", "a") as log:
+                log.write(f"{os.environ['RANK']} {num_frames}\n")
+            if os.environ["RANK"] == dies and done:
+                while not any(line.split()[0] != dies for line in Path("log").read_text().splitlines()):
+                    time.sleep(0.01)  # until another one is at work
+                os._exit(9)
+            done.append(num_frames)
+            for index in range(num_frames):
+                yield np.full((options.height, options.width, 3), 100, np.uint8)
+                progress("decoding", index + 1, num_frames)
+
+    return test_stage_2.main(arguments, lambda plan: Numbers())
+
+
+if __name__ == "__main__":
+    work, *rest = sys.argv[1:]
+    run_script({"sample": lambda: sample(*rest), "fail": lambda: fail(*rest), "cases": lambda: cases(rest)}[work])

@@ -1,0 +1,220 @@
+"""Several processes: the same video as from one, cases shared out, and what is left when one of them dies."""
+
+import os
+import shutil
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pytest
+from distributed_worker import sample
+from media import write_video
+from test_pipeline import latents_rounding
+from together import started
+
+from musepose.inference.cases import Job
+from musepose.inference.distributed_runner import device_name, share_out
+from musepose.media.video_reader import VideoInfo, probe
+from musepose.utils.errors import UserError
+
+WORKER = str(Path(__file__).resolve().parent / "distributed_worker.py")
+# torchrun's own program: what `accelerate launch` calls for several processes.
+LAUNCHER = [sys.executable, "-m", "torch.distributed.run"]
+LENGTHS = {"a": 12, "b": 8, "c": 6, "d": 4}
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def launch(count: int, *arguments: str, **options) -> subprocess.CompletedProcess:
+    command = [*LAUNCHER, "--standalone", "--nproc-per-node", str(count), WORKER, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=ONE_THREAD, **options)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> dict[str, np.ndarray]:
+    """Latents and pictures as one process makes them."""
+    file = tmp_path_factory.mktemp("alone") / "alone.npz"
+    sample(str(file))
+    return dict(np.load(file))
+
+
+def assert_same(file: Path, alone: dict[str, np.ndarray]) -> None:
+    ours = np.load(file)
+    assert np.abs(ours["latents"] - alone["latents"]).max() < latents_rounding(9)
+    assert ours["pictures"].shape == alone["pictures"].shape
+    assert np.abs(ours["pictures"].astype(int) - alone["pictures"]).max() <= 1  # where half a level is rounded
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_one_video_by_several_processes(tmp_path, alone, count):
+    """Nine frames in windows of four, guided: six windows' rows a step, which three processes share evenly."""
+    with started(count, "test_pipeline,accelerate", WORKER, "sample", str(tmp_path / "shared.npz")) as running:
+        told, _ = running.communicate(timeout=600)
+    assert running.returncode == 0, told
+    assert_same(tmp_path / "shared.npz", alone)
+
+
+def may_make_networks() -> bool:
+    if not (shutil.which("ip") and hasattr(os, "geteuid") and os.geteuid() == 0):
+        return False
+    name = f"musepose-{uuid4().hex}"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode == 0
+    subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+    return made
+
+
+@pytest.fixture
+def two_machines():
+    """Two network namespaces joined by a cable: 10.77.0.1 and 10.77.0.2."""
+    if not may_make_networks():
+        pytest.skip("needs the right to make network namespaces")
+    own = uuid4().hex  # another run of the tests on this machine has its own
+    names = [f"musepose-{own}-a", f"musepose-{own}-b"]
+    cable = ["ip", "link", "add", "cable-a", "netns", names[0], "type", "veth", "peer", "cable-b", "netns", names[1]]
+    try:
+        for name in names:
+            subprocess.run(["ip", "netns", "add", name], check=True)
+        if subprocess.run(cable, capture_output=True).returncode:
+            pytest.skip("needs virtual network cables")
+        for name, address in zip(names, ("10.77.0.1", "10.77.0.2"), strict=True):
+            inside = ["ip", "-n", name]
+            subprocess.run([*inside, "address", "add", f"{address}/24", "dev", f"cable-{name[-1]}"], check=True)
+            subprocess.run([*inside, "link", "set", f"cable-{name[-1]}", "up"], check=True)
+            subprocess.run([*inside, "link", "set", "lo", "up"], check=True)
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+
+
+def test_two_machines(tmp_path, alone, two_machines):
+    """One process on each."""
+    running = []
+    for number, name in enumerate(two_machines):
+        command = ["ip", "netns", "exec", name, *LAUNCHER, "--nnodes", "2", "--node-rank", str(number)]
+        command += ["--nproc-per-node", "1", "--master-addr", "10.77.0.1", "--master-port", "29555"]
+        environment = ONE_THREAD | {"GLOO_SOCKET_IFNAME": f"cable-{name[-1]}"}
+        command += [WORKER, "sample", str(tmp_path / "shared.npz")]
+        running.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    errors = [process.communicate(timeout=600)[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0], errors
+    assert_same(tmp_path / "shared.npz", alone)
+
+
+@pytest.fixture
+def four_cases(stage_2):
+    for name, frames in LENGTHS.items():
+        write_video(stage_2.path / f"{name}.mp4", frames)
+    config = stage_2.write_config(test_cases={"ref.png": [f"{name}.mp4" for name in "abcd"]})
+    stage_2.arguments = ["cases", "--config", str(config), "--output", "out", "--skip", "0", "--device", "cpu"]
+    return stage_2
+
+
+def results() -> dict[str, int]:
+    return {path.stem[4]: probe(path).frames for path in Path("out").glob("ref_?_3.5_20_0.mp4")}
+
+
+def log() -> dict[str, list[int]]:
+    """Process → lengths of the cases it worked on."""
+    entries = [line.split() for line in Path("log").read_text().splitlines()]
+    return {rank: [int(frames) for r, frames in entries if r == rank] for rank in sorted({r for r, _ in entries})}
+
+
+def test_cases_are_shared_out_and_finished_ones_skipped(four_cases):
+    done = launch(2, *four_cases.arguments)
+    assert done.returncode == 0, done.stderr
+    assert results() == LENGTHS
+    assert log() == {"0": [12, 4], "1": [8, 6]}
+    Path("log").unlink()
+    Path("out/ref_b_3.5_20_0.mp4").unlink()
+    done = launch(2, *four_cases.arguments, "--split", "cases")
+    assert done.returncode == 0, done.stderr
+    assert log() == {"0": [8]}
+    assert done.stdout.count("finished before") == 3
+
+
+def test_frames_are_shared_where_there_are_fewer_cases_than_processes(four_cases):
+    arguments = [*four_cases.arguments, "--config", str(four_cases.write_config(test_cases={"ref.png": ["c.mp4"]}))]
+    done = launch(2, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert log() == {"0": [6], "1": [6]}
+    assert results() == {"c": 6}
+    assert done.stdout.count("1 done") == 1
+
+
+def test_a_process_that_dies_takes_no_finished_work_along(four_cases):
+    Path("dies").write_text("1")
+    done = launch(2, *four_cases.arguments)
+    assert done.returncode != 0
+    finished = results()
+    assert finished["b"] == 8 and "c" not in finished
+    # The dead one's two files; the other process was told to end, and has tidied up.
+    assert len(list(Path("out").glob(".*"))) == 2
+    Path("dies").unlink()
+    Path("log").unlink()
+    assert launch(2, *four_cases.arguments, "--split", "cases").returncode == 0
+    assert results() == LENGTHS
+    assert not list(Path("out").glob(".*"))
+    assert sorted(sum(log().values(), [])) == sorted(LENGTHS[name] for name in LENGTHS.keys() - finished.keys())
+
+
+def test_a_mistake_is_told_once(four_cases):
+    done = launch(2, *four_cases.arguments, "-W", "30")
+    assert done.returncode != 0
+    assert done.stderr.count("error: --width is 30") == 1
+    assert not Path("out").exists()
+
+
+FAILURES = ("RuntimeError('NCCL error')", "MemoryError('of the host')", "__import__('torch').OutOfMemoryError('CUDA')")
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_process_that_fails_ends_at_once(failure):
+    """Though its tidy end would wait for the others, as NCCL's may, and these wait for it."""
+    done = launch(2, "fail", failure)
+    assert done.returncode != 0
+    error = eval(failure)
+    assert f"{type(error).__name__}: {error}" in done.stderr and "exitcode  : 1 " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        *(("sys.exit(None)", 0), ("sys.exit(0)", 0), ("sys.exit(1)", 1), ("sys.exit('a sentence')", 1)),
+        *((f"raise {failure}", 1) for failure in FAILURES),
+    ],
+)
+def test_what_aborts_while_python_ends_is_never_reached(end, expected):
+    """As gloo's threads sometimes did, behind a finished video. `os.abort` stands in for them."""
+    code = f"""
+import atexit, os, sys
+from musepose.cli.entry import run_script
+atexit.register(os.abort)
+def main():
+    print("done", end="")
+    {end}
+run_script(main)
+"""
+    environment = ONE_THREAD | {"WORLD_SIZE": "2", "PYTHONPATH": str(Path(WORKER).parent.parent)}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=600)
+    assert (ended.returncode, ended.stdout) == (expected, "done"), ended.stderr
+
+
+def test_shares_are_about_equal():
+    def job(frames: int) -> Job:
+        pose = VideoInfo(Path("p.mp4"), 8, 8, frames, Fraction(1), False)
+        return Job(Path("r.png"), pose, frames, Fraction(1), None, Path(f"{frames}.mp4"))
+
+    jobs = [job(frames) for frames in (10, 50, 20, 30, 40)]
+    shares = share_out(jobs, 2)
+    assert [[one.frames for one in share] for share in shares] == [[10, 50, 20], [30, 40]]
+    assert share_out(jobs[:1], 3) == [jobs[:1], [], []]
+
+
+def test_one_device_for_several_processes_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="--device cuda:1 is one device for 2 processes: take --device cuda, and"):
+        device_name("cuda:1")
+    assert device_name("cpu") == "cpu"

@@ -1,0 +1,107 @@
+"""`prefetch` and `parallel_map`: the same items, prepared in threads; errors and ends arrive where they belong."""
+
+import threading
+
+import pytest
+
+from musepose.utils.prefetch import parallel_map, prefetch
+
+
+def test_same_items_in_order():
+    assert list(prefetch(iter(range(100)), 3)) == list(range(100))
+    assert list(prefetch([], 1)) == []
+
+
+def test_works_in_another_thread_and_not_farther_than_allowed():
+    made, threads = [], set()
+
+    def items():
+        for number in range(10):
+            threads.add(threading.current_thread())
+            made.append(number)
+            yield number
+
+    for taken, _ in enumerate(prefetch(items(), 2)):
+        assert len(made) <= taken + 1 + 2 + 1  # this one, two that wait, one in the thread's hands
+    assert made == list(range(10))
+    assert threading.current_thread() not in threads
+
+
+def test_nothing_starts_before_the_first_item_is_wanted():
+    made = []
+    prefetch((made.append(number) for number in range(3)), 1)
+    assert made == []
+
+
+def test_an_error_arrives_after_the_items_before_it():
+    def items():
+        yield 1
+        raise ValueError("broken")
+
+    taken = []
+    with pytest.raises(ValueError, match="broken"):
+        taken.extend(prefetch(items(), 4))
+    assert taken == [1]
+
+
+def test_leaving_half_way_stops_the_thread_and_closes_the_source():
+    closed = threading.Event()
+
+    def items():
+        try:
+            number = 0
+            while True:
+                yield number
+                number += 1
+        finally:
+            closed.set()
+
+    iterator = prefetch(items(), 2)
+    assert next(iterator) == 0
+    iterator.close()
+    assert closed.is_set()
+    assert not [thread for thread in threading.enumerate() if thread.name == "musepose-prefetch"]
+
+
+def test_each_keeps_the_order_and_runs_side_by_side():
+    together = threading.Barrier(3, timeout=600)  # opens only where three items are under way at the same time
+
+    def meet(number: int) -> int:
+        together.wait()
+        return number * number
+
+    assert list(parallel_map(meet, range(9), threads=3)) == [n * n for n in range(9)]
+    assert list(parallel_map(str, [], threads=2)) == []
+
+
+def test_each_takes_no_more_than_it_works_on():
+    taken = []
+
+    def items():
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    results = parallel_map(lambda number: number, items(), threads=2)
+    assert next(results) == 0
+    assert len(taken) == 4
+    results.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("musepose-each")]
+
+
+@pytest.mark.parametrize("broken", ["items", "function"])
+def test_each_passes_errors_on_in_their_place(broken):
+    def items():
+        yield from range(3)
+        if broken == "items":
+            raise ValueError("no more")
+
+    def work(number: int) -> int:
+        if broken == "function" and number == 2:
+            raise ValueError("no more")
+        return number
+
+    got = []
+    with pytest.raises(ValueError, match="no more"):
+        got.extend(parallel_map(work, items(), threads=1))
+    assert got == [0, 1]
