@@ -1,6 +1,6 @@
 """BlazePose against keypoints that MediaPipe Holistic found in the same videos, and its frames a second.
 
-python -m benchmarks.blazepose VIDEOS KEYPOINTS [--weights pretrained_weights]
+python -m benchmarks.blazepose VIDEOS KEYPOINTS [--weights pretrained_weights/blazepose]
 
 VIDEOS and KEYPOINTS are folders; NAME.npz beside NAME.mp4 holds points (n, 133, 2) as fractions of the frame, scores
 (n, 133), size (width, height). Distances count in torso lengths (middle of the shoulders to middle of the hips), in
@@ -25,7 +25,7 @@ from musepose.pose.person_tracking import follow
 from musepose.pose.types import VISIBLE_SCORE
 from musepose.utils.errors import UserError
 
-WEIGHTS, DANCE = ROOT / "pretrained_weights", ROOT / "assets/videos/dance.mp4"
+WEIGHTS, DANCE = ROOT / "pretrained_weights/blazepose", ROOT / "assets/videos/dance.mp4"
 CORES = 2
 SHOULDERS, HIPS = [5, 6], [11, 12]
 PARTS = {"body": (slice(0, 17),), "hands": (slice(91, 112), slice(112, 133)), "face": (slice(23, 91),)}

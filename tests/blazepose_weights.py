@@ -7,13 +7,13 @@ import pytest
 
 from musepose.pose.detectors.blazepose.models import MODEL_FILES
 
-WEIGHTS = Path(__file__).parents[1] / "pretrained_weights"
+WEIGHTS = Path(__file__).parents[1] / "pretrained_weights/blazepose"
 
 
 def _lacking() -> str | None:
     if importlib.util.find_spec("ai_edge_litert") is None:
         return "ai-edge-litert is not installed"
-    missing = [file.target for file in MODEL_FILES if not (WEIGHTS / file.target).is_file()]
+    missing = [file.target for file in MODEL_FILES if not (WEIGHTS / file.file).is_file()]
     return f"{missing[0]} is missing: python download_weights.py --only blazepose" if missing else None
 
 

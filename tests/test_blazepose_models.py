@@ -158,9 +158,8 @@ def test_the_script_with_the_true_pip(tmp_path, page):
     ],
 )
 def test_a_file_that_is_not_the_published_one_is_refused(tmp_path, content, told):
-    path = tmp_path / models.FACE_LANDMARK.target
+    path = tmp_path / models.FACE_LANDMARK.file
     if content is not None:
-        path.parent.mkdir()
         path.write_bytes(content)
     with pytest.raises(UserError) as error:
         models.read_model(tmp_path, models.FACE_LANDMARK)
@@ -201,8 +200,7 @@ def test_leaving_out_an_output_changes_no_bit_of_the_others():
 
 @needs_blazepose
 def test_exchanged_files_are_refused(tmp_path):
-    (tmp_path / models.FOLDER).mkdir()
-    (tmp_path / models.HAND_RECROP.target).write_bytes((WEIGHTS / models.FACE_LANDMARK.target).read_bytes())
+    (tmp_path / models.HAND_RECROP.file).write_bytes((WEIGHTS / models.FACE_LANDMARK.file).read_bytes())
     with pytest.raises(UserError, match="hand_recrop.tflite is damaged or another file"):
         Network(tmp_path, models.HAND_RECROP)
 

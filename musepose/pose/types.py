@@ -18,6 +18,7 @@ VISIBLE_SCORE = 0.3
 
 # The 133 points of COCO-WholeBody: 17 body, 6 feet, 68 face, 21 left hand, 21 right hand.
 KEYPOINTS = 133
+BODY_AND_FEET = 23  # of them, the first
 BODY = slice(0, 17)
 _FACE = slice(23, 91)
 _HANDS = slice(91, 133)

@@ -12,6 +12,7 @@ from musepose.pose.detectors.blazepose.body import Body
 from musepose.pose.detectors.blazepose.boxes import BoxDetector
 from musepose.pose.detectors.blazepose.face import Face, FaceFinder
 from musepose.pose.detectors.blazepose.hands import Hand, HandFinder
+from musepose.pose.detectors.blazepose.models import FOLDER
 from musepose.pose.detectors.blazepose.network import Network
 from musepose.pose.detectors.blazepose.tracker import BodyFinder, Track, Tracker
 from musepose.pose.detectors.blazepose.wholebody import to_people
@@ -37,16 +38,14 @@ class _Followed:
 class BlazePoseDetector:
     """Finds everybody in a picture, up to six, with 133 whole-body keypoints each.
 
-    The networks lie below `weights` in the folder blazepose. An instance does one thing at a time. Raises UserError:
+    The networks lie in `folder`. An instance does one thing at a time. Raises UserError:
     LiteRT is not installed, a file is missing, damaged, or another one.
     """
 
-    name = "blazepose"
-
-    def __init__(self, weights: str | os.PathLike) -> None:
+    def __init__(self, folder: str | os.PathLike = FOLDER) -> None:
         # All files are read before the first picture, so that none is missed half-way.
         detection, landmark, recrop, hand, face_detection, face = (
-            Network(weights, file)
+            Network(folder, file)
             for file in (
                 models.POSE_DETECTION,
                 models.POSE_LANDMARK,
@@ -73,6 +72,7 @@ class BlazePoseDetector:
     def find(
         self,
         frames: Iterable[np.ndarray],  # RGB, each (h, w, 3) uint8, of one size
+        every: int = 1,  # of no use here: BlazePose looks for people anew only where following is not enough
     ) -> Iterator[People]:
         """Everybody in each frame of a video, in order, followed and filtered from frame to frame.
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from musepose.utils.errors import UserError
 from musepose.utils.files import require_file
 
-FOLDER = "blazepose"  # below the weights folder
+FOLDER = Path("pretrained_weights/blazepose")  # where download_weights.py puts them
+LITERT_HINT = "pip install ai-edge-litert==2.3.0"
 FETCH_HINT = "run `python download_weights.py --only blazepose`"
 
 # Google's wheel that holds the files, Apache-2.0. This release, as others hold other networks or none.
@@ -29,9 +30,14 @@ class ModelFile:
     unwanted: tuple[int, ...] = ()  # places among the outputs of those that nothing here asks for
 
     @property
+    def file(self) -> str:
+        """Its name in the networks' folder."""
+        return f"{self.name}.tflite"
+
+    @property
     def target(self) -> str:
         """Path below the weights folder."""
-        return f"{FOLDER}/{self.name}.tflite"
+        return f"{FOLDER.name}/{self.file}"
 
     @property
     def member(self) -> str:
@@ -96,12 +102,12 @@ def is_whole(content: bytes, file: ModelFile) -> bool:
     return len(content) == file.bytes and hashlib.sha256(content).hexdigest() == file.sha256
 
 
-def read_model(weights: str | os.PathLike, file: ModelFile) -> bytes:
-    """The bytes of a network below the weights folder.
+def read_model(folder: str | os.PathLike, file: ModelFile) -> bytes:
+    """The bytes of a network in the networks' folder.
 
     Raises UserError where the file is missing, empty, cannot be read, or is not the published one.
     """
-    path = require_file(Path(weights) / file.target, FETCH_HINT)
+    path = require_file(Path(folder) / file.file, FETCH_HINT)
     try:
         content = path.read_bytes()
     except OSError as error:

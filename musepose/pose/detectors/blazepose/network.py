@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musepose.pose.detectors.blazepose.models import ModelFile, read_model
+from musepose.pose.detectors.blazepose.models import LITERT_HINT, ModelFile, read_model
 from musepose.pose.detectors.blazepose.pruning import without_outputs
 from musepose.utils.errors import UserError
 
@@ -25,8 +25,8 @@ class Network:
     Raises UserError: LiteRT is not installed, the file is missing or not the published one.
     """
 
-    def __init__(self, weights: str | os.PathLike, file: ModelFile) -> None:
-        content = without_outputs(read_model(weights, file), file.unwanted)
+    def __init__(self, folder: str | os.PathLike, file: ModelFile) -> None:
+        content = without_outputs(read_model(folder, file), file.unwanted)
         interpreter = import_litert()
         with without_chatter():
             try:
@@ -34,7 +34,7 @@ class Network:
                 self._interpreter.allocate_tensors()
             except (RuntimeError, ValueError) as error:  # its hash is right, so LiteRT and the machine do not fit
                 raise UserError(
-                    f"LiteRT cannot run {Path(weights) / file.target} ({error}): install ai-edge-litert 2.3"
+                    f"LiteRT cannot run {Path(folder) / file.file} ({error}): install ai-edge-litert 2.3"
                 ) from None
         self.side = file.side
         self._input = self._interpreter.get_input_details()[0]["index"]
@@ -61,7 +61,7 @@ def import_litert() -> type:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except (ImportError, OSError) as error:
-        raise UserError(f"BlazePose needs LiteRT ({error}): pip install ai-edge-litert==2.3.0") from None
+        raise UserError(f"BlazePose needs LiteRT ({error}): {LITERT_HINT}") from None
     return Interpreter
 
 
