@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from blazepose_weights import WEIGHTS, needs_blazepose
 
 from musepose.cli import pose_align
-from musepose.media.video_reader import probe
+from musepose.media.video_reader import probe, read_frames
+from musepose.media.video_writer import VideoWriter
 from musepose.pose.detectors.blazepose.models import MODEL_FILES
 from musepose.pose.detectors.choice import check_detector_files, load_chosen
 from musepose.pose.keypoint_file import load_keypoints, save_keypoints
@@ -142,7 +144,9 @@ def test_unknown_detector(tmp_path):
 @needs_blazepose
 def test_a_data_set_by_blazepose(tmp_path):
     (tmp_path / "videos").mkdir()
-    (tmp_path / "videos/dance.mp4").write_bytes((ASSETS / "videos/dance.mp4").read_bytes())
+    with VideoWriter(tmp_path / "videos/dance.mp4", 576, 576, Fraction(30)) as writer:
+        for frame in read_frames(ASSETS / "videos/dance.mp4", count=FRAMES):
+            writer.write(frame)
     settings = Settings(
         video_dir=tmp_path / "videos", output=tmp_path / "set", detector="blazepose", blazepose_dir=WEIGHTS
     )

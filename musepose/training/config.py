@@ -11,6 +11,7 @@ from musepose.utils.errors import UserError
 from musepose.utils.options import DTYPES, build, check_keys, option
 
 EXAMPLE = "configs/train_stage_1.yaml or configs/train_stage_2.yaml"
+OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial")  # diffusers'
 PREDICTIONS = ("v_prediction", "epsilon")
 TRAIN_TIMESTEPS = 1000  # diffusers' default
@@ -63,7 +64,7 @@ class Solver:
     optimizer: str = option(
         "adamw",
         "with muon a training from nothing needs about half of the steps",
-        choices=("adamw", "muon"),
+        choices=OPTIMIZERS,
     )
     learning_rate: float = option(1e-5, "peak learning rate", above=0)
     lr_scheduler: str = option("constant", "diffusers' schedules", choices=SCHEDULES)
