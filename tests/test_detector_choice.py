@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from blazepose_weights import WEIGHTS, needs_blazepose
 
-from musepose.cli import pose_align
+from musepose.cli import evaluate, pose_align
+from musepose.evaluation import run
 from musepose.media.video_reader import probe, read_frames
 from musepose.media.video_writer import VideoWriter
 from musepose.pose.detectors.blazepose.models import MODEL_FILES
@@ -49,8 +50,8 @@ def aligned(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("aligned")
     arguments = flags(folder, "--detector", "blazepose", "--save_keypoints", folder / "found.npz")
     code = f"{WITHOUT_MM}from musepose.cli import entry, pose_align\nentry.run_script(pose_align.main)"
-    run = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    process = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     return folder
 
 
@@ -144,9 +145,7 @@ def test_unknown_detector(tmp_path):
 @needs_blazepose
 def test_a_data_set_by_blazepose(tmp_path):
     (tmp_path / "videos").mkdir()
-    with VideoWriter(tmp_path / "videos/dance.mp4", 576, 576, Fraction(30)) as writer:
-        for frame in read_frames(ASSETS / "videos/dance.mp4", count=FRAMES):
-            writer.write(frame)
+    write_dance(tmp_path / "videos/dance.mp4")
     settings = Settings(
         video_dir=tmp_path / "videos", output=tmp_path / "set", detector="blazepose", blazepose_dir=WEIGHTS
     )
@@ -156,6 +155,27 @@ def test_a_data_set_by_blazepose(tmp_path):
     assert found.detector == "blazepose" and found.keypoints.metres.shape[1:] == (23, 3)
     again = plan(replace(settings, detector="dwpose", **dwpose_files(tmp_path)))
     assert again[0].detection != plan(settings)[0].detection  # so that a change of the detector detects anew
+
+
+@needs_blazepose
+def test_results_are_judged_by_blazepose(tmp_path, monkeypatch):
+    written = {}
+    monkeypatch.setattr(run, "save_json", lambda path, content: written.update(content))
+    video = write_dance(tmp_path / "dance.mp4")
+    mirrored = write_dance(tmp_path / "mirrored.mp4", mirrored=True)
+    pairs = ["--pairs", str(video), str(video), str(mirrored), str(video)]
+    chosen = ["--poses", "--detector", "blazepose", "--blazepose_dir", str(WEIGHTS), "--device", "cpu"]
+    assert evaluate.main([*pairs, *chosen, "--json", str(tmp_path / "figures.json")]) == 0
+    same, other = (row["pose_distance"] for row in written["pairs"])
+    assert same == 0 and other > 0.1
+
+
+def write_dance(path: Path, mirrored: bool = False) -> Path:
+    """The beginning of the example dance."""
+    with VideoWriter(path, 576, 576, Fraction(30)) as writer:
+        for frame in read_frames(ASSETS / "videos/dance.mp4", count=FRAMES):
+            writer.write(np.ascontiguousarray(frame[:, ::-1]) if mirrored else frame)
+    return path
 
 
 def dwpose_files(folder: Path) -> dict[str, Path]:
