@@ -119,6 +119,12 @@ def test_damaged_depths_are_told(tmp_path, name):
     assert f"video {name} of the shape (3, 4)" in refused(tmp_path, "--keypoints", tmp_path / "found.npz")
 
 
+@pytest.mark.parametrize("flag", ["--person", "--picture_person"])
+def test_whose_keypoints_a_file_holds_is_decided(tmp_path, flag):
+    told = refused(tmp_path, "--keypoints", ASSETS / "keypoints/img_ref_video_dance.npz", flag, "left")
+    assert told.startswith(f"{flag} is left, but ") and told.endswith("leave one of them out")
+
+
 def test_missing_weights_of_dwpose_name_both_remedies(tmp_path):
     told = refused(tmp_path, "--yolox_ckpt", tmp_path / "gone.pth")
     assert told.startswith(f"{tmp_path / 'gone.pth'} is missing: run `python download_weights.py`")
@@ -136,6 +142,10 @@ def test_litert_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     with pytest.raises(UserError, match="needs LiteRT, which is not installed: pip install ai-edge-litert"):
         check_detector_files(DetectorFiles(detector="blazepose", blazepose_dir=tmp_path))
+
+
+def test_people_are_counted_from_one(tmp_path):
+    assert "--person" in refused(tmp_path, "--person", "0") and "--person" in refused(tmp_path, "--person", "middle")
 
 
 def test_unknown_detector(tmp_path):
