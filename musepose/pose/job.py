@@ -61,14 +61,6 @@ def prepare(settings: Settings) -> Job:
     aligned, demo = _output_paths(settings)
     _check_outputs(settings, aligned, demo)
     job = Job(settings, reference, dance, frames, aligned, demo, image_source, video_source, known)
-    for flag, value, detected in (
-        ("--person", settings.person, job.detect_video),
-        ("--picture_person", settings.picture_person, job.detect_image),
-    ):
-        if value != "largest" and not detected:
-            raise UserError(
-                f"{flag} is {value}, but {settings.keypoints} holds one person's points: leave one of them out"
-            )
     if job.detect_image or job.detect_video:
         check_detector_files(settings, job.detector)
     return job

@@ -58,16 +58,6 @@ class Settings(DetectorFiles):
     image_resolution: int = option(
         720, "short side of the pictures' own poses in the demo video, pixels", low=64, high=4096
     )
-    person: int | str = option(
-        "largest",
-        "whom to follow in the dance: the largest, the left or right one, or N, the N-th from the left, where they are "
-        "first seen",
-        words=("largest", "left", "right"),
-        low=1,
-    )
-    picture_person: int | str = option(
-        "largest", "whom to take in the picture, likewise", words=("largest", "left", "right"), low=1
-    )
     align_frame: int = option(
         0, "frame of the dance that is laid onto the picture; the pose video starts with it", low=0
     )

@@ -1,46 +1,18 @@
 """The same person from frame to frame, and who of several people in a picture is meant."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from musepose.pose.types import BODY, VISIBLE_SCORE, People
-from musepose.utils.errors import UserError
-
-Choice = int | str  # "largest" and best-scored, "left", "right", or N: the N-th from the left, from 1 on
 
 
-def choose_person(people: People, which: Choice = "largest") -> int | None:
-    """Index of one of the people; None where no body joint of anybody is visible.
-
-    Raises UserError: there are fewer people than the one asked for.
-    """
+def choose_person(people: People) -> int | None:
+    """Index of the person with the largest, best-scored body; None where no body joint of anybody is visible."""
     measures = _measures(people)
-    if not (measures > -1).any():
-        return None
-    if which == "largest":
-        return int(measures.argmax())
-    there = distinct_people(people)
-    points, visible = _body_points(people)
-    return there[_by_place([_place(points[i], visible[i]) for i in there], which)]
-
-
-def _by_place(places: Sequence[float], which: Choice) -> int:
-    """Index of the one asked for among some places from left to right."""
-    order = np.argsort(places, kind="stable")
-    place = {"left": 0, "right": len(order) - 1}.get(which, int(which) - 1 if isinstance(which, int) else 0)
-    if place >= len(order):
-        raise UserError(
-            f"person {which} from the left was asked for, but only {len(order)} can be seen: give a smaller number"
-        )
-    return int(order[place])
-
-
-def _place(points: np.ndarray, visible: np.ndarray) -> float:
-    """How far to the right somebody is, in pixels."""
-    return float(points[visible, 0].mean())
+    return int(measures.argmax()) if (measures > -1).any() else None
 
 
 def _measures(people: People) -> np.ndarray:
@@ -106,11 +78,8 @@ class _Frame:
     owner: dict[int, _Track]  # index among the people found -> whose track it is
 
 
-def follow(frames: Iterable[People], which: Choice = "largest") -> Iterator[tuple[People, int | None]]:
+def follow(frames: Iterable[People]) -> Iterator[tuple[People, int | None]]:
     """Follow one person through the frames of a video: each frame again, with his index in it, or None.
-
-    `which` says who it is where he is first seen, among those who are there for most of the second after that; below,
-    it is "largest".
 
     He is the one with the largest, best-scored body over the first frames that show somebody; in a single one the
     detector may have missed him. Everybody else is followed too, so as not to be mistaken for him. Each person known is
@@ -119,7 +88,7 @@ def follow(frames: Iterable[People], which: Choice = "largest") -> Iterator[tupl
     the detector fails) is waited for. When he does not come back (a cut), he is chosen anew among those who appeared
     since, from the frame on in which they did. So a frame may come out up to `_PATIENCE` frames late.
     """
-    follower = _Follower(which)
+    follower = _Follower()
     for people in frames:
         yield from follower.take(people)
     yield from follower.decided(at_the_end=True)
@@ -128,8 +97,7 @@ def follow(frames: Iterable[People], which: Choice = "largest") -> Iterator[tupl
 class _Follower:
     """The state of `follow`."""
 
-    def __init__(self, which: Choice) -> None:
-        self._which = which
+    def __init__(self) -> None:
         self._frame = -1
         self._tracks: list[_Track] = []
         self._him: _Track | None = None
@@ -168,27 +136,12 @@ class _Follower:
             for i, track in frame.owner.items():
                 if track.since > lost:
                     measures.setdefault(track, np.zeros(len(self._waiting)))[n] = weights[i]
-        if self._which != "largest":
-            self._him = self._choose_by_place(measures)
-            return
         # Neither a crouch nor a moment out of sight counts against him, nor for somebody who crosses the picture.
         rank = {track: (np.percentile(m, _UPPER_QUARTILE), m.sum()) for track, m in measures.items()}
         while rank:
             self._him = max(rank, key=rank.__getitem__)
             # He may be the end of a chain: before him, another track that ended before his began (a cut, a leap).
             rank = {track: value for track, value in rank.items() if track.seen < self._him.since}
-
-    def _choose_by_place(self, measures: dict[_Track, np.ndarray]) -> _Track:
-        """The one asked for among those who are seen in most of the waiting frames, as they first stand there."""
-        most = max(np.count_nonzero(m) for m in measures.values())
-        candidates = {track: 0.0 for track, m in measures.items() if 2 * np.count_nonzero(m) >= most}
-        for frame in reversed(self._waiting):  # so that the first frame has the last word
-            points, visible = _body_points(frame.people)
-            candidates |= {t: _place(points[i], visible[i]) for i, t in frame.owner.items() if t in candidates}
-        which = self._which
-        if self._him is not None and isinstance(which, int):  # after a cut there may be fewer
-            which = min(which, len(candidates))
-        return list(candidates)[_by_place(list(candidates.values()), which)]
 
     def _match(self, points: np.ndarray, visible: np.ndarray, found: list[int]) -> dict[int, _Track]:
         """Give each person found to the track that expected him most closely, or to a new one."""

@@ -158,7 +158,7 @@ def _pose(keypoints: Keypoints, row: int) -> Pose | None:
 
 def _detect_image(job: Job, detector: Detector) -> Keypoints:
     people = detector(np.asarray(job.reference))
-    keypoints = gather_keypoints([(people, choose_person(people, job.settings.picture_person))])
+    keypoints = gather_keypoints([(people, choose_person(people))])
     if _pose(keypoints, 0) is None:  # said before the long work on the video
         raise _nobody_in_image(job)
     return keypoints
@@ -166,7 +166,7 @@ def _detect_image(job: Job, detector: Detector) -> Keypoints:
 
 def _detect_video(job: Job, detector: Detector) -> Keypoints:
     with closing(detector.find(_dance_frames(job), job.settings.det_every)) as found:
-        return gather_keypoints(follow(_watch(found, job.frames, "detecting"), job.settings.person))
+        return gather_keypoints(follow(_watch(found, job.frames, "detecting")))
 
 
 def gather_keypoints(chosen: Iterable[tuple[People, int | None]]) -> Keypoints:
