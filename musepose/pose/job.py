@@ -11,10 +11,14 @@ from musepose.media.video_reader import VideoInfo, probe
 from musepose.media.video_writer import CONTAINERS
 from musepose.pose.detectors.choice import check_detector_files, chosen
 from musepose.pose.keypoint_file import KeypointFile, Source, load_keypoints
+from musepose.pose.openpose_files import check_replaceable, is_openpose, read_people
 from musepose.pose.options import DETECTORS, Settings
+from musepose.pose.person_choice import LARGEST
+from musepose.pose.types import People
 from musepose.utils.errors import UserError
 from musepose.utils.files import check_writable
 
+OPENPOSE_PARTS = DANCE, PICTURE, ALIGNED = ("dance", "picture", "aligned")  # sub-folders of --save_openpose
 LONGEST_SHAPE = 10  # long side over short side; what is made of a picture grows with it
 
 
@@ -31,6 +35,8 @@ class Job:
     image_source: Source
     video_source: Source
     known: KeypointFile | None  # that fits the dance and covers `frames`
+    image_people: People | None = None  # from OpenPose JSON
+    video_people: list[People] | None = None  # likewise, for each frame
 
     @property
     def detector(self) -> str:
@@ -39,11 +45,15 @@ class Job:
 
     @property
     def detect_image(self) -> bool:
-        return self.known is None or self.known.image.sha256 != self.image_source.sha256
+        """The picture's keypoints come from no file; those of a keypoint file may be another person's."""
+        if self.image_people is not None:
+            return False
+        same = self.known is not None and self.known.image.sha256 == self.image_source.sha256
+        return not same or self.settings.picture_person != LARGEST
 
     @property
     def detect_video(self) -> bool:
-        return self.known is None
+        return self.known is None and self.video_people is None
 
 
 def prepare(settings: Settings) -> Job:
@@ -57,10 +67,17 @@ def prepare(settings: Settings) -> Job:
         used = f"{dance.path} has {dance.frames} frames" if frames == dance.frames else f"--max_frame is {frames}"
         raise UserError(f"--align_frame is {settings.align_frame}, but {used}: give at most {frames - 1}")
     image_source, video_source = Source.of(settings.imgfn_refer), Source.of(settings.vidfn)
-    known = None if settings.keypoints is None else _known_keypoints(settings, video_source, frames)
+    known = image_people = video_people = None
+    if settings.picture_keypoints is not None:
+        image_people = _picture_people(settings, reference.size)
+    if settings.keypoints is not None and is_openpose(settings.keypoints):
+        video_people = _dance_people(settings, dance, frames)
+    elif settings.keypoints is not None:
+        known = _known_keypoints(settings, video_source, frames)
     aligned, demo = _output_paths(settings)
     _check_outputs(settings, aligned, demo)
-    job = Job(settings, reference, dance, frames, aligned, demo, image_source, video_source, known)
+    sources = image_source, video_source, known, image_people, video_people
+    job = Job(settings, reference, dance, frames, aligned, demo, *sources)
     if job.detect_image or job.detect_video:
         check_detector_files(settings, job.detector)
     return job
@@ -74,6 +91,8 @@ def check_shape(path: Path, width: int, height: int) -> None:
 
 def _known_keypoints(settings: Settings, video: Source, frames: int) -> KeypointFile:
     path, known = settings.keypoints, load_keypoints(settings.keypoints)
+    if settings.person != LARGEST:
+        raise UserError(f"{path} holds one person only, so that --person has no choice: leave one of the two out")
     if known.video.sha256 != video.sha256:
         raise UserError(
             f"{path} was made for another video ({known.video.name}), not for {settings.vidfn}: "
@@ -91,13 +110,37 @@ def _known_keypoints(settings: Settings, video: Source, frames: int) -> Keypoint
             f"{path} was made with --detect_resolution {known.detect_resolution}, not {settings.detect_resolution}: "
             "give the same, or leave --keypoints out to detect anew"
         )
-    have = len(known.video_keypoints.points)
+    _check_length(path, len(known.video_keypoints.points), frames)
+    return known
+
+
+def _check_length(path: Path, have: int, frames: int) -> None:
     if have < frames:
         raise UserError(
             f"{path} holds {have} frames, but {frames} are wanted: give --max_frame {have}, "
             "or leave --keypoints out to detect anew"
         )
-    return known
+
+
+def _dance_people(settings: Settings, dance: VideoInfo, frames: int) -> list[People]:
+    """The people of each frame from OpenPose JSON."""
+    path = settings.keypoints
+    people = read_people(path, (dance.width, dance.height))
+    _check_length(path, len(people), frames)
+    if len(people) > dance.frames:
+        told = f"{path} holds {len(people)} frames, but {dance.path} has {dance.frames}"
+        raise UserError(f"{told}: give the keypoints of this very video, at its own rate")
+    return people[:frames]
+
+
+def _picture_people(settings: Settings, size: tuple[int, int]) -> People:
+    path = settings.picture_keypoints
+    if not is_openpose(path):
+        raise UserError(f"--picture_keypoints is {path}, no OpenPose JSON: give a .json file")
+    people = read_people(path, size)
+    if len(people) != 1:
+        raise UserError(f"{path} holds {len(people)} frames: give the keypoints of one picture")
+    return people[0]
 
 
 def _output_paths(settings: Settings) -> tuple[Path, Path]:
@@ -112,9 +155,23 @@ def _check_outputs(settings: Settings, aligned: Path, demo: Path) -> None:
     for path in (aligned, demo):
         if path.suffix.lower() not in CONTAINERS:
             raise UserError(f"cannot write a video called {path.name}: end its name in {', '.join(CONTAINERS)}")
+    if settings.save_keypoints is not None and (settings.picture_keypoints or is_openpose(settings.keypoints)):
+        raise UserError("--save_keypoints keeps what a detector found, not OpenPose JSON: leave one of the two out")
     for path in filter(None, (aligned, demo, settings.save_keypoints)):
         real = os.path.realpath(path)
         if real in taken:
             raise UserError(f"{path} is to be written, but it is also {taken[real]}: choose another output path")
         taken[real] = path
         check_writable(path)
+    if settings.save_openpose is not None:
+        _check_openpose_output(settings, taken)
+
+
+def _check_openpose_output(settings: Settings, taken: dict[str, Path]) -> None:
+    """The folder can be written, and nothing that is read or written otherwise lies in there."""
+    folder = os.path.realpath(settings.save_openpose)
+    read = {os.path.realpath(path): path for path in (settings.keypoints, settings.picture_keypoints) if path}
+    for real, path in (taken | read).items():
+        if Path(real).is_relative_to(folder):
+            raise UserError(f"{settings.save_openpose} is to be replaced, but {path} lies in there: give a new folder")
+    check_replaceable(settings.save_openpose, OPENPOSE_PARTS)

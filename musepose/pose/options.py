@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from musepose.pose.person_choice import LARGEST, WORDS
 from musepose.utils.options import option
 
 DETECTOR = "detector"  # heading in --help
+DRAWING = "drawing"
 DETECTORS = ("dwpose", "blazepose")  # the first is the default
 
 
@@ -79,8 +81,39 @@ class Settings(DetectorFiles):
     outfn: Path | None = option(
         None, "demo video, side by side; default assets/poses/align_demo/img_REF_video_DANCE.mp4"
     )
+    person: int | str = option(
+        LARGEST,
+        "which of several people in the video: the largest, or the N-th from the left (1 is left, also called left), "
+        "judged over the first second that shows somebody",
+        low=1,
+        words=WORDS,
+    )
+    picture_person: int | str = option(LARGEST, "which of several people in the picture, likewise", low=1, words=WORDS)
     save_keypoints: Path | None = option(None, "write what was detected to this .npz file")
     keypoints: Path | None = option(
-        None, "a file written by --save_keypoints for this video; another picture is detected anew", project=True
+        None,
+        "a file written by --save_keypoints for this video (another picture is detected anew), or OpenPose JSON: a "
+        "folder with a file a frame, or a .json file with a list of frames; 18 or 25 body points, pixels or fractions",
+        project=True,
+    )
+    picture_keypoints: Path | None = option(
+        None, "OpenPose JSON of the picture, instead of detecting", project=True, metavar="FILE.json"
+    )
+    save_openpose: Path | None = option(
+        None,
+        "write OpenPose JSON, a file a frame, into this folder: dance and picture in their pixels, and aligned, the "
+        "aligned poses in the picture's pixels",
+        metavar="DIR",
+    )
+    colors: str = option(
+        "musepose",
+        "palette of the drawn poses: musepose, which its weights learned, or openpose, red and blue exchanged, which "
+        "other models learned",
+        choices=("musepose", "openpose"),
+        group=DRAWING,
+    )
+    draw_face: bool = option(False, "draw the face too; MusePose's weights know none", group=DRAWING)
+    line_width: float = option(
+        1.0, "draw strokes and points so many times as wide as published", low=0.1, high=10, group=DRAWING
     )
     device: str | None = option(None, "cpu, cuda, cuda:1, mps, ...; default: cuda or mps if there is one, else cpu")

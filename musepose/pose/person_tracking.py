@@ -6,11 +6,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from musepose.pose.person_choice import LARGEST, Choice, place_from_left
 from musepose.pose.types import BODY, VISIBLE_SCORE, People
 
 
-def choose_person(people: People) -> int | None:
-    """Index of the person with the largest, best-scored body; None where no body joint of anybody is visible."""
+def choose_person(people: People, choice: Choice = LARGEST) -> int | None:
+    """Index of the person who is meant; None where no body joint of anybody is visible.
+
+    The largest is the one with the largest, best-scored body. Raises TooFew: there is no N-th person.
+    """
+    if choice != LARGEST:
+        points, visible = _body_points(people)
+        found = _distinct(people, points, visible)
+        centres = [_centre(points[i], visible[i]) for i in found]
+        return found[place_from_left(choice, centres)] if found else None
     measures = _measures(people)
     return int(measures.argmax()) if (measures > -1).any() else None
 
@@ -40,6 +49,7 @@ _PATIENCE = 30  # frames after which somebody not found is given up
 _COASTING = 8  # frames for which a lost person is expected to move on as he did
 _UPPER_QUARTILE = 75
 _FALLBACK_WEIGHT = 0.01
+_STEADY = 0.5  # who is seen in fewer frames than this portion of the most seen one's has no place from left to right
 _INERTIA = 0.5  # weight of the earlier frames in his speed
 
 
@@ -78,7 +88,7 @@ class _Frame:
     owner: dict[int, _Track]  # index among the people found -> whose track it is
 
 
-def follow(frames: Iterable[People]) -> Iterator[tuple[People, int | None]]:
+def follow(frames: Iterable[People], choice: Choice = LARGEST) -> Iterator[tuple[People, int | None]]:
     """Follow one person through the frames of a video: each frame again, with his index in it, or None.
 
     He is the one with the largest, best-scored body over the first frames that show somebody; in a single one the
@@ -87,8 +97,12 @@ def follow(frames: Iterable[People]) -> Iterator[tuple[People, int | None]]:
     of their body points, in body sizes, as long as that is plausible. Whoever is not found for a while (he is hidden,
     the detector fails) is waited for. When he does not come back (a cut), he is chosen anew among those who appeared
     since, from the frame on in which they did. So a frame may come out up to `_PATIENCE` frames late.
+
+    `choice`: instead of the largest, the one at that place from left to right over those first frames, among those who
+    are seen in at least half as many of them as the one who is seen most. When there are fewer people after a cut, the
+    last of them is taken. Raises TooFew: at the start there is no N-th person.
     """
-    follower = _Follower()
+    follower = _Follower(choice)
     for people in frames:
         yield from follower.take(people)
     yield from follower.decided(at_the_end=True)
@@ -97,7 +111,8 @@ def follow(frames: Iterable[People]) -> Iterator[tuple[People, int | None]]:
 class _Follower:
     """The state of `follow`."""
 
-    def __init__(self) -> None:
+    def __init__(self, choice: Choice) -> None:
+        self._choice = choice
         self._frame = -1
         self._tracks: list[_Track] = []
         self._him: _Track | None = None
@@ -130,18 +145,31 @@ class _Follower:
         if all(track.since <= lost for track in self._waiting[0].owner.values()):
             return
         measures: dict[_Track, np.ndarray] = {}
+        centres: dict[_Track, list[float]] = {}
         for n, frame in enumerate(self._waiting):
             # A box that is the whole picture, for want of a better one, is no sign of a large body.
             weights = _measures(frame.people) * (_FALLBACK_WEIGHT if frame.people.fallback else 1)
+            points, visible = _body_points(frame.people)
             for i, track in frame.owner.items():
                 if track.since > lost:
                     measures.setdefault(track, np.zeros(len(self._waiting)))[n] = weights[i]
+                    if not frame.people.fallback:
+                        centres.setdefault(track, []).append(_centre(points[i], visible[i]))
         # Neither a crouch nor a moment out of sight counts against him, nor for somebody who crosses the picture.
         rank = {track: (np.percentile(m, _UPPER_QUARTILE), m.sum()) for track, m in measures.items()}
+        chosen = self._by_place(centres) if self._choice != LARGEST and centres else None
         while rank:
-            self._him = max(rank, key=rank.__getitem__)
+            self._him, chosen = chosen or max(rank, key=rank.__getitem__), None
             # He may be the end of a chain: before him, another track that ended before his began (a cut, a leap).
             rank = {track: value for track, value in rank.items() if track.seen < self._him.since}
+
+    def _by_place(self, centres: dict[_Track, list[float]]) -> _Track:
+        """The track at the chosen place from left to right, from where each was seen in the waiting frames."""
+        most = max(map(len, centres.values()))
+        tracks = [track for track, seen in centres.items() if len(seen) >= _STEADY * most]
+        first = self._him is None
+        choice = self._choice if first or isinstance(self._choice, str) else min(self._choice, len(tracks))
+        return tracks[place_from_left(choice, [float(np.median(centres[track])) for track in tracks])]
 
     def _match(self, points: np.ndarray, visible: np.ndarray, found: list[int]) -> dict[int, _Track]:
         """Give each person found to the track that expected him most closely, or to a new one."""
@@ -167,6 +195,11 @@ class _Follower:
 def _body_points(people: People) -> tuple[np.ndarray, np.ndarray]:
     """(n, 17, 2) in pixels, and (n, 17) which of them are visible."""
     return people.keypoints[:, BODY] * np.asarray(people.size, np.float64), people.scores[:, BODY] > VISIBLE_SCORE
+
+
+def _centre(points: np.ndarray, visible: np.ndarray) -> float:
+    """The x of the middle of the visible body points, pixels."""
+    return float(np.median(points[visible, 0]))
 
 
 def _body_size(points: np.ndarray, visible: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -12,9 +13,12 @@ from musepose.media.video_writer import VideoWriter
 from musepose.pose.align import Alignment, fit_alignment, segment_lengths, typical_lengths
 from musepose.pose.detectors.base import Detector
 from musepose.pose.detectors.choice import load_chosen
-from musepose.pose.draw import draw_pose_map, draw_video_frame, video_size
+from musepose.pose.draw import Style, draw_pose_map, draw_video_frame, video_size
+from musepose.pose.face import carry_face
 from musepose.pose.job import Job
 from musepose.pose.keypoint_file import KeypointFile, Keypoints, save_keypoints
+from musepose.pose.openpose_output import save_openpose
+from musepose.pose.person_choice import WORDS, TooFew
 from musepose.pose.person_tracking import choose_person, follow
 from musepose.pose.types import BODY_AND_FEET, KEYPOINTS, People, Pose, to_pose
 from musepose.utils.errors import UserError
@@ -52,6 +56,10 @@ def run_job(job: Job, load: Callable[[Job], Detector] = load_detector) -> int:
     dance_poses = Poses(found.video_keypoints, job.frames)
     alignment = align_job(job, image_pose, dance_poses)
     _report_empty(dance_poses, first)
+    if job.settings.save_openpose is not None:
+        aligned = (aligned_pose(job, alignment, dance_poses[i]) for i in range(first, len(dance_poses)))
+        save_openpose(job, image_pose, dance_poses, aligned)
+        print(f"wrote {job.settings.save_openpose}", flush=True)
     write_videos(job, alignment, image_pose, dance_poses)
     print(f"wrote {job.aligned_path}\nwrote {job.demo_path}", flush=True)
     return 0
@@ -78,6 +86,10 @@ def find_keypoints(job: Job, load: Callable[[Job], Detector]) -> KeypointFile:
     if job.known is not None:
         video = job.known.video_keypoints
         image = None if job.detect_image else job.known.image_keypoints
+    if job.video_people is not None:
+        video = _given_video(job, job.video_people)
+    if job.image_people is not None:
+        image = _chosen(job, job.image_people)
     if image is None or video is None:
         detector = load(job)
         if image is None:
@@ -100,6 +112,14 @@ def align_job(job: Job, image_pose: Pose | None, dance_poses: Poses) -> Alignmen
     if settings.scale_from == "video":
         lengths = typical_lengths(segment_lengths(pose, frame_aspect) for pose in dance_poses if pose is not None)
     return fit_alignment(image_pose, first, image_aspect, frame_aspect, lengths)
+
+
+def aligned_pose(job: Job, alignment: Alignment, pose: Pose | None) -> Pose | None:
+    """The pose of a frame of the dance as it lies in the picture, with its face."""
+    if pose is None:
+        return None
+    image_aspect, frame_aspect = job.reference.width / job.reference.height, job.dance.width / job.dance.height
+    return carry_face(pose, alignment.apply(pose), frame_aspect, image_aspect)
 
 
 def write_videos(job: Job, alignment: Alignment, image_pose: Pose, dance_poses: Poses) -> None:
@@ -137,7 +157,8 @@ def _draw(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """A frame of the aligned pose video and one of the demo strip for each of the dance from the align frame on."""
     settings, image_size, frame_size = job.settings, job.reference.size, (job.dance.width, job.dance.height)
-    resolutions = (settings.detect_resolution, settings.image_resolution)
+    style = Style(settings.colors, settings.draw_face, settings.line_width)
+    resolutions = (settings.detect_resolution, settings.image_resolution, style)
     still = [np.asarray(job.reference), draw_pose_map(image_pose, image_size, *resolutions)]
     still = [fit(picture, width, height) for picture, width in zip(still, widths, strict=False)]  # once, not each frame
     with closing(prefetch(_dance_frames(job), READ_AHEAD)) as frames:
@@ -145,7 +166,7 @@ def _draw(
             if index < settings.align_frame:
                 continue
             pose = dance_poses[index]
-            aligned = draw_video_frame(None if pose is None else alignment.apply(pose), frame_size, image_size)
+            aligned = draw_video_frame(aligned_pose(job, alignment, pose), frame_size, image_size, style)
             pose_map = draw_pose_map(pose, frame_size, *resolutions)
             yield aligned, side_by_side([*still, aligned, frame, pose_map], widths, height)
 
@@ -157,8 +178,15 @@ def _pose(keypoints: Keypoints, row: int) -> Pose | None:
 
 
 def _detect_image(job: Job, detector: Detector) -> Keypoints:
-    people = detector(np.asarray(job.reference))
-    keypoints = gather_keypoints([(people, choose_person(people))])
+    return _chosen(job, detector(np.asarray(job.reference)))
+
+
+def _chosen(job: Job, people: People) -> Keypoints:
+    """The keypoints of the person that is meant in the picture."""
+    try:
+        keypoints = gather_keypoints([(people, choose_person(people, job.settings.picture_person))])
+    except TooFew as error:
+        raise _too_few(error, "picture_person", job.settings.imgfn_refer) from None
     if _pose(keypoints, 0) is None:  # said before the long work on the video
         raise _nobody_in_image(job)
     return keypoints
@@ -166,7 +194,22 @@ def _detect_image(job: Job, detector: Detector) -> Keypoints:
 
 def _detect_video(job: Job, detector: Detector) -> Keypoints:
     with closing(detector.find(_dance_frames(job), job.settings.det_every)) as found:
-        return gather_keypoints(follow(_watch(found, job.frames, "detecting")))
+        return _followed(job, _watch(found, job.frames, "detecting"))
+
+
+def _given_video(job: Job, people: list[People]) -> Keypoints:
+    """The keypoints of the person that is meant in a file's frames; where none has two people, of whoever is there."""
+    if all(len(frame.boxes) <= 1 for frame in people) and job.settings.person in (*WORDS, 1):
+        return gather_keypoints((frame, 0 if len(frame.boxes) else None) for frame in people)
+    return _followed(job, people)
+
+
+def _followed(job: Job, people: Iterable[People]) -> Keypoints:
+    """The keypoints of the person that is meant in the video."""
+    try:
+        return gather_keypoints(follow(people, job.settings.person))
+    except TooFew as error:
+        raise _too_few(error, "person", job.dance.path) from None
 
 
 def gather_keypoints(chosen: Iterable[tuple[People, int | None]]) -> Keypoints:
@@ -200,6 +243,11 @@ def _watch(items: Iterable[Item], total: int, task: str) -> Iterator[Item]:
         for item in items:
             yield item
             bar.update()
+
+
+def _too_few(error: TooFew, flag: str, path: Path) -> UserError:
+    seen = "nobody else is" if error.count == 1 else f"only {error.count} people are"
+    return UserError(f"--{flag} is {error.wanted}, but {seen} seen in {path}: give at most {error.count}")
 
 
 def _nobody_in_image(job: Job) -> UserError:

@@ -20,11 +20,11 @@ VISIBLE_SCORE = 0.3
 KEYPOINTS = 133
 BODY_AND_FEET = 23  # of them, the first
 BODY = slice(0, 17)
-_FACE = slice(23, 91)
-_HANDS = slice(91, 133)
+FACE = slice(23, 91)
+HANDS = slice(91, 133)
 _SHOULDERS = [5, 6]
 _NECK = 1  # in OpenPose's order; COCO has none
-_OPENPOSE_FROM_COCO = [0, 0, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3]  # entry 1 is filled with the neck
+OPENPOSE_FROM_COCO = [0, 0, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3]  # entry 1 is filled with the neck
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,16 @@ def to_pose(
     """
     keypoints = np.asarray(keypoints, dtype=np.float64)
     visible = np.asarray(scores) > VISIBLE_SCORE
-    body, body_visible = keypoints[_OPENPOSE_FROM_COCO], visible[_OPENPOSE_FROM_COCO]
+    body, body_visible = keypoints[OPENPOSE_FROM_COCO], visible[OPENPOSE_FROM_COCO]
     body[_NECK] = keypoints[_SHOULDERS].mean(axis=0)
     body_visible[_NECK] = visible[_SHOULDERS].all()
     return Pose(
         body=body.reshape(BODY_JOINTS, 2),
         body_visible=body_visible,
-        hands=keypoints[_HANDS].reshape(2, HAND_POINTS, 2),
-        hands_visible=visible[_HANDS].reshape(2, HAND_POINTS),
-        face=keypoints[_FACE].reshape(FACE_POINTS, 2),
-        face_visible=visible[_FACE],
+        hands=keypoints[HANDS].reshape(2, HAND_POINTS, 2),
+        hands_visible=visible[HANDS].reshape(2, HAND_POINTS),
+        face=keypoints[FACE].reshape(FACE_POINTS, 2),
+        face_visible=visible[FACE],
     )
 
 

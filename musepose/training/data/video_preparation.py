@@ -10,7 +10,7 @@ from pathlib import Path
 from musepose.media.video_reader import VideoInfo, probe, read_frames
 from musepose.media.video_writer import VideoWriter
 from musepose.pose.detectors.base import Detector
-from musepose.pose.draw import draw_video_frame, video_size
+from musepose.pose.draw import Style, draw_video_frame, video_size
 from musepose.pose.job import check_shape
 from musepose.pose.keypoint_file import Keypoints, Source
 from musepose.pose.person_tracking import follow
@@ -107,10 +107,10 @@ def detect(info: VideoInfo, detector: Detector) -> Keypoints:
 
 def draw_poses_video(path: Path, poses: Poses, info: VideoInfo, draw_face: bool) -> None:
     """As pose_align.py draws a dance that is aligned to a picture of its own size: what inference will see."""
-    size = (info.width, info.height)
+    size, style = (info.width, info.height), Style(face=draw_face)
     with VideoWriter(path, *video_size(*size), info.rate) as writer:
         for frame in range(info.frames):
-            writer.write(draw_video_frame(poses[frame], size, size, draw_face))
+            writer.write(draw_video_frame(poses[frame], size, size, style))
 
 
 def _nobody(video: Path, poses: Poses) -> str | None:
