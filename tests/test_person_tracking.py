@@ -268,7 +268,7 @@ def test_who_is_asked_for(which, index):
 
 
 def test_who_is_asked_for_and_not_there():
-    with pytest.raises(UserError, match="person 4 from the left was asked for, but only 3 can be seen"):
+    with pytest.raises(UserError, match="person 4 from the left is wanted, but only 3 can be seen"):
         choose_person(crowd(*THREE), 4)
     with pytest.raises(UserError, match="person 4 from the left"):
         list(follow([crowd(*THREE)] * 5, 4))
