@@ -156,8 +156,8 @@ def cross_errors(
 def score(dancers: Dancers, rule: Rule = rule, seed: int = 0) -> dict[str, float]:
     """Both questions over all dancers, pictures drawn by lot.
 
-    → `self`, `self_90`, `self_worst` in torso lengths; `cross`, `shape` in log2, `cross_near`, `shape_near`: per cent of
-    limbs within a tenth; `failed`, how many fits ended in an error.
+    → `self`, `self_90`, `self_worst` in torso lengths; `cross`, `shape` in log2; `cross_near`, `shape_near`: per cent
+    of limbs within a tenth; `failed`, how many fits ended in an error.
     """
     rng, failed, selfs, cross = np.random.default_rng(seed), 0, [], []
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""What the keypoints of a picture and of a dance say about limb lengths: lengths over time, how frontal a figure stands.
+"""What keypoints of a picture and of a dance say about limb lengths: lengths over time, how frontal a figure stands.
 
 All lengths are base-2 logarithms of picture heights: 0.14 is a tenth longer. Not visible is NaN.
 """
@@ -36,6 +36,7 @@ LIMB_OF_ROW = np.array([LIMBS.index(limb) for limb, _, _ in SEGMENTS])
 SIZE_WEIGHTS = np.array(
     [{"trunk": 3, "upper legs": 2, "lower legs": 2, "shoulders": 2, "face": 0.5}.get(limb, 1) for limb in LIMBS]
 )
+_ROUNDS = 5  # of sizes from lengths and lengths from sizes
 TYPICAL = 90  # percentile of a limb's lengths over a video: near its true length, but not a single frame's error
 
 _SHOULDERS, _HIPS, _EARS, _EYES = (2, 5), (8, 11), (16, 17), (14, 15)
@@ -59,6 +60,9 @@ _NOSE_OFF_EARS = 0.12  # of the distance between the ears
 _NOSE_OFF_NECK = 0.05  # of the trunk
 _TRUNK_TILT, _SHOULDER_TILT = 4.0, 5.0  # degrees
 _LEGS_APART, _ARMS_APART = 0.12, 0.25  # log2 of one side's length over the other's
+_SHALLOW, _SHORTEST_SEEN = 0.15, 0.3  # foreshortening by depth: log2 from which it counts, and the most it can be
+_DEEP_LIMBS = ("shoulders", "hips", "upper legs", "lower legs")
+
 _UNKNOWN = 1.5  # what cannot be seen counts as this many of the above
 _TRUNK_IN_SHOULDERS = 1.65
 
@@ -94,10 +98,19 @@ def longer_sides(lengths: np.ndarray) -> np.ndarray:
 
 
 def measure_dance(points: np.ndarray) -> Dance:
-    """Measure the joints (n, 18, 2) of a dance."""
+    """Measure the joints (n, 18, 2) of a dance.
+
+    Legs that leave the picture when the dancer comes near are seen only when she is far. So each limb's typical length
+    is brought to the sizes of all frames from those of the frames that show it.
+    """
     lengths = segment_lengths(points)
-    typical = np.array([_percentile(lengths[:, rows], TYPICAL) for rows in ROWS.values()])
-    sizes = np.array([weighted_median(frame, SIZE_WEIGHTS) for frame in longer_sides(lengths) - typical])
+    longer = longer_sides(lengths)
+    measured = np.array([_percentile(lengths[:, rows], TYPICAL) for rows in ROWS.values()])
+    typical = measured
+    for _ in range(_ROUNDS):
+        sizes = np.array([weighted_median(frame, SIZE_WEIGHTS) for frame in longer - typical])
+        shown = [_percentile(sizes[seen], TYPICAL) for seen in ~np.isnan(longer.T)]
+        typical = measured + _percentile(sizes, TYPICAL) - shown
     return Dance(points, lengths, typical, sizes)
 
 
@@ -115,6 +128,19 @@ def frontality(points: np.ndarray, lengths: np.ndarray) -> float:
         _sides_apart(lengths, "upper arms", "lower arms") / _ARMS_APART,
     ]
     return float(np.exp(-sum((_UNKNOWN if np.isnan(sign) else min(sign, 10)) ** 2 for sign in signs) / 2))
+
+
+def foreshortenings(world: np.ndarray) -> np.ndarray:
+    """(13,) log2 of how much shorter the segments between joints (18, 3) look along the third axis; 0 where unknown.
+
+    Of shoulders, hips and legs only, and only where it is much: small angles, arms and the head gain nothing by a
+    detector's depth.
+    """
+    offsets = np.stack([world[list(a)].mean(axis=0) - world[list(b)].mean(axis=0) for _, a, b in SEGMENTS])
+    flat, full = (np.linalg.norm(part, axis=1) for part in (offsets[:, :2], offsets))
+    short = -np.log2(np.maximum(flat / np.maximum(full, SHORTEST), _SHORTEST_SEEN))
+    deep = np.array([limb in _DEEP_LIMBS for limb, _, _ in SEGMENTS])
+    return np.where(deep & (short > _SHALLOW), short, 0)
 
 
 def like_postures(points: np.ndarray, dance: Dance) -> np.ndarray:

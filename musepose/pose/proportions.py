@@ -49,6 +49,8 @@ _FRONTAL_ERROR_OTHERS = 0.025
 _WRONG, _WRONG_SPREAD = 0.02, 0.5  # share of limbs that are found wrongly, and by how much
 _FRONTAL_WRONG = 0.001
 
+_DEPTH_ERROR = 0.5  # of a foreshortening that depth tells: it leans towards an average body
+
 _SAME = 0.3  # share of persons built as the dancer
 _SAME_SPREAD = 0.04
 _ODD, _FRONTAL_ODD = 0.01, 0.1  # share of those who may have any proportions
@@ -66,8 +68,11 @@ def probable_lengths(
     seen: np.ndarray,  # (13,) log2 lengths of SEGMENTS, NaN where not visible
     dance: Dance,
     frontality: float,  # 0 to 1
+    foreshortening: np.ndarray | None = None,  # (13,) log2, 0 or more, from depth; see measure.foreshortenings
 ) -> np.ndarray:  # (9,) of LIMBS
     """Mean of the posterior of each limb's length. At least one segment must be visible."""
+    if foreshortening is None:
+        foreshortening = np.zeros(len(seen))
     kinds = _kinds_of_bodies(dance.typical, frontality)
     middle = kinds[-1][1]
     base = np.nanmedian(seen - middle[LIMB_OF_ROW])
@@ -75,7 +80,8 @@ def probable_lengths(
     means = np.empty((len(kinds), len(LIMBS), len(_SIZES)))
     for number, limb in enumerate(LIMBS):
         lengths = base + middle[number] + _LENGTHS_TRIED
-        likelihood = _likelihood(lengths, seen[ROWS[limb]], limb, frontality)
+        rows = ROWS[limb]
+        likelihood = _likelihood(lengths, seen[rows], foreshortening[rows], limb, frontality)
         for kind, (_, proportions, spreads, tail, tail_spread) in enumerate(kinds):
             offsets = _DEVIATIONS - (proportions[number] - middle[number])
             prior = (1 - tail) * _normal(offsets, spreads[number]) + tail * _normal(offsets, tail_spread)
@@ -112,7 +118,9 @@ def _kinds_of_bodies(
     ]
 
 
-def _likelihood(lengths: np.ndarray, seen: np.ndarray, limb: str, frontality: float) -> np.ndarray:
+def _likelihood(
+    lengths: np.ndarray, seen: np.ndarray, foreshortening: np.ndarray, limb: str, frontality: float
+) -> np.ndarray:
     """Of what is seen of a limb's sides, for each of `lengths`."""
 
     def between(usual: float, frontal: float) -> float:
@@ -122,11 +130,13 @@ def _likelihood(lengths: np.ndarray, seen: np.ndarray, limb: str, frontality: fl
     error = between(known.error, _FRONTAL_ERROR.get(limb, _FRONTAL_ERROR_OTHERS))
     in_full, wrong = between(known.in_full, _FRONTAL_IN_FULL), between(_WRONG, _FRONTAL_WRONG)
     likelihood = np.ones_like(lengths)
-    for length in seen[~np.isnan(seen)]:
-        short = lengths - length
+    for length, known_short in zip(seen, foreshortening, strict=True):
+        if np.isnan(length):
+            continue
+        short, unsure = lengths - length, np.hypot(error, _DEPTH_ERROR * known_short)
         likelihood *= (
-            in_full * _normal(short, error)
-            + (1 - in_full) * _normal_and_exponential(short, error, known.foreshortening)
+            in_full * _normal(short - known_short, unsure)
+            + (1 - in_full) * _normal_and_exponential(short - known_short / 2, unsure, known.foreshortening)
             + wrong * _normal(short, _WRONG_SPREAD)
         )
     return likelihood

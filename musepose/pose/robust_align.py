@@ -18,6 +18,7 @@ from musepose.pose.measure import (
     SIZE_WEIGHTS,
     Dance,
     body_points,
+    foreshortenings,
     frontality,
     like_postures,
     measure_dance,
@@ -59,19 +60,27 @@ def fit_robust_alignment(
     dance: Sequence[Pose | None],  # None where a frame shows nobody
     image_aspect: float,
     frame_aspect: float,
+    reference_world: np.ndarray | None = None,  # (18, 3) the picture's joints in space, third axis towards the camera
 ) -> RobustAlignment:
-    """Find the alignment of a video to a picture from all frames. Raises UserError if no limb can be compared."""
+    """Find the alignment of a video to a picture from all frames. Raises UserError if no limb can be compared.
+
+    `reference_world`, in any unit, where the detector gives it (BlazePose's world landmarks do).
+    """
     poses = [pose for pose in dance if pose is not None]
     picture = body_points([reference], image_aspect)[0]
     measured = measure_dance(body_points(poses, frame_aspect))
-    scales, frontal = robust_scales(picture, measured)
+    scales, frontal = robust_scales(picture, measured, reference_world)
     moved = [_place(pose, scales, np.zeros(2), frame_aspect, 1) for pose in poses]
     shift = neck_shift(picture, body_points(moved, 1))
     return RobustAlignment(scales, shift, frame_aspect, image_aspect, frontal)
 
 
-def robust_scales(picture: np.ndarray, dance: Dance) -> tuple[dict[str, float], float]:
-    """The factor of each limb, and how frontal the picture's person, joints (18, 2) in heights, stands.
+def robust_scales(
+    picture: np.ndarray,  # (18, 2) heights
+    dance: Dance,
+    world: np.ndarray | None = None,  # (18, 3)
+) -> tuple[dict[str, float], float]:
+    """The factor of each limb, and how frontal the picture's person stands.
 
     Raises UserError if no limb can be compared.
     """
@@ -80,7 +89,8 @@ def robust_scales(picture: np.ndarray, dance: Dance) -> tuple[dict[str, float], 
         raise UserError(NOTHING_IN_COMMON)
     frontal = frontality(picture, seen)
     raised = np.where(np.array(_RAISED)[LIMB_OF_ROW], like_postures(picture, dance), 0)
-    ratios = probable_lengths(seen - raised, dance, frontal) - dance.typical
+    short = None if world is None else foreshortenings(world)
+    ratios = probable_lengths(seen - raised, dance, frontal, short) - dance.typical
     ratios += distance(weighted_median(ratios, SIZE_WEIGHTS), dance.sizes)
     ratios = np.where(np.isnan(ratios), np.nanmedian(ratios), ratios)
     scales = dict(zip(LIMBS, (2**ratios).tolist(), strict=True))
