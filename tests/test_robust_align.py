@@ -15,7 +15,7 @@ from musepose.pose.keypoints import to_pose
 from musepose.pose.measure import LIMBS, body_points, foreshortenings, frontality, measure_dance, segment_lengths
 from musepose.pose.robust_align import distance, fit_robust_alignment
 from musepose.pose.skeleton import Pose
-from puppet.world import HELD_OUT, dance_stances, fit, make_character, make_dance
+from puppet.world import HELD_OUT, dance_stances, fit, make_character, make_dance, neutral_stance
 
 ASPECT = 0.75
 # Bones of a body as multiples of a puppet's own.
@@ -58,9 +58,9 @@ def puppet_scores(name: str) -> dict[str, float]:
     return score(puppets(count=4, frames=60), {"robust": rule, "published": published}[name])
 
 
-# Measured: self 0.014, 0.024, 0.036; cross 0.062, 91 %; shape 0.055, 94 %. The bounds leave a quarter.
+# Measured: 0.015, 0.024, 0.045, 0.056, 0.047; within a tenth 91 % and 94 %. The bounds leave a quarter.
 @pytest.mark.parametrize(
-    ("figure", "most"), [("self", 0.018), ("self_90", 0.03), ("self_worst", 0.045), ("cross", 0.078), ("shape", 0.069)]
+    ("figure", "most"), [("self", 0.019), ("self_90", 0.03), ("self_worst", 0.056), ("cross", 0.07), ("shape", 0.059)]
 )
 def test_errors_on_puppets_found_as_a_detector_finds_them(figure, most):
     assert puppet_scores("robust")[figure] <= most
@@ -137,14 +137,21 @@ def test_an_arm_that_points_at_the_camera_is_not_short():
     assert scales["lower arms"] == pytest.approx(1, abs=0.06)
 
 
-def test_a_turned_figure_is_not_narrow():
-    reference = pose_of()
-    middle = reference.body[1, 0]
-    turned = reference.body.copy()
-    turned[:, 0] = middle + 0.45 * (turned[:, 0] - middle)
-    turned[0, 0] += 0.05 / ASPECT
-    scales = scales_of(replace(reference, body=turned), dance_of())
-    assert scales["shoulders"] > 0.8 and scales["trunk"] == pytest.approx(1, abs=0.06)
+@pytest.mark.parametrize("turn", [0.4, 0.8, 1.2])  # radians
+def test_turned_figures_are_not_narrow(turn):
+    """A quarter, or a sixth on the average, is what may be lost of a width of which up to two thirds cannot be seen."""
+    kept = []
+    for seed in range(HELD_OUT, HELD_OUT + 4):
+        target, dance = make_character(seed + 500_000), poses(make_character(seed), seed)
+        placement = fit(target, [neutral_stance()], SIDE, SIDE)
+        frontal, turned = (
+            fit_robust_alignment(to_pose(*true_keypoints(target, stance, placement)), dance, 1, 1)
+            for stance in (neutral_stance(), neutral_stance(turn=turn))
+        )
+        kept.append([turned.scales[limb] / frontal.scales[limb] for limb in ("shoulders", "hips")])
+        assert turned.scales["trunk"] == pytest.approx(frontal.scales["trunk"], rel=0.06)
+        assert turned.frontality < 0.1 < frontal.frontality
+    assert np.min(kept) > 0.75 and np.mean(kept) > 5 / 6
 
 
 def test_short_legs_of_a_frontal_figure_are_short():
@@ -199,7 +206,7 @@ def test_hips_have_a_width_of_their_own():
     dance = dance_of()
     alignment = fit_robust_alignment(reference, dance, ASPECT, ASPECT)
     aligned = alignment.apply(dance[0])
-    width = np.linalg.norm((aligned.body[8] - aligned.body[11]) / (dance[0].body[8] - dance[0].body[11]))
+    width = np.linalg.norm(aligned.body[8] - aligned.body[11]) / np.linalg.norm(dance[0].body[8] - dance[0].body[11])
     assert alignment.scales["hips"] == pytest.approx(1.3, abs=0.05)
     assert width == pytest.approx(alignment.scales["hips"])
     middle = lambda pose: pose.body[[8, 11]].mean(axis=0) - pose.body[1]  # noqa: E731
@@ -241,13 +248,11 @@ def test_no_common_limb_is_an_error():
         fit_robust_alignment(upper, [lower] * 3, ASPECT, ASPECT)
 
 
-@pytest.mark.parametrize(
-    ("ratio", "size"),
-    [(-0.5, -0.5), (0.0, 0.0)],  # a picture as small as the dancer at her farthest, as large as at her nearest
-)
-def test_the_picture_shows_its_person_at_the_distance_of_equal_size(ratio, size):
-    near = distance(ratio, np.linspace(-0.5, 0, 51))
-    assert near == pytest.approx(-size, abs=0.15)
+def test_the_picture_shows_its_person_at_the_distance_of_equal_size():
+    """A picture as small as the dancer at her farthest is not scaled by half as much as her range of sizes is wide."""
+    sizes = np.linspace(-0.5, 0, 51)
+    small, large = (ratio + distance(ratio, sizes) for ratio in (-0.5, 0.0))
+    assert -0.2 < small < 0 < large < 0.2
 
 
 def test_a_dancer_who_keeps_her_distance_leaves_no_choice():

@@ -43,9 +43,11 @@ KNOWN = {
 }
 _LENGTHS, _SPREADS = (np.array([getattr(KNOWN[limb], name) for limb in LIMBS]) for name in ("length", "spread"))
 
-_FRONTAL_IN_FULL = 0.985  # share of limbs in full in a figure that stands frontal
+_FRONTAL_IN_FULL = 0.99  # share of limbs in full in a figure that stands frontal
 _FRONTAL_ERROR = {"neck": 0.04}  # there joints are found better, too
 _FRONTAL_ERROR_OTHERS = 0.025
+_TURNED = 0.25  # share of figures that are turned to a side, all of whose widths are foreshortened, of those not frontal
+_WIDTHS, _TURNED_IN_FULL, _TURNED_FORESHORTENING = ("face", "shoulders", "hips"), 0.1, 0.8
 _WRONG, _WRONG_SPREAD = 0.02, 0.5  # share of limbs that are found wrongly, and by how much
 _FRONTAL_WRONG = 0.001
 
@@ -56,7 +58,7 @@ _SAME_SPREAD = 0.04
 _ODD, _FRONTAL_ODD = 0.01, 0.1  # share of those who may have any proportions
 _ODD_SPREAD, _ODDEST_SPREAD, _ODDEST = 0.4, 1.0, 0.2
 _ODD_DANCER_SPREAD = 0.24
-_ODD_LIMB, _FRONTAL_ODD_LIMB, _ODD_LIMB_SPREAD = 0.02, 0.15, 0.35  # one odd limb of somebody built as others are
+_ODD_LIMB, _FRONTAL_ODD_LIMB, _ODD_LIMB_SPREAD = 0.02, 0.15, 0.5  # one odd limb of somebody built as others are
 
 _STEP = 0.02
 _SIZES = _STEP * np.arange(-50, 51)  # about the median of what is seen
@@ -76,20 +78,23 @@ def probable_lengths(
     kinds = _kinds_of_bodies(dance.typical, frontality)
     middle = kinds[-1][1]
     base = np.nanmedian(seen - middle[LIMB_OF_ROW])
-    odds = np.log([share for share, *_ in kinds])[:, None] + np.zeros(len(_SIZES))  # of each kind and size
-    means = np.empty((len(kinds), len(LIMBS), len(_SIZES)))
+    turned = _TURNED * (1 - frontality)
+    turns = np.log([max(1 - turned, 1e-9), max(turned, 1e-9)])
+    shares = np.log([share for share, *_ in kinds])
+    odds = (shares[:, None] + turns)[..., None] + np.zeros(len(_SIZES))  # of each kind, turn and size
+    means = np.empty((len(LIMBS), *odds.shape))
     for number, limb in enumerate(LIMBS):
-        lengths = base + middle[number] + _LENGTHS_TRIED
-        rows = ROWS[limb]
-        likelihood = _likelihood(lengths, seen[rows], foreshortening[rows], limb, frontality)
-        for kind, (_, proportions, spreads, tail, tail_spread) in enumerate(kinds):
-            offsets = _DEVIATIONS - (proportions[number] - middle[number])
-            prior = (1 - tail) * _normal(offsets, spreads[number]) + tail * _normal(offsets, tail_spread)
-            evidence = np.maximum(np.correlate(likelihood, prior, "valid"), 1e-300)
-            odds[kind] += np.log(evidence)
-            means[kind, number] = np.correlate(likelihood * lengths, prior, "valid") / evidence
+        lengths, rows = base + middle[number] + _LENGTHS_TRIED, ROWS[limb]
+        for turn in range(2):
+            likelihood = _likelihood(lengths, seen[rows], foreshortening[rows], limb, frontality, bool(turn))
+            for kind, (_, proportions, spreads, tail, tail_spread) in enumerate(kinds):
+                offsets = _DEVIATIONS - (proportions[number] - middle[number])
+                prior = (1 - tail) * _normal(offsets, spreads[number]) + tail * _normal(offsets, tail_spread)
+                evidence = np.maximum(np.correlate(likelihood, prior, "valid"), 1e-300)
+                odds[kind, turn] += np.log(evidence)
+                means[number, kind, turn] = np.correlate(likelihood * lengths, prior, "valid") / evidence
     odds = np.exp(odds - odds.max())
-    return np.einsum("kls,ks->l", means, odds / odds.sum())
+    return np.einsum("lkts,kts->l", means, odds / odds.sum())
 
 
 def _kinds_of_bodies(
@@ -119,7 +124,7 @@ def _kinds_of_bodies(
 
 
 def _likelihood(
-    lengths: np.ndarray, seen: np.ndarray, foreshortening: np.ndarray, limb: str, frontality: float
+    lengths: np.ndarray, seen: np.ndarray, foreshortening: np.ndarray, limb: str, frontality: float, turned: bool
 ) -> np.ndarray:
     """Of what is seen of a limb's sides, for each of `lengths`."""
 
@@ -129,6 +134,9 @@ def _likelihood(
     known = KNOWN[limb]
     error = between(known.error, _FRONTAL_ERROR.get(limb, _FRONTAL_ERROR_OTHERS))
     in_full, wrong = between(known.in_full, _FRONTAL_IN_FULL), between(_WRONG, _FRONTAL_WRONG)
+    usually_short = known.foreshortening
+    if turned and limb in _WIDTHS:
+        in_full, usually_short = _TURNED_IN_FULL, _TURNED_FORESHORTENING
     likelihood = np.ones_like(lengths)
     for length, known_short in zip(seen, foreshortening, strict=True):
         if np.isnan(length):
@@ -136,7 +144,7 @@ def _likelihood(
         short, unsure = lengths - length, np.hypot(error, _DEPTH_ERROR * known_short)
         likelihood *= (
             in_full * _normal(short - known_short, unsure)
-            + (1 - in_full) * _normal_and_exponential(short - known_short / 2, unsure, known.foreshortening)
+            + (1 - in_full) * _normal_and_exponential(short - known_short / 2, unsure, usually_short)
             + wrong * _normal(short, _WRONG_SPREAD)
         )
     return likelihood
