@@ -122,10 +122,10 @@ def frontality(points: np.ndarray, lengths: np.ndarray) -> float:
     signs = [
         _head_turn(points) / _NOSE_OFF_EARS,
         _nose_off_neck(points) / _NOSE_OFF_NECK,
-        _tilt(points[NECK], points[list(_HIPS)].mean(axis=0), axis=1) / _TRUNK_TILT,
-        _tilt(points[2], points[5], axis=0) / _SHOULDER_TILT,
-        _sides_apart(lengths, "upper legs", "lower legs") / _LEGS_APART,
-        _sides_apart(lengths, "upper arms", "lower arms") / _ARMS_APART,
+        tilt(points[NECK], points[list(_HIPS)].mean(axis=0), axis=1) / _TRUNK_TILT,
+        tilt(points[2], points[5], axis=0) / _SHOULDER_TILT,
+        sides_apart(lengths, "upper legs", "lower legs") / _LEGS_APART,
+        sides_apart(lengths, "upper arms", "lower arms") / _ARMS_APART,
     ]
     return float(np.exp(-sum((_UNKNOWN if np.isnan(sign) else min(sign, 10)) ** 2 for sign in signs) / 2))
 
@@ -152,10 +152,18 @@ def like_postures(points: np.ndarray, dance: Dance) -> np.ndarray:
     relative = dance.lengths - dance.typical[LIMB_OF_ROW] - dance.sizes[:, None]
     frames = np.concatenate([dance.points, dance.points[:, _MIRRORED] * (-1, 1)])
     relative = np.concatenate([relative, relative[:, _MIRRORED_ROWS]])
-    apart = _mean(((_directions(frames) - _directions(points)) ** 2).sum(axis=-1))
+    apart = posture_apart(points, frames)
     alike = np.where(np.isnan(apart), 0, np.exp(-apart / (2 * _LIKE**2)))[:, None]
     seen = ~np.isnan(relative)
     return (alike * np.where(seen, relative, 0)).sum(axis=0) / ((alike * seen).sum(axis=0) + 1)
+
+
+def posture_apart(points: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """(n,) mean square difference of the limbs' unit directions, 0 to 4, of joints (18, 2) from those (n, 18, 2).
+
+    NaN where no limb is visible in both.
+    """
+    return _mean(((_directions(frames) - _directions(points)) ** 2).sum(axis=-1))
 
 
 def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
@@ -200,11 +208,12 @@ def _nose_off_neck(points: np.ndarray) -> float:
     return abs(points[NOSE, 0] - points[NECK, 0]) / np.fmax(shoulders, trunk)
 
 
-def _tilt(start: np.ndarray, end: np.ndarray, axis: int) -> float:
+def tilt(start: np.ndarray, end: np.ndarray, axis: int) -> float:
     """Degrees between a line and an axis of the picture; a figure upside down is far from upright."""
     offset = end - start if axis else np.abs(end - start)
     return float(np.degrees(np.arctan2(abs(offset[1 - axis]), offset[axis])))
 
 
-def _sides_apart(lengths: np.ndarray, *limbs: str) -> float:
+def sides_apart(lengths: np.ndarray, *limbs: str) -> float:
+    """The largest log2 of one side's length over the other's, of lengths (13,); NaN without two visible sides."""
     return float(np.fmax.reduce([abs(lengths[ROWS[limb][0]] - lengths[ROWS[limb][1]]) for limb in limbs]))

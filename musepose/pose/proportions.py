@@ -38,8 +38,8 @@ KNOWN = {
     "lower arms": Limb(-0.20, 0.08, 0.4, 0.35),
     "trunk": Limb(0.85, 0.09, 0.8, 0.1),
     "hips": Limb(-0.56, 0.11, 0.5, 0.3),
-    "upper legs": Limb(0.62, 0.08, 0.7, 0.15),
-    "lower legs": Limb(0.48, 0.09, 0.7, 0.2),
+    "upper legs": Limb(0.62, 0.08, 0.7, 0.3),
+    "lower legs": Limb(0.48, 0.09, 0.7, 0.3),
 }
 _LENGTHS, _SPREADS = (np.array([getattr(KNOWN[limb], name) for limb in LIMBS]) for name in ("length", "spread"))
 

@@ -25,8 +25,9 @@ from musepose.pose.measure import (
     segment_lengths,
     weighted_median,
 )
+from musepose.pose.placement import place
 from musepose.pose.proportions import probable_lengths
-from musepose.pose.skeleton import HAND_WRISTS, NECK, NOSE, Pose
+from musepose.pose.skeleton import HAND_WRISTS, NOSE, Pose
 
 NOTHING_IN_COMMON = (
     "no limb is visible both in the picture and in the video: choose a picture and a video that show the same part of "
@@ -34,7 +35,7 @@ NOTHING_IN_COMMON = (
 )
 _RAISED = [limb in ("neck", "trunk") for limb in LIMBS]  # which raised arms lengthen and shorten
 _LIKE_FRAMING = 0.12  # log2; a picture's person is as large as the dancer, give or take, at one of her distances
-_ANY_FRAMING = 0.05  # or of any size
+_ANY_FRAMING = 0.02  # or of any size
 _USUAL_DISTANCE = 0.06  # log2; by so much or less a dancer's size below typical is a matter of course
 _DISTANCE = 0.85  # of a larger one, so much is taken
 _RIGHT_LEG, _LEFT_LEG = (8, 9, 10), (11, 12, 13)
@@ -49,6 +50,7 @@ class RobustAlignment:
     frame_aspect: float  # width / height of the video
     image_aspect: float  # width / height of the picture
     frontality: float = 0.0  # 0 to 1, how frontal and upright the picture's person stands
+    placed_by: str = "neck"  # or feet, or joints; see placement.place
 
     def apply(self, pose: Pose) -> Pose:
         """The pose of a video frame, normalised to the video, aligned and normalised to the picture."""
@@ -71,8 +73,8 @@ def fit_robust_alignment(
     measured = measure_dance(body_points(poses, frame_aspect))
     scales, frontal = robust_scales(picture, measured, reference_world)
     moved = [_place(pose, scales, np.zeros(2), frame_aspect, 1) for pose in poses]
-    shift = neck_shift(picture, body_points(moved, 1))
-    return RobustAlignment(scales, shift, frame_aspect, image_aspect, frontal)
+    shift, placed_by = place(picture, body_points(moved, 1))
+    return RobustAlignment(scales, shift, frame_aspect, image_aspect, frontal, placed_by)
 
 
 def robust_scales(
@@ -109,23 +111,6 @@ def distance(ratio: float, sizes: np.ndarray) -> float:
     weights = np.exp(-(((ratio - sizes) / _LIKE_FRAMING) ** 2) / 2) + _ANY_FRAMING
     farther = -float(np.average(sizes, weights=weights))
     return min(farther, max(_USUAL_DISTANCE, _DISTANCE * farther))
-
-
-def neck_shift(
-    picture: np.ndarray,  # (18, 2)
-    dance: np.ndarray,  # (n, 18, 2), scaled
-) -> np.ndarray:
-    """From the dance's middle place to the picture's: of the neck, or of all joints visible in both."""
-    for joints in ([NECK], range(18)):
-        offsets = picture[list(joints)] - _median(dance[:, list(joints)])
-        if not np.isnan(offsets).all():
-            return np.nanmean(offsets, axis=0)
-    return np.zeros(2)
-
-
-def _median(points: np.ndarray) -> np.ndarray:
-    """(n, j, 2) to (j, 2), of the frames in which a joint is visible; NaN where it never is."""
-    return np.ma.median(np.ma.masked_invalid(points), axis=0).filled(np.nan)
 
 
 def _place(pose: Pose, scales: dict[str, float], shift: np.ndarray, aspect: float, image_aspect: float) -> Pose:
