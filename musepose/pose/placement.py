@@ -5,7 +5,9 @@ import numpy as np
 from musepose.pose.skeleton import NECK
 
 HIPS, ANKLES = [8, 11], [10, 13]
-GROUND = 95  # percentile over the frames of the lower foot: the ground, and not one frame's error
+GROUND = (
+    70  # percentile over the frames of the lower foot: the ground, neither jumps nor the nearest steps to the camera
+)
 WHOLE = 0.5  # share of the frames that must show hips and feet
 
 

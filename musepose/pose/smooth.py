@@ -1,13 +1,14 @@
-"""Keypoints over time: short gaps are filled, jitter is filtered, cuts stay cuts.
+"""Keypoints over time: short gaps are filled, jitter is filtered, fast moves and cuts stay as they are.
 
-The filter is Savitzky and Golay's (1964): a cubic through seven frames. It has no delay and keeps a fast move's height,
-which a One-Euro filter, made for what must be shown at once, does not.
+The filter is Savitzky and Golay's (1964), a cubic through seven frames: no delay, unlike a One-Euro filter, made for
+what must be shown at once. From that filter it has that a joint which moves fast is left alone (Casiez et al. 2012).
 """
 
 import numpy as np
 from scipy.signal import savgol_filter
 
 WINDOW, ORDER = 7, 3
+FAST = 1.5  # torso lengths a second at which a point stays half as it was
 LONGEST_GAP = 5  # frames
 CUT = 0.6  # of the body's size; a median joint that moves on by more between two frames, or is away, is another shot's
 
@@ -35,11 +36,12 @@ def fill_and_smooth(
     points: np.ndarray,  # (n, j, 2) in any unit
     visible: np.ndarray,  # (n, j) bool
     cuts: list[int],  # frames with which a new shot begins
-    window: int = WINDOW,
+    torso: float,  # its length in the same unit
+    rate: float,  # frames a second
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same, with gaps of up to 5 frames between visible ones interpolated and jitter filtered, within each shot.
 
-    Where fewer frames than `window` are visible in a row they stay as they are. So do points that are not visible.
+    Where fewer than 7 frames are visible in a row they stay as they are. So do points that are not visible.
     """
     points, visible = points.astype(np.float64, copy=True), visible.copy()
     edges = [0, *cuts, len(points)]
@@ -48,9 +50,16 @@ def fill_and_smooth(
             shot = points[start:end, joint]
             visible[start:end, joint] = _fill(shot, visible[start:end, joint])
             for first, last in _runs(visible[start:end, joint]):
-                if last - first >= window:
-                    shot[first:last] = savgol_filter(shot[first:last], window, ORDER, axis=0)
+                if last - first >= WINDOW:
+                    shot[first:last] = _smooth(shot[first:last], torso / rate)
     return points, visible
+
+
+def _smooth(path: np.ndarray, unit: float) -> np.ndarray:
+    """A path (n, 2) filtered where it is slow; `unit` is a torso length a second, in its own units a frame."""
+    smooth = savgol_filter(path, WINDOW, ORDER, axis=0)
+    speed = np.linalg.norm(savgol_filter(path, WINDOW, 1, deriv=1, axis=0), axis=1, keepdims=True) / unit
+    return smooth + speed**2 / (speed**2 + FAST**2) * (path - smooth)
 
 
 def _fill(points: np.ndarray, visible: np.ndarray) -> np.ndarray:
