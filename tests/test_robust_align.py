@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from dancer import dancer
 
-from benchmarks.alignment import SIDE, published, puppets, rule, score, spoil, true_keypoints
+from benchmarks.alignment import SIDE, load, published, puppets, rule, score, spoil, true_keypoints
 from musepose.errors import UserError
 from musepose.pose.align import fit_alignment
 from musepose.pose.align import segment_lengths as published_lengths
@@ -275,3 +275,20 @@ def test_sizes_follow_the_dancer():
     far, near = dance_of(height=0.4), dance_of(height=0.6)
     sizes = measure_dance(body_points([*far, *near], ASPECT)).sizes
     assert np.median(sizes[24:]) - np.median(sizes[:24]) == pytest.approx(np.log2(1.5), abs=0.02)
+
+
+def test_a_dance_without_anybody_is_an_error():
+    with pytest.raises(UserError, match="no limb is visible"):
+        fit_robust_alignment(pose_of(), [None, None], ASPECT, ASPECT)
+
+
+def test_the_benchmark_reads_folders_of_keypoints(tmp_path):
+    with pytest.raises(UserError, match="holds keypoints of 0 dancers"):
+        load(tmp_path)
+    for name in ("a", "b"):
+        np.savez(tmp_path / name, points=dancer()[None], scores=np.ones((1, 133)), size=(300, 400))
+    (poses, aspect), _ = load(tmp_path).values()
+    assert len(poses) == 1 and aspect == 0.75
+    np.savez(tmp_path / "c", points=dancer()[None])
+    with pytest.raises(UserError, match="c.npz has no scores, size"):
+        load(tmp_path)
