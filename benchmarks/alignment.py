@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from musepose.errors import Parser, UserError, run_script
+from musepose.cli.entry import Parser, run_script
 from musepose.pose.align import fit_alignment
-from musepose.pose.keypoints import to_pose
 from musepose.pose.measure import TYPICAL, body_points
 from musepose.pose.robust_align import fit_robust_alignment
-from musepose.pose.skeleton import Pose
+from musepose.pose.types import Pose, to_pose
+from musepose.utils.errors import UserError
 
 Rule = Callable[[Pose, float, Sequence[Pose], float], list[Pose]]
 Dancers = dict[str, tuple[list[Pose], float]]  # name -> poses of the frames that show somebody, width / height

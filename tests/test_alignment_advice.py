@@ -8,11 +8,11 @@ from dancer import dancer
 from PIL import Image
 
 from musepose.pose.advice import choose_align_frame, odd_limbs, what_leaves
-from musepose.pose.keypoints import to_pose
 from musepose.pose.measure import body_points
 from musepose.pose.placement import outside, place
 from musepose.pose.preview import PANEL_HEIGHT, choose_frames, draw_preview
 from musepose.pose.smooth import fill_and_smooth, find_cuts
+from musepose.pose.types import to_pose
 
 ASPECT = 0.75
 

@@ -8,13 +8,12 @@ import pytest
 from dancer import dancer
 
 from benchmarks.alignment import SIDE, load, published, puppets, rule, score, spoil, true_keypoints
-from musepose.errors import UserError
 from musepose.pose.align import fit_alignment
 from musepose.pose.align import segment_lengths as published_lengths
-from musepose.pose.keypoints import to_pose
 from musepose.pose.measure import LIMBS, body_points, foreshortenings, frontality, measure_dance, segment_lengths
 from musepose.pose.robust_align import distance, fit_robust_alignment
-from musepose.pose.skeleton import Pose
+from musepose.pose.types import Pose, to_pose
+from musepose.utils.errors import UserError
 from puppet.world import HELD_OUT, dance_stances, fit, make_character, make_dance, neutral_stance
 
 ASPECT = 0.75

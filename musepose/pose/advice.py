@@ -4,7 +4,7 @@ import numpy as np
 
 from musepose.pose.measure import SEGMENTS, posture_apart, segment_lengths, sides_apart, tilt
 from musepose.pose.placement import HIPS, outside
-from musepose.pose.skeleton import NECK
+from musepose.pose.types import NECK
 
 ODD = 1.4  # a limb is odd whose factor is so many times the others', or as many times less
 _ALIKE = 1.5  # sides up to so many times as long as one another, and ...

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from musepose.pose.align import SHORTEST
-from musepose.pose.skeleton import NECK, NOSE, Pose
+from musepose.pose.types import NECK, NOSE, Pose
 
 # limb, and the joints between whose (mean) positions its length is taken; paired limbs have a row for each side
 SEGMENTS = (

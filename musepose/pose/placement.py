@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from musepose.pose.skeleton import NECK
+from musepose.pose.types import NECK
 
 HIPS, ANKLES = [8, 11], [10, 13]
 GROUND = (

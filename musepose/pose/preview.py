@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from musepose.pose.draw import draw_poses
-from musepose.pose.skeleton import Pose
+from musepose.pose.types import Pose
 
 SHOWN, ACROSS = 6, 3
 PANEL_HEIGHT = 512  # pixels

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from musepose.errors import UserError
 from musepose.pose.align import TREE
 from musepose.pose.measure import (
     LIMB_OF_ROW,
@@ -27,7 +26,8 @@ from musepose.pose.measure import (
 )
 from musepose.pose.placement import place
 from musepose.pose.proportions import probable_lengths
-from musepose.pose.skeleton import HAND_WRISTS, NOSE, Pose
+from musepose.pose.types import HAND_WRISTS, NOSE, Pose
+from musepose.utils.errors import UserError
 
 NOTHING_IN_COMMON = (
     "no limb is visible both in the picture and in the video: choose a picture and a video that show the same part of "

@@ -11,14 +11,7 @@ import numpy as np
 from musepose.pose.detectors.blazepose.body import Body
 from musepose.pose.detectors.blazepose.boxes import BoxDetector
 from musepose.pose.detectors.blazepose.network import Network
-from musepose.pose.detectors.blazepose.regions import (
-    LEVEL,
-    Region,
-    Tolerance,
-    angle_of,
-    around_points,
-    follow_region,
-)
+from musepose.pose.detectors.blazepose.regions import LEVEL, Region, Tolerance, angle_of, around_points, follow_region
 
 STRIDES = (8, 16, 16, 16)  # of the detector's layers
 LEAST_PRESENCE = 0.5
