@@ -12,7 +12,7 @@ from musepose.media.video_writer import CONTAINERS
 from musepose.pose.detectors.choice import check_detector_files, chosen
 from musepose.pose.keypoint_file import KeypointFile, Source, load_keypoints
 from musepose.pose.openpose_files import check_replaceable, is_openpose, read_people
-from musepose.pose.options import DETECTORS, Settings
+from musepose.pose.options import AUTO, DETECTORS, Settings
 from musepose.pose.person_choice import LARGEST
 from musepose.pose.types import People
 from musepose.utils.errors import UserError
@@ -63,7 +63,8 @@ def prepare(settings: Settings) -> Job:
     check_shape(settings.imgfn_refer, *reference.size)
     check_shape(settings.vidfn, dance.width, dance.height)
     frames = min(settings.max_frame or dance.frames, dance.frames)
-    if settings.align_frame >= frames:
+    _check_choices(settings)
+    if settings.align_frame != AUTO and settings.align_frame >= frames:
         used = f"{dance.path} has {dance.frames} frames" if frames == dance.frames else f"--max_frame is {frames}"
         raise UserError(f"--align_frame is {settings.align_frame}, but {used}: give at most {frames - 1}")
     image_source, video_source = Source.of(settings.imgfn_refer), Source.of(settings.vidfn)
@@ -87,6 +88,12 @@ def check_shape(path: Path, width: int, height: int) -> None:
     """Raises UserError where a picture or video is much longer than high, or the other way round."""
     if max(width, height) > LONGEST_SHAPE * min(width, height):
         raise UserError(f"{path} is {width} x {height}, no shape for a person: crop it to at most {LONGEST_SHAPE} : 1")
+
+
+def _check_choices(settings: Settings) -> None:
+    """Options that do not go together."""
+    if settings.align == "robust" and settings.scale_from != "frame":
+        raise UserError("--align robust measures the whole video, as --scale_from does: leave one of the two out")
 
 
 def _known_keypoints(settings: Settings, video: Source, frames: int) -> KeypointFile:

@@ -9,6 +9,7 @@ from musepose.utils.options import option
 DETECTOR = "detector"  # heading in --help
 DRAWING = "drawing"
 DETECTORS = ("dwpose", "blazepose")  # the first is the default
+AUTO = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +61,21 @@ class Settings(DetectorFiles):
     image_resolution: int = option(
         720, "short side of the pictures' own poses in the demo video, pixels", low=64, high=4096
     )
-    align_frame: int = option(
-        0, "frame of the dance that is laid onto the picture; the pose video starts with it", low=0
+    align: str = option(
+        "published",
+        "published: the limbs of the picture over those of one frame; robust: over the whole video, "
+        "foreshortened limbs not believed, feet on the picture's ground",
+        choices=("published", "robust"),
+    )
+    align_frame: int | str = option(
+        0,
+        "frame of the dance that is laid onto the picture, with which the pose video starts; in --align robust only "
+        "that of the preview, see --start_at_align_frame. auto: the one most like the picture",
+        low=0,
+        words=(AUTO,),
+    )
+    start_at_align_frame: bool = option(
+        False, "with --align robust: the pose video starts with the align frame, not with the first"
     )
     det_every: int = option(
         1,
@@ -71,8 +85,8 @@ class Settings(DetectorFiles):
     max_frame: int = option(300, "use at most this many frames of the dance; 0: all", low=0)
     scale_from: str = option(
         "frame",
-        "measure the dancer in the align frame, as published, or over the whole video, where one foreshortened frame "
-        "does not spoil the fit",
+        "with --align published: measure the dancer in the align frame, as published, or over the whole "
+        "video, where one foreshortened frame does not spoil the fit",
         choices=("frame", "video"),
     )
     outfn_align_pose_video: Path | None = option(

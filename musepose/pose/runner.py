@@ -10,17 +10,16 @@ import numpy as np
 from musepose.media.side_by_side import fit, panel_layout, side_by_side
 from musepose.media.video_reader import read_frames
 from musepose.media.video_writer import VideoWriter
-from musepose.pose.align import Alignment, fit_alignment, segment_lengths, typical_lengths
 from musepose.pose.detectors.base import Detector
 from musepose.pose.detectors.choice import load_chosen
 from musepose.pose.draw import Style, draw_pose_map, draw_video_frame, video_size
-from musepose.pose.face import carry_face
+from musepose.pose.fitting import Fitted, Poses, fit_job, nobody_in_image, pose_of
 from musepose.pose.job import Job
 from musepose.pose.keypoint_file import KeypointFile, Keypoints, save_keypoints
 from musepose.pose.openpose_output import save_openpose
 from musepose.pose.person_choice import WORDS, TooFew
 from musepose.pose.person_tracking import choose_person, follow
-from musepose.pose.types import BODY_AND_FEET, KEYPOINTS, People, Pose, to_pose
+from musepose.pose.types import BODY_AND_FEET, KEYPOINTS, People
 from musepose.utils.errors import UserError
 from musepose.utils.files import CompleteFiles
 from musepose.utils.prefetch import prefetch
@@ -43,41 +42,22 @@ def run_job(job: Job, load: Callable[[Job], Detector] = load_detector) -> int:
 
     Raises UserError: nobody in the picture or in the align frame, nothing to compare, a file cannot be written.
     """
-    first = job.settings.align_frame
     if job.frames < job.dance.frames:
         print(f"using {job.frames} of {job.dance.frames} frames (--max_frame 0 uses all)", flush=True)
-    if first:
-        print(f"starting at frame {first}, the align frame", flush=True)
     found = find_keypoints(job, load)
     if job.settings.save_keypoints is not None:
         save_keypoints(job.settings.save_keypoints, found)
         print(f"wrote {job.settings.save_keypoints}", flush=True)
-    image_pose = _pose(found.image_keypoints, 0)
-    dance_poses = Poses(found.video_keypoints, job.frames)
-    alignment = align_job(job, image_pose, dance_poses)
-    _report_empty(dance_poses, first)
+    fitted = fit_job(job, found)
+    if fitted.start:
+        print(f"starting at frame {fitted.start}, the align frame", flush=True)
+    _report_empty(fitted.poses, fitted.start)
     if job.settings.save_openpose is not None:
-        aligned = (aligned_pose(job, alignment, dance_poses[i]) for i in range(first, len(dance_poses)))
-        save_openpose(job, image_pose, dance_poses, aligned)
+        save_openpose(job, fitted.picture, fitted.poses, fitted.all_aligned())
         print(f"wrote {job.settings.save_openpose}", flush=True)
-    write_videos(job, alignment, image_pose, dance_poses)
+    write_videos(job, fitted)
     print(f"wrote {job.aligned_path}\nwrote {job.demo_path}", flush=True)
     return 0
-
-
-class Poses:
-    """The person's pose in each frame of a video, made from the keypoints when asked for; None where he is missing."""
-
-    def __init__(self, keypoints: Keypoints, frames: int) -> None:
-        self._keypoints, self._frames = keypoints, frames
-
-    def __len__(self) -> int:
-        return self._frames
-
-    def __getitem__(self, frame: int) -> Pose | None:
-        if not 0 <= frame < self._frames:
-            raise IndexError(frame)
-        return _pose(self._keypoints, frame)
 
 
 def find_keypoints(job: Job, load: Callable[[Job], Detector]) -> KeypointFile:
@@ -99,30 +79,7 @@ def find_keypoints(job: Job, load: Callable[[Job], Detector]) -> KeypointFile:
     return KeypointFile(job.image_source, image, job.video_source, video, job.settings.detect_resolution, job.detector)
 
 
-def align_job(job: Job, image_pose: Pose | None, dance_poses: Poses) -> Alignment:
-    """The alignment for the whole video. Raises UserError where the picture or the align frame has nobody."""
-    settings = job.settings
-    if image_pose is None:
-        raise _nobody_in_image(job)
-    first = dance_poses[settings.align_frame]
-    if first is None:
-        raise _nobody_in_frame(job, dance_poses)
-    image_aspect, frame_aspect = job.reference.width / job.reference.height, job.dance.width / job.dance.height
-    lengths = None
-    if settings.scale_from == "video":
-        lengths = typical_lengths(segment_lengths(pose, frame_aspect) for pose in dance_poses if pose is not None)
-    return fit_alignment(image_pose, first, image_aspect, frame_aspect, lengths)
-
-
-def aligned_pose(job: Job, alignment: Alignment, pose: Pose | None) -> Pose | None:
-    """The pose of a frame of the dance as it lies in the picture, with its face."""
-    if pose is None:
-        return None
-    image_aspect, frame_aspect = job.reference.width / job.reference.height, job.dance.width / job.dance.height
-    return carry_face(pose, alignment.apply(pose), frame_aspect, image_aspect)
-
-
-def write_videos(job: Job, alignment: Alignment, image_pose: Pose, dance_poses: Poses) -> None:
+def write_videos(job: Job, fitted: Fitted) -> None:
     """The aligned pose video and the demo strip, frame by frame; both appear when both are complete.
 
     Reading, drawing and encoding go on side by side, a few frames apart.
@@ -130,7 +87,7 @@ def write_videos(job: Job, alignment: Alignment, image_pose: Pose, dance_poses: 
     dance, image_size = job.dance, job.reference.size
     frame_size = (dance.width, dance.height)
     layout = panel_layout([image_size, image_size, video_size(*image_size), frame_size, frame_size])
-    start = job.settings.align_frame / dance.rate  # seconds
+    start = fitted.start / dance.rate  # seconds
     with ExitStack() as stack:
         common = {"audio_from": dance.path, "audio_start": start, "files": stack.enter_context(CompleteFiles())}
         aligned_writer, demo_writer = (
@@ -140,41 +97,32 @@ def write_videos(job: Job, alignment: Alignment, image_pose: Pose, dance_poses: 
                 (job.demo_path, (sum(layout[0]), layout[1])),
             )
         )
-        drawn = prefetch(_draw(job, alignment, image_pose, dance_poses, *layout), DRAWN_AHEAD)
+        drawn = prefetch(_draw(job, fitted, *layout), DRAWN_AHEAD)
         stack.enter_context(closing(drawn))  # the threads end before the writers do
-        for aligned, strip in _watch(drawn, job.frames - job.settings.align_frame, "drawing"):
+        for aligned, strip in _watch(drawn, job.frames - fitted.start, "drawing"):
             aligned_writer.write(aligned)
             demo_writer.write(strip)
 
 
 def _draw(
     job: Job,
-    alignment: Alignment,
-    image_pose: Pose,
-    dance_poses: Poses,
+    fitted: Fitted,
     widths: list[int],  # pixels, of the demo strip's panels
     height: int,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """A frame of the aligned pose video and one of the demo strip for each of the dance from the align frame on."""
+    """A frame of the aligned pose video and one of the demo strip for each of the dance from the start on."""
     settings, image_size, frame_size = job.settings, job.reference.size, (job.dance.width, job.dance.height)
     style = Style(settings.colors, settings.draw_face, settings.line_width)
     resolutions = (settings.detect_resolution, settings.image_resolution, style)
-    still = [np.asarray(job.reference), draw_pose_map(image_pose, image_size, *resolutions)]
+    still = [np.asarray(job.reference), draw_pose_map(fitted.picture, image_size, *resolutions)]
     still = [fit(picture, width, height) for picture, width in zip(still, widths, strict=False)]  # once, not each frame
     with closing(prefetch(_dance_frames(job), READ_AHEAD)) as frames:
         for index, frame in enumerate(frames):
-            if index < settings.align_frame:
+            if index < fitted.start:
                 continue
-            pose = dance_poses[index]
-            aligned = draw_video_frame(aligned_pose(job, alignment, pose), frame_size, image_size, style)
-            pose_map = draw_pose_map(pose, frame_size, *resolutions)
+            aligned = draw_video_frame(fitted.aligned(index), frame_size, image_size, style)
+            pose_map = draw_pose_map(fitted.poses[index], frame_size, *resolutions)
             yield aligned, side_by_side([*still, aligned, frame, pose_map], widths, height)
-
-
-def _pose(keypoints: Keypoints, row: int) -> Pose | None:
-    """None where no joint of the body is visible: then there is nobody."""
-    pose = to_pose(keypoints.points[row], keypoints.scores[row])
-    return pose if pose.body_visible.any() else None
 
 
 def _detect_image(job: Job, detector: Detector) -> Keypoints:
@@ -187,8 +135,8 @@ def _chosen(job: Job, people: People) -> Keypoints:
         keypoints = gather_keypoints([(people, choose_person(people, job.settings.picture_person))])
     except TooFew as error:
         raise _too_few(error, "picture_person", job.settings.imgfn_refer) from None
-    if _pose(keypoints, 0) is None:  # said before the long work on the video
-        raise _nobody_in_image(job)
+    if pose_of(keypoints, 0) is None:  # said before the long work on the video
+        raise nobody_in_image(job)
     return keypoints
 
 
@@ -248,22 +196,6 @@ def _watch(items: Iterable[Item], total: int, task: str) -> Iterator[Item]:
 def _too_few(error: TooFew, flag: str, path: Path) -> UserError:
     seen = "nobody else is" if error.count == 1 else f"only {error.count} people are"
     return UserError(f"--{flag} is {error.wanted}, but {seen} seen in {path}: give at most {error.count}")
-
-
-def _nobody_in_image(job: Job) -> UserError:
-    return UserError(f"no person was found in {job.settings.imgfn_refer}: give a picture that shows one person clearly")
-
-
-def _nobody_in_frame(job: Job, dance_poses: Poses) -> UserError:
-    frame = job.settings.align_frame
-    candidates = (n for n in (*range(frame, len(dance_poses)), *range(frame)) if dance_poses[n] is not None)
-    other = next(candidates, None)
-    if other is None:
-        return UserError(f"no person was found in {job.dance.path}: give a video that shows one person clearly")
-    return UserError(
-        f"the dancer was not found in frame {frame} of {job.dance.path}, the align frame: "
-        f"choose another one, for instance --align_frame {other}"
-    )
 
 
 def _report_empty(dance_poses: Poses, first: int) -> None:

@@ -11,10 +11,11 @@ from musepose.media.video_reader import VideoInfo, probe, read_frames
 from musepose.media.video_writer import VideoWriter
 from musepose.pose.detectors.base import Detector
 from musepose.pose.draw import Style, draw_video_frame, video_size
+from musepose.pose.fitting import Poses
 from musepose.pose.job import check_shape
 from musepose.pose.keypoint_file import Keypoints, Source
 from musepose.pose.person_tracking import follow
-from musepose.pose.runner import Poses, gather_keypoints
+from musepose.pose.runner import gather_keypoints
 from musepose.training.data.clip_keypoints import ClipKeypoints, load_clip_keypoints, save_clip_keypoints
 from musepose.training.data.manifest import Clip
 from musepose.utils.errors import UserError

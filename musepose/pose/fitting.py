@@ -1,0 +1,123 @@
+"""A job's keypoints to aligned poses: which rule, which frame of the dance, where the video starts."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from musepose.pose.advice import choose_align_frame
+from musepose.pose.align import Alignment, fit_alignment, segment_lengths, typical_lengths
+from musepose.pose.face import carry_face
+from musepose.pose.job import Job
+from musepose.pose.keypoint_file import KeypointFile, Keypoints
+from musepose.pose.measure import body_points
+from musepose.pose.options import AUTO
+from musepose.pose.robust_align import RobustAlignment, fit_robust_alignment
+from musepose.pose.types import OPENPOSE_FROM_COCO, Pose, to_pose
+from musepose.utils.errors import UserError
+
+SHOULDERS = [5, 6]  # COCO's
+
+
+class Poses(Sequence):
+    """The person's pose in each frame of a video, made from the keypoints when asked for; None where he is missing."""
+
+    def __init__(self, keypoints: Keypoints, frames: int) -> None:
+        self._keypoints, self._frames = keypoints, frames
+
+    def __len__(self) -> int:
+        return self._frames
+
+    def __getitem__(self, frame: int) -> Pose | None:
+        if not 0 <= frame < self._frames:
+            raise IndexError(frame)
+        return pose_of(self._keypoints, frame)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A dance fitted to a picture."""
+
+    alignment: Alignment | RobustAlignment
+    picture: Pose
+    poses: Poses  # of the dance
+    align_frame: int
+    start: int  # the frame with which the pose video starts
+
+    def aligned(self, frame: int) -> Pose | None:
+        """The pose of a frame of the dance as it lies in the picture, with its face."""
+        pose = self.poses[frame]
+        if pose is None:
+            return None
+        aligned = self.alignment.apply(pose)
+        return carry_face(pose, aligned, self.alignment.frame_aspect, self.alignment.image_aspect)
+
+    def all_aligned(self) -> Iterator[Pose | None]:
+        """Those of the pose video."""
+        return (self.aligned(frame) for frame in range(self.start, len(self.poses)))
+
+
+def pose_of(keypoints: Keypoints, row: int) -> Pose | None:
+    """None where no joint of the body is visible: then there is nobody."""
+    pose = to_pose(keypoints.points[row], keypoints.scores[row])
+    return pose if pose.body_visible.any() else None
+
+
+def fit_job(job: Job, found: KeypointFile) -> Fitted:
+    """Fit the dance to the picture as the settings say.
+
+    Raises UserError where the picture, the dance, or the align frame that the rule needs shows nobody, or nothing can
+    be compared.
+    """
+    settings, poses = job.settings, Poses(found.video_keypoints, job.frames)
+    aspects = job.reference.width / job.reference.height, job.dance.width / job.dance.height
+    picture = pose_of(found.image_keypoints, 0)
+    if picture is None:
+        raise nobody_in_image(job)
+    if all(pose is None for pose in poses):
+        raise UserError(f"no person was found in {job.dance.path}: give a video that shows one person clearly")
+    frame = _align_frame(job, picture, poses, aspects)
+    robust = settings.align == "robust"
+    start = frame if settings.start_at_align_frame or not robust else 0
+    if robust:
+        world = _joints_in_space(found.image_keypoints)
+        return Fitted(fit_robust_alignment(picture, poses, *aspects, world), picture, poses, frame, start)
+    first = poses[frame]
+    if first is None:
+        raise _nobody_in_frame(job, frame, poses)
+    lengths = None
+    if settings.scale_from == "video":
+        lengths = typical_lengths(segment_lengths(pose, aspects[1]) for pose in poses if pose is not None)
+    return Fitted(fit_alignment(picture, first, *aspects, lengths), picture, poses, frame, start)
+
+
+def _align_frame(job: Job, picture: Pose, poses: Poses, aspects: tuple[float, float]) -> int:
+    """The frame that is given, or the one most like the picture; then it says why."""
+    if job.settings.align_frame != AUTO:
+        return job.settings.align_frame
+    missing = np.full((18, 2), np.nan)
+    dance = [missing if pose is None else body_points([pose], aspects[1])[0] for pose in poses]
+    frame, why = choose_align_frame(body_points([picture], aspects[0])[0], np.array(dance))
+    print(f"the align frame is {frame}: {why}", flush=True)
+    return frame
+
+
+def _joints_in_space(keypoints: Keypoints) -> np.ndarray | None:
+    """The body's joints (18, 3) in metres; None where the detector does not know them."""
+    if keypoints.metres is None:
+        return None
+    joints = keypoints.metres[0][OPENPOSE_FROM_COCO].astype(np.float64)
+    joints[1] = keypoints.metres[0][SHOULDERS].mean(axis=0)
+    return joints
+
+
+def nobody_in_image(job: Job) -> UserError:
+    return UserError(f"no person was found in {job.settings.imgfn_refer}: give a picture that shows one person clearly")
+
+
+def _nobody_in_frame(job: Job, frame: int, poses: Poses) -> UserError:
+    other = next(n for n in (*range(frame, len(poses)), *range(frame)) if poses[n] is not None)
+    return UserError(
+        f"the dancer was not found in frame {frame} of {job.dance.path}, the align frame: "
+        f"choose another one, for instance --align_frame {other}"
+    )
