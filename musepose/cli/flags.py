@@ -45,9 +45,10 @@ def add_options(parser: argparse.ArgumentParser, options: Iterable[Declared]) ->
 
 def add_option(parser: Any, one: Declared) -> None:
     """One flag, for a parser or a group of one."""
-    how: dict[str, Any] = {"default": None, "help": help_text(one).replace("%", "%%")}
+    how: dict[str, Any] = {"dest": one.name, "default": None, "help": help_text(one).replace("%", "%%")}
     if one.kind is bool:
-        parser.add_argument(*one.flags, action="store_true", **how)
+        action = argparse.BooleanOptionalAction if one.optional else "store_true"  # None: depends on other options
+        parser.add_argument(*one.flags, action=action, **how)
         return
     if one.default is REQUIRED and isinstance(parser, argparse.ArgumentParser):
         how["required"] = True

@@ -1,5 +1,7 @@
 """What is said before the long work: which frame suits the picture, which limbs look wrong, what leaves it."""
 
+from collections.abc import Container, Sequence
+
 import numpy as np
 
 from musepose.pose.measure import SEGMENTS, posture_apart, segment_lengths, sides_apart, tilt
@@ -7,6 +9,7 @@ from musepose.pose.placement import HIPS, outside
 from musepose.pose.types import NECK
 
 ODD = 1.4  # a limb is odd whose factor is so many times the others', or as many times less
+NAMED_RANGES = 8  # at most so many runs of empty frames are listed by number
 _ALIKE = 1.5  # sides up to so many times as long as one another, and ...
 _UPRIGHT = 30.0  # ... degrees of the trunk up to which One-to-All (2025) takes a frame
 _COMPARED = [limb for limb, _, _ in SEGMENTS if limb not in ("face", "neck")]
@@ -42,30 +45,53 @@ def choose_align_frame(
     return best, ", ".join(reasons)
 
 
-def odd_limbs(scales: dict[str, float]) -> list[str]:
-    """A line for each limb whose factor is far from the others': what, by how much, and the flag that changes it."""
+def odd_limbs(scales: dict[str, float], given: Container[str] = ()) -> list[str]:
+    """A line for each limb whose factor is far from the others': what, by how much, and the flag that changes it.
+
+    Not for those in `given`, which were meant to be so.
+    """
     middle = float(np.median([scale for limb, scale in scales.items() if limb != "hands"]))
     lines = []
     for limb, scale in scales.items():
-        if limb == "hands" or 1 / ODD < scale / middle < ODD:
+        if limb == "hands" or limb in given or 1 / ODD < scale / middle < ODD:
             continue
         more = scale / middle
         told = f"{more:.2f} times as long" if more > 1 else f"{1 / more:.2f} times as short"
         flag = f"--limb_scale {limb.replace(' ', '_')}={middle:.2f}"
-        lines.append(f"the {limb} become {told}, for the rest, as the dancer's: if the picture's are not, give {flag}")
+        lines.append(
+            f"the {limb} become {told} as the dancer's, relative to other limbs: if the person's are not, give {flag}"
+        )
     return lines
 
 
-def what_leaves(points: np.ndarray, aspect: float, empty: int) -> list[str]:
-    """Lines on aligned joints (n, 18, 2), heights, outside a picture of this width / height, and on `empty` frames."""
+def what_leaves(points: np.ndarray, aspect: float, total: int) -> list[str]:
+    """Lines on aligned joints (n, 18, 2), heights, outside a picture of this width / height; `total` frames, n or more.
+
+    The others show nobody, see `without_person`.
+    """
     some, none = outside(points, aspect)
-    total = len(points) + empty
     told = (
-        (some, "have joints outside the picture"),
+        (some, "have joints outside the picture: a picture with more room around the person shows more of them"),
         (none, "show nobody inside the picture"),
-        (empty, "have no person"),
     )
     return [f"{count} of {total} frames {what}" for count, what in told if count]
+
+
+def without_person(missing: Sequence[bool], first: int) -> list[str]:
+    """A line that counts and names the frames without a person, of those from the frame `first` on; or none."""
+    empty = [first + frame for frame in np.flatnonzero(missing).tolist()]
+    if not empty:
+        return []
+    runs: list[list[int]] = []
+    for frame in empty:
+        if runs and frame == runs[-1][1] + 1:
+            runs[-1][1] = frame
+        else:
+            runs.append([frame, frame])
+    names = [str(a) if a == b else f"{a}-{b}" for a, b in runs[:NAMED_RANGES]]
+    more = ", ..." if len(runs) > NAMED_RANGES else ""
+    told = f"the dancer was not found in {len(empty)} of {len(missing)} frames, drawn empty"
+    return [f"{told}: {', '.join(names)}{more}"]
 
 
 def _paired(limb: str) -> bool:

@@ -5,11 +5,12 @@ video scales that limb, and the skeleton is rebuilt outwards from the neck. All 
 picture's height, on both axes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from musepose.pose.limb_scale import override
 from musepose.pose.types import FINGER_ROOTS, HAND_WRISTS, NECK, Pose
 from musepose.utils.errors import UserError
 
@@ -71,6 +72,7 @@ def fit_alignment(
     image_aspect: float,
     frame_aspect: float,
     lengths: np.ndarray | None = None,
+    limb_scale: Mapping[str, float] | None = None,
 ) -> Alignment:
     """Find the alignment of a video to a reference image.
 
@@ -80,6 +82,7 @@ def fit_alignment(
     if lengths is None:
         lengths = segment_lengths(first, frame_aspect)
     scales = limb_scales(segment_lengths(reference, image_aspect), lengths)
+    scales = override(scales, limb_scale or {})
     target = _stretch(reference, image_aspect)
     start = _rescale(_stretch(first, frame_aspect), scales)
     return Alignment(scales, _shift(target, start), frame_aspect, image_aspect)

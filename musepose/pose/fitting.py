@@ -1,11 +1,11 @@
 """A job's keypoints to aligned poses: which rule, which frame of the dance, where the video starts."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from musepose.pose.advice import choose_align_frame
+from musepose.pose.advice import choose_align_frame, odd_limbs, what_leaves, without_person
 from musepose.pose.align import Alignment, fit_alignment, segment_lengths, typical_lengths
 from musepose.pose.face import carry_face
 from musepose.pose.job import Job
@@ -13,6 +13,7 @@ from musepose.pose.keypoint_file import KeypointFile, Keypoints
 from musepose.pose.measure import body_points
 from musepose.pose.options import AUTO
 from musepose.pose.robust_align import RobustAlignment, fit_robust_alignment
+from musepose.pose.smooth import smooth_keypoints
 from musepose.pose.types import OPENPOSE_FROM_COCO, Pose, to_pose
 from musepose.utils.errors import UserError
 
@@ -52,6 +53,10 @@ class Fitted:
         aligned = self.alignment.apply(pose)
         return carry_face(pose, aligned, self.alignment.frame_aspect, self.alignment.image_aspect)
 
+    def shown(self) -> list[Pose | None]:
+        """The aligned pose of each frame of the dance; None where the pose video does not show it, or nobody."""
+        return [None if frame < self.start else self.aligned(frame) for frame in range(len(self.poses))]
+
     def all_aligned(self) -> Iterator[Pose | None]:
         """Those of the pose video."""
         return (self.aligned(frame) for frame in range(self.start, len(self.poses)))
@@ -69,7 +74,10 @@ def fit_job(job: Job, found: KeypointFile) -> Fitted:
     Raises UserError where the picture, the dance, or the align frame that the rule needs shows nobody, or nothing can
     be compared.
     """
-    settings, poses = job.settings, Poses(found.video_keypoints, job.frames)
+    settings, keypoints = job.settings, _used(job, found)
+    if job.smooth:
+        keypoints = smooth_keypoints(keypoints, job.dance.width / job.dance.height, float(job.dance.rate))
+    poses = Poses(keypoints, job.frames)
     aspects = job.reference.width / job.reference.height, job.dance.width / job.dance.height
     picture = pose_of(found.image_keypoints, 0)
     if picture is None:
@@ -81,14 +89,35 @@ def fit_job(job: Job, found: KeypointFile) -> Fitted:
     start = frame if settings.start_at_align_frame or not robust else 0
     if robust:
         world = _joints_in_space(found.image_keypoints)
-        return Fitted(fit_robust_alignment(picture, poses, *aspects, world), picture, poses, frame, start)
+        alignment = fit_robust_alignment(picture, poses, *aspects, world, job.limb_scale)
+        return Fitted(alignment, picture, poses, frame, start)
     first = poses[frame]
     if first is None:
         raise _nobody_in_frame(job, frame, poses)
     lengths = None
     if settings.scale_from == "video":
         lengths = typical_lengths(segment_lengths(pose, aspects[1]) for pose in poses if pose is not None)
-    return Fitted(fit_alignment(picture, first, *aspects, lengths), picture, poses, frame, start)
+    alignment = fit_alignment(picture, first, *aspects, lengths, job.limb_scale)
+    return Fitted(alignment, picture, poses, frame, start)
+
+
+def _used(job: Job, found: KeypointFile) -> Keypoints:
+    """Those of the frames that are used, which may be fewer than a keypoint file holds."""
+    start = job.first - found.video_first
+    arrays = {field.name: getattr(found.video_keypoints, field.name) for field in fields(Keypoints)}
+    return Keypoints(**{k: None if a is None else a[start : start + job.frames] for k, a in arrays.items()})
+
+
+def problems(job: Job, fitted: Fitted) -> list[str]:
+    """Lines on what looks wrong in the alignment, and on what is missing in the video."""
+    aligned = list(fitted.all_aligned())
+    there = [pose for pose in aligned if pose is not None]
+    aspect = fitted.alignment.image_aspect
+    return [
+        *odd_limbs(fitted.alignment.scales, job.limb_scale),
+        *what_leaves(body_points(there, aspect), aspect, len(aligned)),
+        *without_person([pose is None for pose in aligned], fitted.start),
+    ]
 
 
 def _align_frame(job: Job, picture: Pose, poses: Poses, aspects: tuple[float, float]) -> int:

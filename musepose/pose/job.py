@@ -9,8 +9,11 @@ from PIL import Image
 from musepose.media.image import read_image
 from musepose.media.video_reader import VideoInfo, probe
 from musepose.media.video_writer import CONTAINERS
+from musepose.pose.align import BODY_LIMBS
 from musepose.pose.detectors.choice import check_detector_files, chosen
 from musepose.pose.keypoint_file import KeypointFile, Source, load_keypoints
+from musepose.pose.limb_scale import parse_limb_scale
+from musepose.pose.measure import LIMBS
 from musepose.pose.openpose_files import check_replaceable, is_openpose, read_people
 from musepose.pose.options import AUTO, DETECTORS, Settings
 from musepose.pose.person_choice import LARGEST
@@ -29,9 +32,12 @@ class Job:
     settings: Settings
     reference: Image.Image
     dance: VideoInfo
-    frames: int  # of the dance, from its first, in which the person is looked for
+    first: int  # frame of the dance that is used; frames are counted from it
+    frames: int  # of the dance, from `first` on, in which the person is looked for
+    limb_scale: dict[str, float]  # given by hand, limb -> factor
     aligned_path: Path
     demo_path: Path
+    preview_path: Path
     image_source: Source
     video_source: Source
     known: KeypointFile | None  # that fits the dance and covers `frames`
@@ -44,11 +50,15 @@ class Job:
         return chosen(self.settings) if self.known is None else self.known.detector
 
     @property
+    def smooth(self) -> bool:
+        return self.settings.align == "robust" if self.settings.smooth is None else self.settings.smooth
+
+    @property
     def detect_image(self) -> bool:
         """The picture's keypoints come from no file; those of a keypoint file may be another person's."""
         if self.image_people is not None:
             return False
-        same = self.known is not None and self.known.image.sha256 == self.image_source.sha256
+        same = self.known is not None and same_picture(self.known, self.image_source)
         return not same or self.settings.picture_person != LARGEST
 
     @property
@@ -62,23 +72,25 @@ def prepare(settings: Settings) -> Job:
     dance = probe(settings.vidfn)
     check_shape(settings.imgfn_refer, *reference.size)
     check_shape(settings.vidfn, dance.width, dance.height)
-    frames = min(settings.max_frame or dance.frames, dance.frames)
+    first, part = _part(settings, dance)
+    frames = min(settings.max_frame or part, part)
     _check_choices(settings)
     if settings.align_frame != AUTO and settings.align_frame >= frames:
-        used = f"{dance.path} has {dance.frames} frames" if frames == dance.frames else f"--max_frame is {frames}"
+        used = f"{dance.path} has {dance.frames} frames" if frames == dance.frames else f"only {frames} are used"
         raise UserError(f"--align_frame is {settings.align_frame}, but {used}: give at most {frames - 1}")
     image_source, video_source = Source.of(settings.imgfn_refer), Source.of(settings.vidfn)
     known = image_people = video_people = None
     if settings.picture_keypoints is not None:
         image_people = _picture_people(settings, reference.size)
     if settings.keypoints is not None and is_openpose(settings.keypoints):
-        video_people = _dance_people(settings, dance, frames)
+        video_people = _dance_people(settings, dance, first, frames)
     elif settings.keypoints is not None:
-        known = _known_keypoints(settings, video_source, frames)
-    aligned, demo = _output_paths(settings)
-    _check_outputs(settings, aligned, demo)
+        known = _known_keypoints(settings, video_source, first, frames, dance)
+    limb_scale = _limb_scale(settings, known, image_source)
+    outputs = _output_paths(settings)
+    _check_outputs(settings, *outputs)
     sources = image_source, video_source, known, image_people, video_people
-    job = Job(settings, reference, dance, frames, aligned, demo, *sources)
+    job = Job(settings, reference, dance, first, frames, limb_scale, *outputs, *sources)
     if job.detect_image or job.detect_video:
         check_detector_files(settings, job.detector)
     return job
@@ -96,7 +108,36 @@ def _check_choices(settings: Settings) -> None:
         raise UserError("--align robust measures the whole video, as --scale_from does: leave one of the two out")
 
 
-def _known_keypoints(settings: Settings, video: Source, frames: int) -> KeypointFile:
+def same_picture(known: KeypointFile, image: Source) -> bool:
+    return known.image.sha256 == image.sha256
+
+
+def _part(settings: Settings, dance: VideoInfo) -> tuple[int, int]:
+    """The first frame of the part of the dance that is used, and how many there are from there to its end."""
+    first, end = round(settings.from_ * dance.rate), dance.frames
+    if settings.to is not None:
+        end = min(round(settings.to * dance.rate), end)
+    if first >= dance.frames:
+        seconds = float(dance.frames / dance.rate)
+        raise UserError(f"--from is {settings.from_:g}, but {dance.path} lasts {seconds:.2f} seconds: give less")
+    if first >= end:
+        raise UserError(
+            f"--to is {settings.to:g}, but --from is {settings.from_:g}: no frame is left, give a later end"
+        )
+    return first, end - first
+
+
+def _limb_scale(settings: Settings, known: KeypointFile | None, image: Source) -> dict[str, float]:
+    """As given, or else as kept in the keypoint file for this picture."""
+    limbs = [*(LIMBS if settings.align == "robust" else BODY_LIMBS), "hands"]
+    if settings.limb_scale is not None:
+        return parse_limb_scale(settings.limb_scale, limbs)
+    if known is None or not same_picture(known, image):
+        return {}
+    return parse_limb_scale(known.limb_scale, limbs, f"{settings.keypoints} holds a limb scale that")
+
+
+def _known_keypoints(settings: Settings, video: Source, first: int, frames: int, dance: VideoInfo) -> KeypointFile:
     path, known = settings.keypoints, load_keypoints(settings.keypoints)
     if settings.person != LARGEST:
         raise UserError(f"{path} holds one person only, so that --person has no choice: leave one of the two out")
@@ -117,11 +158,17 @@ def _known_keypoints(settings: Settings, video: Source, frames: int) -> Keypoint
             f"{path} was made with --detect_resolution {known.detect_resolution}, not {settings.detect_resolution}: "
             "give the same, or leave --keypoints out to detect anew"
         )
-    _check_length(path, len(known.video_keypoints.points), frames)
+    if first < known.video_first:
+        begin = f"give --from {float(known.video_first / dance.rate):.3f}"
+        raise UserError(f"{path} begins with frame {known.video_first}, but {first} is wanted: {begin}, or detect anew")
+    _check_length(path, known.video_first + len(known.video_keypoints.points) - first, frames)
     return known
 
 
 def _check_length(path: Path, have: int, frames: int) -> None:
+    """`have`: how many frames from the first that is used on."""
+    if have < 1:
+        raise UserError(f"{path} ends before --from: give less, or leave --keypoints out to detect anew")
     if have < frames:
         raise UserError(
             f"{path} holds {have} frames, but {frames} are wanted: give --max_frame {have}, "
@@ -129,15 +176,15 @@ def _check_length(path: Path, have: int, frames: int) -> None:
         )
 
 
-def _dance_people(settings: Settings, dance: VideoInfo, frames: int) -> list[People]:
+def _dance_people(settings: Settings, dance: VideoInfo, first: int, frames: int) -> list[People]:
     """The people of each frame from OpenPose JSON."""
     path = settings.keypoints
     people = read_people(path, (dance.width, dance.height))
-    _check_length(path, len(people), frames)
+    _check_length(path, len(people) - first, frames)
     if len(people) > dance.frames:
         told = f"{path} holds {len(people)} frames, but {dance.path} has {dance.frames}"
         raise UserError(f"{told}: give the keypoints of this very video, at its own rate")
-    return people[:frames]
+    return people[first : first + frames]
 
 
 def _picture_people(settings: Settings, size: tuple[int, int]) -> People:
@@ -150,13 +197,15 @@ def _picture_people(settings: Settings, size: tuple[int, int]) -> People:
     return people[0]
 
 
-def _output_paths(settings: Settings) -> tuple[Path, Path]:
+def _output_paths(settings: Settings) -> tuple[Path, Path, Path]:
+    """Of the aligned pose video, the demo video, and the preview."""
     name = f"img_{settings.imgfn_refer.stem}_video_{settings.vidfn.stem}.mp4"
     aligned = settings.outfn_align_pose_video or Path("assets/poses/align") / name
-    return aligned, settings.outfn or Path("assets/poses/align_demo") / name
+    demo = settings.outfn or Path("assets/poses/align_demo") / name
+    return aligned, demo, settings.preview or demo.with_name(f"{demo.stem}_preview.png")
 
 
-def _check_outputs(settings: Settings, aligned: Path, demo: Path) -> None:
+def _check_outputs(settings: Settings, aligned: Path, demo: Path, preview: Path) -> None:
     """Every output can be written, and none is another one or an input."""
     taken = {os.path.realpath(path): path for path in (settings.imgfn_refer, settings.vidfn)}
     for path in (aligned, demo):
@@ -164,7 +213,9 @@ def _check_outputs(settings: Settings, aligned: Path, demo: Path) -> None:
             raise UserError(f"cannot write a video called {path.name}: end its name in {', '.join(CONTAINERS)}")
     if settings.save_keypoints is not None and (settings.picture_keypoints or is_openpose(settings.keypoints)):
         raise UserError("--save_keypoints keeps what a detector found, not OpenPose JSON: leave one of the two out")
-    for path in filter(None, (aligned, demo, settings.save_keypoints)):
+    if preview.suffix.lower() != ".png":
+        raise UserError(f"cannot write a preview called {preview.name}: end its name in .png")
+    for path in filter(None, (aligned, demo, preview, settings.save_keypoints)):
         real = os.path.realpath(path)
         if real in taken:
             raise UserError(f"{path} is to be written, but it is also {taken[real]}: choose another output path")

@@ -58,9 +58,11 @@ class KeypointFile:
     image: Source
     image_keypoints: Keypoints  # n = 1
     video: Source
-    video_keypoints: Keypoints  # one row a frame, from the first on
+    video_keypoints: Keypoints  # one row a frame, from `video_first` on
     detect_resolution: int  # pixels, short side of what the networks saw
     detector: str = "dwpose"  # which one found them; older files do not say
+    limb_scale: str = ""  # given by hand for this picture and video, as --limb_scale takes it
+    video_first: int = 0  # the frame of the video that the first row is of
 
 
 def save_keypoints(path: str | os.PathLike, content: KeypointFile) -> None:
@@ -70,6 +72,8 @@ def save_keypoints(path: str | os.PathLike, content: KeypointFile) -> None:
         "detect_resolution": content.detect_resolution,
         "detector": content.detector,
     }
+    more = {"limb_scale": content.limb_scale, "video_first": content.video_first}
+    arrays |= {name: value for name, value in more.items() if value}  # older programs know files without
     for part in ("image", "video"):
         source, keypoints = getattr(content, part), getattr(content, f"{part}_keypoints")
         arrays |= {f"{part}_name": source.name, f"{part}_sha256": source.sha256}
@@ -88,7 +92,11 @@ def load_keypoints(path: str | os.PathLike) -> KeypointFile:
             read_keypoints(arrays, "video"),
             int(arrays["detect_resolution"]),
             read_detector(arrays),
+            str(arrays["limb_scale"]) if "limb_scale" in arrays else "",
+            int(arrays["video_first"]) if "video_first" in arrays else 0,
         )
+        if content.video_first < 0:
+            raise ValueError(f"its first frame is {content.video_first}")
         if len(content.image_keypoints.points) != 1:
             raise ValueError("it holds several pictures")
     return content

@@ -67,6 +67,20 @@ class Settings(DetectorFiles):
         "foreshortened limbs not believed, feet on the picture's ground",
         choices=("published", "robust"),
     )
+    smooth: bool | None = option(
+        None,
+        "interpolate gaps of up to 5 frames and filter jitter of body, hands and face, within each shot; --no-smooth "
+        "leaves the keypoints as they were found. Default: with --align robust only",
+    )
+    limb_scale: str | None = option(
+        None,
+        "factors from the dancer's limbs to the aligned ones, instead of those found: upper_arms=0.9,lower_legs=1.1; "
+        "--save_keypoints keeps them, none leaves out those kept in --keypoints",
+        metavar="LIMB=X,...",
+    )
+    strict: bool = option(
+        False, "stop before drawing where limbs are odd, joints leave the picture, or frames have no person"
+    )
     align_frame: int | str = option(
         0,
         "frame of the dance that is laid onto the picture, with which the pose video starts; in --align robust only "
@@ -83,6 +97,8 @@ class Settings(DetectorFiles):
         low=1,
     )
     max_frame: int = option(300, "use at most this many frames of the dance; 0: all", low=0)
+    from_: float = option(0.0, "second of the dance to begin with; frames are counted from there", low=0)
+    to: float | None = option(None, "second of the dance to end before; default: its end", above=0)
     scale_from: str = option(
         "frame",
         "with --align published: measure the dancer in the align frame, as published, or over the whole "
@@ -94,6 +110,12 @@ class Settings(DetectorFiles):
     )
     outfn: Path | None = option(
         None, "demo video, side by side; default assets/poses/align_demo/img_REF_video_DANCE.mp4"
+    )
+    preview: Path | None = option(
+        None,
+        "the picture with the aligned skeletons of six frames, the align frame and those that reach farthest out; "
+        "default: beside the demo video, its name and _preview.png",
+        metavar="FILE.png",
     )
     person: int | str = option(
         LARGEST,

@@ -5,12 +5,13 @@ align.py, then make gorillas and dwarfs. Here the dance's lengths are those over
 probable ones (proportions.py), and the dancer's distance is the one of the dance that needs the least change of size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from musepose.pose.align import TREE
+from musepose.pose.limb_scale import override
 from musepose.pose.measure import (
     LIMB_OF_ROW,
     LIMBS,
@@ -63,6 +64,7 @@ def fit_robust_alignment(
     image_aspect: float,
     frame_aspect: float,
     reference_world: np.ndarray | None = None,  # (18, 3) the picture's joints in space, third axis towards the camera
+    limb_scale: Mapping[str, float] | None = None,  # given by hand, instead of those found
 ) -> RobustAlignment:
     """Find the alignment of a video to a picture from all frames. Raises UserError if no limb can be compared.
 
@@ -72,6 +74,7 @@ def fit_robust_alignment(
     picture = body_points([reference], image_aspect)[0]
     measured = measure_dance(body_points(poses, frame_aspect))
     scales, frontal = robust_scales(picture, measured, reference_world)
+    scales = override(scales, limb_scale or {})
     moved = [_place(pose, scales, np.zeros(2), frame_aspect, 1) for pose in poses]
     shift, placed_by = place(picture, body_points(moved, 1))
     return RobustAlignment(scales, shift, frame_aspect, image_aspect, frontal, placed_by)

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from PIL import Image
 
 from musepose.media.side_by_side import fit, panel_layout, side_by_side
 from musepose.media.video_reader import read_frames
@@ -13,12 +15,14 @@ from musepose.media.video_writer import VideoWriter
 from musepose.pose.detectors.base import Detector
 from musepose.pose.detectors.choice import load_chosen
 from musepose.pose.draw import Style, draw_pose_map, draw_video_frame, video_size
-from musepose.pose.fitting import Fitted, Poses, fit_job, nobody_in_image, pose_of
+from musepose.pose.fitting import Fitted, fit_job, nobody_in_image, pose_of, problems
 from musepose.pose.job import Job
 from musepose.pose.keypoint_file import KeypointFile, Keypoints, save_keypoints
+from musepose.pose.limb_scale import format_limb_scale
 from musepose.pose.openpose_output import save_openpose
 from musepose.pose.person_choice import WORDS, TooFew
 from musepose.pose.person_tracking import choose_person, follow
+from musepose.pose.preview import draw_preview
 from musepose.pose.types import BODY_AND_FEET, KEYPOINTS, People
 from musepose.utils.errors import UserError
 from musepose.utils.files import CompleteFiles
@@ -27,7 +31,6 @@ from musepose.utils.progress import progress_bar
 
 Item = TypeVar("Item")
 READ_AHEAD, DRAWN_AHEAD = 4, 2  # frames that wait between the threads
-NAMED_RANGES = 8  # at most so many runs of empty frames are listed by number
 
 
 def load_detector(job: Job) -> Detector:
@@ -42,29 +45,34 @@ def run_job(job: Job, load: Callable[[Job], Detector] = load_detector) -> int:
 
     Raises UserError: nobody in the picture or in the align frame, nothing to compare, a file cannot be written.
     """
-    if job.frames < job.dance.frames:
-        print(f"using {job.frames} of {job.dance.frames} frames (--max_frame 0 uses all)", flush=True)
+    if job.first or job.frames < job.dance.frames:
+        more = f" from frame {job.first} on" if job.first else " (--max_frame 0 uses all)"
+        print(f"using {job.frames} of {job.dance.frames} frames{more}", flush=True)
     found = find_keypoints(job, load)
     if job.settings.save_keypoints is not None:
+        found = replace(found, limb_scale=format_limb_scale(job.limb_scale))
         save_keypoints(job.settings.save_keypoints, found)
         print(f"wrote {job.settings.save_keypoints}", flush=True)
     fitted = fit_job(job, found)
     if fitted.start:
         print(f"starting at frame {fitted.start}, the align frame", flush=True)
-    _report_empty(fitted.poses, fitted.start)
+    if job.limb_scale:
+        print(f"limb scales given by hand: {format_limb_scale(job.limb_scale)}", flush=True)
+    _report(job, problems(job, fitted))
     if job.settings.save_openpose is not None:
         save_openpose(job, fitted.picture, fitted.poses, fitted.all_aligned())
         print(f"wrote {job.settings.save_openpose}", flush=True)
     write_videos(job, fitted)
-    print(f"wrote {job.aligned_path}\nwrote {job.demo_path}", flush=True)
+    print(f"wrote {job.aligned_path}\nwrote {job.demo_path}\nwrote {job.preview_path}", flush=True)
     return 0
 
 
 def find_keypoints(job: Job, load: Callable[[Job], Detector]) -> KeypointFile:
     """The person's keypoints in the picture and in the video, from the keypoint file as far as it has them."""
     image = video = None
+    video_first = job.first
     if job.known is not None:
-        video = job.known.video_keypoints
+        video, video_first = job.known.video_keypoints, job.known.video_first
         image = None if job.detect_image else job.known.image_keypoints
     if job.video_people is not None:
         video = _given_video(job, job.video_people)
@@ -76,7 +84,9 @@ def find_keypoints(job: Job, load: Callable[[Job], Detector]) -> KeypointFile:
             image = _detect_image(job, detector)
         if video is None:
             video = _detect_video(job, detector)
-    return KeypointFile(job.image_source, image, job.video_source, video, job.settings.detect_resolution, job.detector)
+    sources = job.image_source, image, job.video_source, video
+    resolution = job.settings.detect_resolution
+    return KeypointFile(*sources, resolution, job.detector, video_first=video_first)
 
 
 def write_videos(job: Job, fitted: Fitted) -> None:
@@ -87,9 +97,12 @@ def write_videos(job: Job, fitted: Fitted) -> None:
     dance, image_size = job.dance, job.reference.size
     frame_size = (dance.width, dance.height)
     layout = panel_layout([image_size, image_size, video_size(*image_size), frame_size, frame_size])
-    start = fitted.start / dance.rate  # seconds
+    start = (job.first + fitted.start) / dance.rate  # seconds
     with ExitStack() as stack:
-        common = {"audio_from": dance.path, "audio_start": start, "files": stack.enter_context(CompleteFiles())}
+        files = stack.enter_context(CompleteFiles())
+        with files.file(job.preview_path) as partial:
+            Image.fromarray(draw_preview(job.reference, fitted.shown(), fitted.align_frame)).save(partial, "PNG")
+        common = {"audio_from": dance.path, "audio_start": start, "files": files}
         aligned_writer, demo_writer = (
             stack.enter_context(VideoWriter(path, *size, dance.rate, **common))
             for path, size in (
@@ -174,15 +187,17 @@ def gather_keypoints(chosen: Iterable[tuple[People, int | None]]) -> Keypoints:
 
 
 def _dance_frames(job: Job) -> Iterator[np.ndarray]:
-    """The first `job.frames` frames of the dance. Raises UserError where there are fewer after all."""
-    done = 0
-    with closing(read_frames(job.dance.path, count=job.frames)) as frames:
+    """The `job.frames` frames of the dance that are used. Raises UserError where there are fewer after all."""
+    done, end = 0, job.first + job.frames
+    with closing(read_frames(job.dance.path, count=end)) as frames:
         for frame in frames:
-            yield frame
+            if done >= job.first:
+                yield frame
             done += 1
-    if done < job.frames:
+    if done < end:
         told = f"{job.dance.path} breaks off after {done} of {job.dance.frames} frames"
-        raise UserError(f"{told}: mend it, or give --max_frame {done}")
+        remedy = f", or give --max_frame {done - job.first}" if done > job.first else ""
+        raise UserError(f"{told}: mend it{remedy}")
 
 
 def _watch(items: Iterable[Item], total: int, task: str) -> Iterator[Item]:
@@ -193,24 +208,14 @@ def _watch(items: Iterable[Item], total: int, task: str) -> Iterator[Item]:
             bar.update()
 
 
+def _report(job: Job, lines: list[str]) -> None:
+    """Say what is wrong, before anybody waits for a video. Raises UserError with --strict."""
+    if lines and job.settings.strict:
+        raise UserError(f"--strict: {'; '.join(lines)}")
+    for line in lines:
+        print(line, flush=True)
+
+
 def _too_few(error: TooFew, flag: str, path: Path) -> UserError:
     seen = "nobody else is" if error.count == 1 else f"only {error.count} people are"
     return UserError(f"--{flag} is {error.wanted}, but {seen} seen in {path}: give at most {error.count}")
-
-
-def _report_empty(dance_poses: Poses, first: int) -> None:
-    empty = [frame for frame in range(first, len(dance_poses)) if dance_poses[frame] is None]
-    if not empty:
-        return
-    runs: list[list[int]] = []
-    for frame in empty:
-        if runs and frame == runs[-1][1] + 1:
-            runs[-1][1] = frame
-        else:
-            runs.append([frame, frame])
-    names = [str(a) if a == b else f"{a}-{b}" for a, b in runs[:NAMED_RANGES]]
-    more = ", ..." if len(runs) > NAMED_RANGES else ""
-    total = len(dance_poses) - first
-    print(
-        f"the dancer was not found in {len(empty)} of {total} frames, drawn empty: {', '.join(names)}{more}", flush=True
-    )

@@ -4,13 +4,48 @@ The filter is Savitzky and Golay's (1964), a cubic through seven frames: no dela
 what must be shown at once. From that filter it has that a joint which moves fast is left alone (Casiez et al. 2012).
 """
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.signal import savgol_filter
+
+from musepose.pose.keypoint_file import Keypoints
+from musepose.pose.types import BODY, VISIBLE_SCORE
 
 WINDOW, ORDER = 7, 3
 FAST = 1.5  # torso lengths a second at which a point stays half as it was
 LONGEST_GAP = 5  # frames
 CUT = 0.6  # of the body's size; a median joint that moves on by more between two frames, or is away, is another shot's
+
+
+SEEN = 1.0  # score of a point that was interpolated
+TORSO_IN_SHOULDERS = 1.65  # where hips cannot be seen
+_SHOULDERS, _HIPS = [5, 6], [11, 12]  # COCO's
+
+
+def smooth_keypoints(keypoints: Keypoints, aspect: float, rate: float) -> Keypoints:
+    """A video's keypoints, its width / height being `aspect`, at `rate` frames a second, filled and smoothed."""
+    points, visible = keypoints.points * np.array([aspect, 1]), keypoints.scores > VISIBLE_SCORE
+    torso = _torso(points, visible)
+    if np.isnan(torso):
+        return keypoints
+    cuts = find_cuts(points[:, BODY], visible[:, BODY])
+    smooth, filled = fill_and_smooth(points, visible, cuts, torso, rate)
+    scores = np.where(filled & ~visible, SEEN, keypoints.scores)
+    return replace(keypoints, points=smooth / (aspect, 1), scores=scores)
+
+
+def _torso(points: np.ndarray, visible: np.ndarray) -> float:
+    """Its length, the median over the frames that show it; NaN where none shows shoulders."""
+    shoulders = visible[:, _SHOULDERS].all(axis=1)
+    whole = shoulders & visible[:, _HIPS].all(axis=1)
+    if whole.any():
+        middles = points[whole][:, _SHOULDERS].mean(axis=1) - points[whole][:, _HIPS].mean(axis=1)
+        return float(np.median(np.linalg.norm(middles, axis=1)))
+    if not shoulders.any():
+        return np.nan
+    widths = np.linalg.norm(points[shoulders][:, 5] - points[shoulders][:, 6], axis=1)
+    return TORSO_IN_SHOULDERS * float(np.percentile(widths, 90))
 
 
 def find_cuts(points: np.ndarray, visible: np.ndarray) -> list[int]:

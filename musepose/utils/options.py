@@ -88,7 +88,7 @@ class Declared:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        return tuple(filter(None, (f"--{self.name}", self.rules.short)))
+        return tuple(filter(None, (f"--{self.name.rstrip('_')}", self.rules.short)))  # `from_` is --from
 
     @property
     def key(self) -> str | None:
