@@ -58,9 +58,7 @@ def odd_limbs(scales: dict[str, float], given: Container[str] = ()) -> list[str]
         more = scale / middle
         told = f"{more:.2f} times as long" if more > 1 else f"{1 / more:.2f} times as short"
         flag = f"--limb_scale {limb.replace(' ', '_')}={middle:.2f}"
-        lines.append(
-            f"the {limb} become {told} as the dancer's, relative to other limbs: if the person's are not, give {flag}"
-        )
+        lines.append(f"{limb} become {told}, relative to the other limbs: if the person's are not so, give {flag}")
     return lines
 
 
