@@ -9,6 +9,7 @@ from musepose.pose.placement import HIPS, outside
 from musepose.pose.types import NECK
 
 ODD = 1.4  # a limb is odd whose factor is so many times the others', or as many times less
+ODD_FACE = 1.7  # heads differ more, and turn
 NAMED_RANGES = 8  # at most so many runs of empty frames are listed by number
 _ALIKE = 1.5  # sides up to so many times as long as one another, and ...
 _UPRIGHT = 30.0  # ... degrees of the trunk up to which One-to-All (2025) takes a frame
@@ -53,9 +54,9 @@ def odd_limbs(scales: dict[str, float], given: Container[str] = ()) -> list[str]
     middle = float(np.median([scale for limb, scale in scales.items() if limb != "hands"]))
     lines = []
     for limb, scale in scales.items():
-        if limb == "hands" or limb in given or 1 / ODD < scale / middle < ODD:
+        more, odd = scale / middle, ODD_FACE if limb == "face" else ODD
+        if limb == "hands" or limb in given or 1 / odd < more < odd:
             continue
-        more = scale / middle
         told = f"{more:.2f} times as long" if more > 1 else f"{1 / more:.2f} times as short"
         flag = f"--limb_scale {limb.replace(' ', '_')}={middle:.2f}"
         lines.append(f"{limb} become {told}, relative to the other limbs: if the person's are not so, give {flag}")
