@@ -113,15 +113,15 @@ BAD = {
     "output is no video": (with_keypoints("--outfn", "demo.gif"), "demo.gif: end its name in .mp4"),
     "output folder": (blocked_output, "cannot write file/demo.mp4"),
     "output is a folder": (with_keypoints("--save_keypoints", "."), "it is a folder"),
-    "output is the input": (with_keypoints("--outfn", "dance.mp4"), "dance.mp4 is to be written, but it is also"),
-    "same output twice": (with_keypoints("--outfn", "a.mp4", "--outfn_align_pose_video", "./a.mp4"), "it is also"),
-    "picture of no shape for a person": (of_shape("image", 442, 40), "ref.png is 442 x 40, .*crop it to at most 10"),
-    "video of no shape for a person": (of_shape("video", 16, 180), "dance.mp4 is 16 x 180, .*crop it to at most 10"),
+    "output is the input": (with_keypoints("--outfn", "dance.mp4"), "dance.mp4 is an output, but also"),
+    "same output twice": (with_keypoints("--outfn", "a.mp4", "--outfn_align_pose_video", "./a.mp4"), "but also a.mp4"),
+    "picture too elongated": (of_shape("image", 442, 40), "ref.png is 442 x 40, .*crop it to at most 10"),
+    "video too elongated": (of_shape("video", 16, 180), "dance.mp4 is 16 x 180, .*crop it to at most 10"),
     "no configs": (with_files(flags=("--yolox_config", "none.py")), "none.py is missing: .*--yolox_config"),
     "no weights": (with_files(flags=("--yolox_ckpt", "none.pth")), "none.pth is missing: run `python download_weig"),
     "keypoints missing": (with_files(flags=("--keypoints", "none.npz")), "none.npz does not exist"),
     "keypoints of another video": (other_video, "made for another video"),
-    "keypoints of too few frames": (with_keypoints(frames=6), "holds 6 frames, but 8 are wanted: give --max_frame 6"),
+    "keypoints of too few frames": (with_keypoints(frames=6), "holds 6 frames, but 8 are needed: give --max_frame 6"),
     "keypoints of another resolution": (with_keypoints("--detect_resolution", 640), "give the same"),
     "nobody in the picture": (with_keypoints(image_score=0.1), "no person was found in .*ref.png"),
     "nobody in the align frame": (
@@ -130,7 +130,7 @@ BAD = {
     ),
     "nobody in the video": (with_keypoints(missing=tuple(range(8))), "no person was found in .*dance.mp4"),
     **{
-        f"keypoints {change}": (break_keypoints(change), "dance.npz is (empty|no whole keypoint file)")
+        f"keypoints {change}": (break_keypoints(change), "dance.npz is (empty|not a complete keypoint file)")
         for change in ("empty", "truncated", "damaged", "text", "foreign", "pickle", "shape", "nan")
     },
 }

@@ -1,4 +1,4 @@
-"""Options of pose_align.py, and the detector's files, which other commands need too."""
+"""Options of pose_align.py, and the detector's files, which other commands use too."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,7 @@ class Settings(DetectorFiles):
         720, "short side of the pictures' own poses in the demo video, pixels", low=64, high=4096
     )
     align_frame: int = option(
-        0, "frame of the dance that is laid onto the picture; the pose video starts with it", low=0
+        0, "frame of the dance that is aligned to the picture; the pose video starts with it", low=0
     )
     det_every: int = option(
         1,
@@ -58,8 +58,8 @@ class Settings(DetectorFiles):
     max_frame: int = option(300, "use at most this many frames of the dance; 0: all", low=0)
     scale_from: str = option(
         "frame",
-        "measure the dancer in the align frame, as published, or over the whole video, where one foreshortened frame "
-        "does not spoil the fit",
+        "measure limb lengths in the align frame, as published, or over the whole video, which is robust to "
+        "foreshortening in that frame",
         choices=("frame", "video"),
     )
     outfn_align_pose_video: Path | None = option(
@@ -68,8 +68,8 @@ class Settings(DetectorFiles):
     outfn: Path | None = option(
         None, "demo video, side by side; default assets/poses/align_demo/img_REF_video_DANCE.mp4"
     )
-    save_keypoints: Path | None = option(None, "write what was detected to this .npz file")
+    save_keypoints: Path | None = option(None, "write the detected keypoints to this .npz file")
     keypoints: Path | None = option(
-        None, "a file written by --save_keypoints for this video; another picture is detected anew", project=True
+        None, "a file written by --save_keypoints for this video; a new picture is detected again", project=True
     )
     device: str | None = option(None, "cpu, cuda, cuda:1, mps, ...; default: cuda or mps if there is one, else cpu")

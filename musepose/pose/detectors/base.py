@@ -9,7 +9,7 @@ from musepose.pose.types import People
 
 
 class Detector(Protocol):
-    """What is needed of a `musepose.pose.detectors.dwpose.detector.PoseDetector`; its docstrings say more."""
+    """The interface. `musepose.pose.detectors.dwpose.detector.PoseDetector` documents the methods."""
 
     frames_at_once: int
 
