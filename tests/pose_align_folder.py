@@ -17,7 +17,7 @@ IMAGE_ASPECT = 60 / 80
 
 
 class Folder:
-    """A folder with a picture, a dance of numbered frames with a tone, and the keypoints of both."""
+    """A folder with a picture, a dance video (numbered frames, a tone), and the keypoints of both."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,7 +46,7 @@ class Folder:
         return main(["--imgfn_refer", str(self.image), "--vidfn", str(self.video), *map(str, flags)], load)
 
     def detect(self, *flags, detector: Detector | None = None, missing: tuple[int, ...] = ()) -> Detector:
-        """Run with detections that are made up, and weights that stand for real ones."""
+        """Run with synthetic detections and placeholder files for the weights."""
         for flag in ("yolox_config", "dwpose_config", "yolox_ckpt", "dwpose_ckpt"):
             stand_in = self.path / flag
             stand_in.write_text("stands for the real one")

@@ -70,11 +70,11 @@ def mm_reference(files, rgb):
 
 
 def same_crops(monkeypatch) -> None:
-    """Have ours see mm's crop, which comes first, and compare both.
+    """Compare our crop with mm's, which comes first, and give our network mm's.
 
-    OpenCV looks at places on a grid of 1/32 pixel. Corners are float32, below 1024 pixels: two of them err by 2^-14, so
-    that 2 · 32 · 2^-14 of the places, across and along, are taken for those beside, and levels change by up to 255 / 32
-    each time. A network makes more of that than of its own rounding.
+    OpenCV samples on a grid of 1/32 pixel. Corners are float32 below 1024 pixels: two of them have errors of 2^-14, so
+    2 · 32 · 2^-14 of the sample positions, in x and y, fall on a neighbouring grid point, and levels change by up to
+    255 / 32 each time. A network amplifies that to more than its own rounding.
     """
     warp, crops = cv2.warpAffine, []
 
@@ -92,13 +92,13 @@ def same_crops(monkeypatch) -> None:
 
 
 def scores_rounding(detector) -> float:
-    """Bound for a keypoint's score, which is a logit, from RTMPose's figures for a random crop."""
+    """Error bound for a keypoint's score, which is a logit, from RTMPose's activations for a random crop."""
     model, crop = detector._dwpose.model, 4 * torch.rand(1, 3, 384, 288, generator=torch.Generator().manual_seed(0)) - 2
     return network_rounding(lambda: torch.cat(model.head.forward(model.extract_feat(crop)), -1), model)
 
 
 def boxes_rounding(detector, rgb: np.ndarray) -> float:
-    """Bound for the edges of its boxes in pixels of the network's input; only the coarsest level sees anybody."""
+    """Error bound for box edges, in pixels of the network's input; only the coarsest level detects people."""
     model, seen = detector._yolox.model, []
     hook = model.backbone.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
     detector(rgb)
@@ -113,9 +113,9 @@ def boxes_rounding(detector, rgb: np.ndarray) -> float:
 
 @pytest.mark.parametrize("height, width", [(400, 300), (500, 900)])
 def test_equals_mm_inference(files, detector, height, width, monkeypatch):
-    """Folding the batch norms changes the rounding and so the boxes: enough for a random network's keypoints to leap.
+    """Conv-BN fusion changes the rounding, and so the boxes, enough to move a random network's keypoints far.
 
-    So both get mmdet's box.
+    So both RTMPoses get mmdet's box.
     """
     rgb = picture(height, width)
     people = detector(rgb)
@@ -134,11 +134,11 @@ def test_equals_mm_inference(files, detector, height, width, monkeypatch):
             keypoints, scores = detector._dwpose([(resize_for_detection(rgb, 512), original)])
         off.append(np.abs(keypoints[0] - expected.keypoints[0]).max(axis=-1))
         np.testing.assert_allclose(scores[0], expected.keypoint_scores[0], rtol=0, atol=bound)
-    assert (np.concatenate(off) < 1e-3).mean() > 0.995  # a tie of two maxima is decided by rounding
+    assert (np.concatenate(off) < 1e-3).mean() > 0.995  # rounding decides between equal maxima
 
 
 def test_trained_networks_find_what_they_find_in_mm():
-    """The same persons, and their keypoints to half a pixel, or where two bins are tied to one bin."""
+    """The same people, and their keypoints to half a pixel, or to one bin where two bins are equal."""
     puppets = ROOT / "pretrained_weights/puppet/dwpose"
     files = dict(yolox_config=ROOT / "configs/puppet/yolox.py", yolox_ckpt=puppets / "yolox.pth")
     files |= dict(dwpose_config=ROOT / "configs/puppet/dwpose.py", dwpose_ckpt=puppets / "dwpose.pth")
@@ -159,17 +159,17 @@ def test_trained_networks_find_what_they_find_in_mm():
             bins.append(np.full(seen_by_both.sum(), max(width / 192, height / 256) / 2))
     off, bins = np.concatenate(off), np.concatenate(bins)
     assert (off < 0.5).mean() > 0.995
-    assert (off < 1.5 * bins + 0.01).all()  # a tie along and one across make √2
+    assert (off < 1.5 * bins + 0.01).all()  # equal maxima in x and in y give √2
 
 
-def test_people_found_are_those_left_by_the_selection(files, detector):
+def test_people_are_selected_among_the_boxes(files, detector):
     people = detector(picture())
     boxes, *_ = mm_reference(files, picture())
     assert 1 < len(people.boxes) <= len(boxes)
     assert (np.diff(people.box_scores) <= 0).all() and (people.box_scores > 0.5).all()
 
 
-def test_nobody_found_takes_the_whole_picture(tmp_path):
+def test_without_detections_the_whole_picture_is_the_box(tmp_path):
     files = mm_weights.tiny_files(tmp_path, people=-1000.0)
     rgb = picture(400, 300)
     people = PoseDetector(**files)(rgb)
@@ -195,7 +195,7 @@ def test_several_pictures_at_once_equal_one_by_one(detector):
     for together, alone in zip(detector.detect(pictures), map(detector, pictures), strict=True):
         np.testing.assert_allclose(together.boxes, alone.boxes, atol=1e-3)
         np.testing.assert_allclose(together.scores, alone.scores, atol=0.01)
-        # A random network's maxima are nearly tied, and rounding may decide between two far-off places.
+        # A random network has nearly equal maxima, and rounding may decide between distant ones.
         moved = np.abs(together.keypoints - alone.keypoints).max(axis=-1) > 1e-5
         assert moved.mean() < 0.01
 
@@ -215,7 +215,7 @@ def test_known_boxes_give_the_keypoints_that_detection_gives(detector):
     (again,) = detector.detect_inside([detector.prepare(rgb)], [people.boxes], [people.box_scores])
     np.testing.assert_allclose(again.boxes, people.boxes, atol=1e-9)
     np.testing.assert_array_equal(again.box_scores, people.box_scores)
-    assert np.abs(again.keypoints - people.keypoints).mean() < 0.01  # the boxes' last bit may decide between maxima
+    assert np.abs(again.keypoints - people.keypoints).mean() < 0.01  # a box's last bit may decide between equal maxima
     assert again.size == people.size and not again.fallback
 
 
@@ -229,7 +229,7 @@ def test_no_pictures_no_people(detector):
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "toaster"])
-def test_device_that_is_not_there(files, device):
+def test_unavailable_device(files, device):
     with pytest.raises(UserError, match=f"--device {device} is not there"):
         PoseDetector(**files, device=device)
 
@@ -239,7 +239,7 @@ def test_resolution_too_small(files):
         PoseDetector(**files, detect_resolution=0)
 
 
-def test_user_is_not_bothered_with_warnings(files, capfd, recwarn):
+def test_prints_no_warnings(files, capfd, recwarn):
     PoseDetector(**files)(picture())
     captured = capfd.readouterr()
     assert (captured.out, captured.err, [str(w.message) for w in recwarn]) == ("", "", [])

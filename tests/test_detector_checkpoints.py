@@ -12,8 +12,8 @@ from musepose.pose.detectors.dwpose.detector import PoseDetector, mm_globals
 from musepose.utils.errors import UserError
 
 
-def test_published_extras_are_read_past(files):
-    """The DWPose file of the fixture holds real loss curves: open pickles of mmengine's HistoryBuffer."""
+def test_training_state_in_a_checkpoint_is_skipped(files):
+    """The fixture's DWPose file has real loss curves: pickles of mmengine's HistoryBuffer."""
     content = torch.load(files["dwpose_ckpt"], weights_only=False)
     assert content["message_hub"]["log_scalars"]["train/loss"].mean() == 0.375
     with pytest.raises(pickle.UnpicklingError), torch.serialization.safe_globals([]):
@@ -25,8 +25,8 @@ def test_published_extras_are_read_past(files):
 
 
 @pytest.mark.parametrize("code, dtype", [("core", "<f4"), ("_core", "<i8")])
-def test_arrays_of_both_numpy_generations_are_read(tmp_path, code, dtype):
-    """Pickles name numpy's internals, and numpy 2 renamed them."""
+def test_arrays_of_numpy_1_and_2_are_read(tmp_path, code, dtype):
+    """Pickles refer to numpy's internal modules, which numpy 2 renamed."""
     path = tmp_path / "arrays.pth"
     torch.save(
         dict(a=np.arange(3, dtype=dtype), b=np.arange(3, dtype=dtype)[1]), path, _use_new_zipfile_serialization=False
@@ -39,7 +39,7 @@ def test_arrays_of_both_numpy_generations_are_read(tmp_path, code, dtype):
 
 
 class Evil:
-    """Pickled, it is a call."""
+    """Unpickling it makes a call."""
 
     def __init__(self, call):
         self.call = call
@@ -74,7 +74,7 @@ def test_truncated_checkpoint(files, tmp_path):
 
 
 @pytest.mark.parametrize("key", ["yolox_ckpt", "dwpose_ckpt"])
-def test_missing_weights_say_how_to_get_them(files, tmp_path, key):
+def test_missing_weights_name_the_download(files, tmp_path, key):
     with pytest.raises(UserError, match="gone.pth is missing: run `python download_weights.py`"):
         PoseDetector(**{**files, key: tmp_path / "gone.pth"})
 
@@ -103,7 +103,7 @@ def test_surplus_tensors_get_one_line(files, tmp_path, caplog):
     assert "2 tensors" in line and "teacher.a" in line
 
 
-def test_counters_that_only_training_reads_may_lack(files, tmp_path, detector):
+def test_batch_counters_may_be_missing(files, tmp_path, detector):
     def drop(tensors):
         for name in [name for name in tensors if name.endswith("num_batches_tracked")]:
             del tensors[name]

@@ -37,7 +37,7 @@ FULL_CONFIGS = {
 
 
 def settings(config, prefix=""):
-    """A nested config as {path: value}, leaving out what only training uses."""
+    """A nested config as {path: value}, without training-only keys."""
     pairs = config.items() if isinstance(config, dict) else enumerate(config)
     for key, value in pairs:
         path = f"{prefix}.{key}"
@@ -52,7 +52,7 @@ def settings(config, prefix=""):
 
 
 def picture_steps(config):
-    """What happens to a picture before the network: sizes, padding and its value."""
+    """The preprocessing steps: sizes, padding and padding value."""
     names = ("Resize", "Pad", "GetBBoxCenterScale", "TopdownAffine")
     return [step.to_dict() for step in config.test_dataloader.dataset.pipeline if step.type in names]
 
@@ -70,7 +70,7 @@ def test_configs_agree_with_those_that_mm_packages_ship(ours, theirs):
 
 
 @pytest.mark.parametrize("ours, theirs", FULL_CONFIGS.items(), ids=["yolox", "dwpose"])
-def test_full_mm_configs_are_understood_too(ours, theirs):
+def test_configs_of_the_mm_packages_work_too(ours, theirs):
     mm_compat.prepare()
     folder = Path(sys.modules[theirs.split("/")[0]].__file__).parents[1]
     if "yolox" in theirs:
@@ -88,7 +88,7 @@ def test_missing_config_names_its_option(files, tmp_path):
 @pytest.mark.parametrize(
     "text", ["model = dict(", "model = dict(type='YOLOX', backbone=dict(type='Nothing'))", "x = 1"]
 )
-def test_config_that_is_none(files, tmp_path, text):
+def test_invalid_config(files, tmp_path, text):
     config = tmp_path / "config.py"
     config.write_text(text)
     with pytest.raises(UserError, match="config.py"):
@@ -107,7 +107,7 @@ def test_config_that_is_none(files, tmp_path, text):
         ("dwpose_config", "bgr_to_rgb=True", "bgr_to_rgb=False"),
     ],
 )
-def test_config_that_asks_for_another_kind_of_work(files, tmp_path, key, old, new):
+def test_config_of_another_kind_of_model(files, tmp_path, key, old, new):
     text = files[key].read_text()
     assert old in text
     config = tmp_path / "config.py"

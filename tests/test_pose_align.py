@@ -70,15 +70,15 @@ def test_torch_is_not_imported_where_nothing_is_detected(folder):
 
 
 def test_the_aligned_video_shows_the_aligned_poses(folder):
-    """Same proportions, larger in the picture: the pose video must show the picture's own pose in the first frame."""
+    """Same proportions, another size: the first frame of the pose video must show the picture's own pose."""
     folder.save()
     folder.run("--keypoints", folder.keypoints)
     points, scores = dance(1, aspect=IMAGE_ASPECT)
     expected = draw_video_frame(to_pose(points[0], scores[0]), (64, 48), (60, 80))
     shown = frames_of(folder.aligned)
     off = [np.abs(shown[index].astype(int) - expected).mean() for index in (0, 3)]
-    assert off[0] < 1  # what the encoding costs
-    assert off[1] > 3 * off[0]  # and then he moves
+    assert off[0] < 1  # encoding error
+    assert off[1] > 3 * off[0]  # later the dancer moves
 
 
 def test_the_demo_shows_picture_and_dance_in_true_colours(folder):
@@ -121,7 +121,7 @@ def test_with_a_later_align_frame_video_and_sound_start_there(folder):
     assert [frame_number(panels(frame)[3]) for frame in frames_of(folder.demo)] == [3, 4, 5, 6, 7]
 
 
-def test_max_frame_says_how_many_are_used_and_zero_means_all(folder, capsys):
+def test_max_frame_limits_the_frames_and_zero_means_all(folder, capsys):
     folder.save()
     folder.run("--keypoints", folder.keypoints, "--max_frame", 5)
     assert "using 5 of 8 frames" in capsys.readouterr().out
@@ -170,7 +170,7 @@ def test_scale_from_video_differs_where_the_align_frame_is_foreshortened(folder)
     folder.run("--keypoints", folder.keypoints, "--scale_from", "video")
     over_the_video = frames_of(folder.aligned)
     lit = [int((frames[4].max(axis=-1) > 60).sum()) for frames in (as_published, over_the_video)]
-    assert lit[0] > 1.2 * lit[1]  # arms three times too long in the former
+    assert lit[0] > 1.2 * lit[1]  # arms three times too long in `as_published`
 
 
 def test_scale_from_video_measures_the_frames_before_the_align_frame_too(folder):
@@ -182,16 +182,16 @@ def test_scale_from_video_measures_the_frames_before_the_align_frame_too(folder)
     folder.run("--keypoints", folder.keypoints, "--align_frame", 4, "--scale_from", "video")
     over_the_video = frames_of(folder.aligned)
     lit = [int((frames[0].max(axis=-1) > 60).sum()) for frames in (as_published, over_the_video)]
-    assert lit[0] > 1.2 * lit[1]  # as long as the picture's, but for the foreshortening
+    assert lit[0] > 1.2 * lit[1]  # with the video's lengths the arms are as long as the picture's
 
 
-def test_what_comes_with_the_project_is_found_from_another_folder(folder):
+def test_default_inputs_are_found_from_another_folder(folder):
     settings = parse([])
     for path in (settings.imgfn_refer, settings.vidfn, settings.yolox_config, settings.dwpose_config):
         assert path.is_file() and ROOT in path.parents
     (folder.path / "assets/images").mkdir(parents=True)
     here = folder.image.rename(folder.path / "assets/images/ref.png")
-    assert parse([]).imgfn_refer.resolve() == here  # what is here goes first
+    assert parse([]).imgfn_refer.resolve() == here  # the working folder has priority
 
 
 def test_a_turned_dance_of_one_frame_and_a_grey_picture_work(folder):
@@ -211,13 +211,13 @@ def test_names_with_spaces_and_other_scripts_work(folder):
     assert probe(folder.path / "neue Ordner/Übersicht.mp4").frames == FRAMES
 
 
-def in_turns(items, depth):
-    """Takes the place of `prefetch`: nothing is done before it is asked for."""
+def no_prefetch(items, depth):
+    """Replaces `prefetch`: every item is computed when it is requested."""
     yield from items
 
 
-def test_working_ahead_changes_nothing(folder, monkeypatch):
-    """Compared before encoding: x264 itself does not always write the same bytes."""
+def test_prefetch_does_not_change_the_frames(folder, monkeypatch):
+    """Compared before encoding, because x264 itself does not always write the same bytes."""
     written = []
 
     class RecordingWriter(VideoWriter):
@@ -229,29 +229,29 @@ def test_working_ahead_changes_nothing(folder, monkeypatch):
     for _ in range(2):
         written.append({})
         folder.detect("--align_frame", 1, missing=(5,))
-        monkeypatch.setattr("musepose.pose.runner.prefetch", in_turns)
-        monkeypatch.setattr("musepose.pose.box_tracking.prefetch", in_turns)
-    together, one_by_one = written
-    assert together.keys() == one_by_one.keys() and len(together) == 2
-    for path, frames in one_by_one.items():
-        np.testing.assert_array_equal(np.stack(together[path]), np.stack(frames))
+        monkeypatch.setattr("musepose.pose.runner.prefetch", no_prefetch)
+        monkeypatch.setattr("musepose.pose.box_tracking.prefetch", no_prefetch)
+    prefetched, plain = written
+    assert prefetched.keys() == plain.keys() and len(prefetched) == 2
+    for path, frames in plain.items():
+        np.testing.assert_array_equal(np.stack(prefetched[path]), np.stack(frames))
 
 
-class Following(Detector):
-    """Notes how many people it was told where to look for."""
+class BoxCounter(Detector):
+    """Counts the boxes that it is given."""
 
-    told = 0
+    boxes = 0
 
     def detect_inside(self, pictures, boxes, box_scores):
-        self.told += len(boxes)
+        self.boxes += len(boxes)
         return self.detect(pictures)
 
 
-def test_with_det_every_only_some_frames_are_searched_for_persons(folder):
+def test_with_det_every_people_are_searched_in_some_frames_only(folder):
     image, (points, scores) = dance(1, aspect=IMAGE_ASPECT), dance(FRAMES, aspect=4 / 3)
-    detector = Following((image[0][0], image[1][0]), *zip(points, scores, strict=True))
+    detector = BoxCounter((image[0][0], image[1][0]), *zip(points, scores, strict=True))
     folder.detect("--det_every", 3, "--save_keypoints", folder.keypoints, detector=detector)
-    assert (detector.calls, detector.told) == (1 + FRAMES, FRAMES - 3)
+    assert (detector.calls, detector.boxes) == (1 + FRAMES, FRAMES - 3)
     np.testing.assert_array_equal(load_keypoints(folder.keypoints).video_keypoints.points, points)
 
 
@@ -261,8 +261,8 @@ def test_the_progress_bars_count_every_frame(folder, capsys):
     assert f"{FRAMES}/{FRAMES}" in bars and f"{FRAMES - 2}/{FRAMES - 2}" in bars
 
 
-def test_the_mm_models_are_built_and_asked_as_the_flags_say(folder):
-    """Random tiny weights find junk; what must work is the way from their detections to the files, or to the reason."""
+def test_the_mm_models_are_built_and_run_as_the_flags_say(folder):
+    """Random tiny weights give random detections: the run must end with both files, or with one of two errors."""
     write_video(folder.video, 2)
     flags = [part for name, path in tiny_files(folder.path).items() for part in (f"--{name}", path)]
     flags += ["--device", "cpu", "--detect_resolution", 64, "--save_keypoints", folder.keypoints]

@@ -26,7 +26,7 @@ def test_both_videos_appear_or_none(folder, monkeypatch):
     assert folder.outputs() == []
 
 
-def test_nobody_in_the_picture_is_said_before_the_video_is_searched(folder):
+def test_no_person_in_the_picture_is_reported_before_the_video_is_searched(folder):
     points, scores = dance(1)
     detector = Detector((points[0], scores[0] * 0))
     with pytest.raises(UserError, match="no person was found in .*ref.png"):
@@ -34,7 +34,7 @@ def test_nobody_in_the_picture_is_said_before_the_video_is_searched(folder):
     assert detector.calls == 1
 
 
-def test_what_was_detected_is_kept_where_the_alignment_fails(folder):
+def test_detected_keypoints_are_kept_if_the_alignment_fails(folder):
     with pytest.raises(UserError, match="in frame 0 .*--align_frame 1"):
         folder.detect("--save_keypoints", folder.keypoints, missing=(0,))
     assert folder.run("--keypoints", folder.keypoints, "--align_frame", 1) == 0
@@ -70,7 +70,7 @@ def test_a_video_that_breaks_in_the_middle_is_one_error_and_leaves_nothing(folde
 
 
 def left_running(caught: pytest.ExceptionInfo) -> list[str]:
-    """The threads that still run while the exception keeps alive whatever was at work."""
+    """The prefetch threads that still run while the exception keeps the generators alive."""
     assert caught.tb is not None
     return [thread.name for thread in threading.enumerate() if thread.name == "musepose-prefetch"]
 
