@@ -194,7 +194,7 @@ def _no_frames(path: Path) -> UserError:
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
     """a, b, c, d of the video's display matrix (ISO/IEC 14496-12, 6.2.2): x' = a·x + c·y, y' = b·x + d·y.
 
-    It is equal on all frames. Reading `side_data` puts a frame into a reference cycle, so that frames pile up in memory.
+    It is equal on all frames. Reading `side_data` puts a frame into a reference cycle, and frames pile up in memory.
     """
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
