@@ -1,4 +1,4 @@
-"""`find_people`: batch sizes change nothing, and people are followed between YOLOX frames until that fails."""
+"""`find_people`: batches change nothing, and between YOLOX's frames everybody is followed until that fails."""
 
 import threading
 from itertools import islice
@@ -17,18 +17,18 @@ from musepose.pose.types import People
 
 ROOT = Path(__file__).parents[1]
 SIZE = np.array([400, 200])  # width, height
-BOX_MARGIN = np.array([-6, -12, 4, 2])  # of the simulated YOLOX boxes around the keypoints, pixels
+BOX_MARGIN = np.array([-6, -12, 4, 2])  # of the made-up YOLOX around the keypoints, pixels
 
 
 class World:
-    """People at given places in each frame, and a detector of them that records its calls."""
+    """People who stand where they are told in each frame, and a detector of them that notes what it is asked."""
 
     def __init__(self, *frames: list[float], frames_at_once: int = 3, doubtful: tuple[int, ...] = ()) -> None:
         self.frames = frames  # each with its people's places, x in pixels
         self.frames_at_once = frames_at_once
-        self.doubtful = doubtful  # frames in which most keypoint scores are low
-        self.looked: list[int] = []  # numbers of the frames that YOLOX ran on
-        self.boxes: dict[int, np.ndarray] = {}  # inputs of the keypoint network in the other frames
+        self.doubtful = doubtful  # frames in which the keypoint network is sure of little
+        self.looked: list[int] = []  # numbers of the frames that YOLOX saw
+        self.boxes: dict[int, np.ndarray] = {}  # that the keypoint network was given in the others
 
     def find(self, every: int) -> list[People]:
         return list(find_people(self, self.pictures(), every))
@@ -51,7 +51,7 @@ class World:
         ]
 
     def inside(self, number: int, box: np.ndarray) -> np.ndarray | None:
-        """The points of the person closest to the middle of a box, if any."""
+        """The points of the person who stands in the middle of a box as far as anybody does."""
         centre = (box[0] + box[2]) / 2
         near = [x for x in self.frames[number] if abs(x - centre) < 20]
         return person(min(near, key=lambda x: abs(x - centre))) if near else None
@@ -68,7 +68,7 @@ class World:
 
 
 def person(x: float) -> np.ndarray:
-    """Keypoints (133, 2) in pixels of a person 120 pixels high at x."""
+    """Keypoints (133, 2) in pixels of somebody 120 pixels high who stands at x."""
     return dancer(height=0.6, aspect=2) * SIZE + (x - SIZE[0] / 2, 0)
 
 
@@ -86,7 +86,7 @@ def walk(frames: int, start: float = 100.0) -> list[list[float]]:
 
 @pytest.mark.parametrize("together", [1, 3, 4, 100])
 @pytest.mark.parametrize("every", [1, 2, 3, 8])
-def test_every_frame_comes_once_and_in_order_for_any_batch_size(every, together):
+def test_every_frame_comes_once_and_in_order_whatever_goes_together(every, together):
     world = World(*walk(19), frames_at_once=together)
     assert [places(people) for people in world.find(every)] == walk(19)
     assert sorted(world.looked) == list(range(0, 19, every))
@@ -96,7 +96,7 @@ def test_no_frames_no_people():
     assert World().find(1) == []
 
 
-def test_boxes_in_between_have_the_margins_of_yolox_boxes():
+def test_boxes_in_between_lie_around_the_keypoints_as_those_of_yolox_do():
     world = World(*walk(6))
     world.find(3)
     for number in (1, 2, 4, 5):
@@ -105,27 +105,27 @@ def test_boxes_in_between_have_the_margins_of_yolox_boxes():
         np.testing.assert_allclose(world.boxes[number], [expected], atol=1e-9)
 
 
-def test_boxes_are_clipped_to_the_picture():
+def test_boxes_end_where_the_picture_ends():
     world = World([20.0], [18.0])
     world.find(2)
     assert world.boxes[1][0, 0] == 0
 
 
-def test_yolox_runs_at_once_when_a_person_is_lost():
+def test_somebody_lost_is_looked_for_at_once():
     leap = [[100.0], [102.0], [300.0], [302.0], [304.0]]
     world = World(*leap)
     assert [places(people) for people in world.find(5)] == leap
     assert world.looked == [0, 2]
 
 
-def test_unreliable_keypoints_are_not_followed():
+def test_keypoints_that_are_not_trusted_are_not_followed():
     world = World(*walk(6), doubtful=(2,))
     world.find(6)
-    assert world.looked == [0, 2, 3]  # the doubtful frame, and the next, which has no reliable keypoints to follow
+    assert world.looked == [0, 2, 3]  # where it was doubtful, and the next, which has nothing to go by
     assert 3 not in world.boxes
 
 
-def test_yolox_runs_in_every_frame_without_people():
+def test_where_nobody_is_found_yolox_goes_on_looking():
     world = World([], [], [], *walk(3), [], [])
     found = world.find(10)
     assert world.looked == [0, 1, 2, 3, 6, 7]
@@ -139,24 +139,24 @@ def test_several_people_are_followed():
     assert all(np.array_equal(people.box_scores, np.linspace(0.9, 0.8, 3)) for people in world.find(8))
 
 
-def test_yolox_runs_when_two_people_coincide():
+def test_two_people_who_become_one_are_looked_for_anew():
     world = World([90.0, 110.0], [94.0, 106.0], [100.0], [100.0])
     assert [len(people.boxes) for people in world.find(4)] == [2, 2, 1, 1]
     assert world.looked == [0, 2]
 
 
-def test_duplicate_detections_are_not_followed():
+def test_second_detections_of_one_person_are_not_followed():
     world = World([100.0, 100.5], [102.0], [104.0])
     assert [len(people.boxes) for people in world.find(3)] == [2, 1, 1]
     assert world.looked == [0]
 
 
-def test_a_new_person_is_found_in_the_next_yolox_frame():
+def test_a_newcomer_is_found_when_yolox_looks_next():
     world = World(*([100.0] if n < 2 else [100.0, 300.0] for n in range(8)))
     assert [len(people.boxes) for people in world.find(4)] == [1, 1, 1, 1, 2, 2, 2, 2]
 
 
-def test_an_error_of_the_frames_is_raised_and_leaves_no_thread():
+def test_an_error_of_the_frames_arrives_and_leaves_no_thread():
     world = World(*walk(9))
 
     def frames():
@@ -168,7 +168,7 @@ def test_an_error_of_the_frames_is_raised_and_leaves_no_thread():
     assert helpers() == []
 
 
-def test_closing_early_leaves_no_thread():
+def test_closing_half_way_leaves_no_thread():
     found = find_people(World(*walk(50)), World(*walk(50)).pictures(), 2)
     next(found)
     assert helpers() == ["musepose-prefetch"]
@@ -176,7 +176,7 @@ def test_closing_early_leaves_no_thread():
     assert helpers() == []
 
 
-def test_a_thread_prefetches_a_bounded_number_of_frames():
+def test_frames_are_prepared_in_another_thread_and_only_a_few_ahead():
     prepared, threads = [], set()
 
     class Watched(World):
@@ -187,7 +187,7 @@ def test_a_thread_prefetches_a_bounded_number_of_frames():
 
     world = Watched(*walk(40), frames_at_once=4)
     for taken, _ in enumerate(find_people(world, world.pictures(), 1)):
-        assert len(prepared) <= taken + 4 + 4 + 1  # a batch, another in the queue, one in the thread
+        assert len(prepared) <= taken + 4 + 4 + 1  # a batch, another that waits, one in the thread's hands
     assert threading.current_thread() not in threads
 
 
