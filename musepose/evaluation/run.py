@@ -38,11 +38,8 @@ def load_instruments(options: PairOptions) -> Instruments:
     fvd = Fvd(options.fvd, device, options.fvd_frames) if options.fvd else None
     detector = None
     if options.poses:
-        from musepose.pose.detectors.dwpose.detector import PoseDetector
-        from musepose.pose.job import check_detector_files
+        from musepose.pose.detectors.choice import check_detector_files, load_chosen
 
         check_detector_files(options)
-        detector = PoseDetector(
-            options.yolox_config, options.yolox_ckpt, options.dwpose_config, options.dwpose_ckpt, device=str(device)
-        )
+        detector = load_chosen(options, str(device))
     return Instruments(lpips, fvd, detector)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from musepose.pose.detectors.base import Detector
+from musepose.pose.detectors.base import BoxDetector
 from musepose.pose.person_tracking import distinct_people
 from musepose.pose.types import BODY, VISIBLE_SCORE, People
 from musepose.utils.prefetch import prefetch
@@ -26,7 +26,7 @@ MARGINS = (-0.1, 0.5)  # limits of the margin between keypoints and box, in side
 
 
 def find_people(
-    detector: Detector,
+    detector: BoxDetector,
     frames: Iterable[np.ndarray],  # RGB, each (h, w, 3) uint8
     every: int = 1,  # YOLOX runs on frames 0, every, 2·every, …
 ) -> Iterator[People]:
@@ -59,7 +59,7 @@ class _Tracked:
 class _Tracker:
     """The state of `find_people`."""
 
-    def __init__(self, detector: Detector, every: int) -> None:
+    def __init__(self, detector: BoxDetector, every: int) -> None:
         self._detector, self._every = detector, every
         self._number = 0  # of the next frame
         self._last: _Tracked | None = None  # the previous frame

@@ -9,11 +9,11 @@ from PIL import Image
 from musepose.media.image import read_image
 from musepose.media.video_reader import VideoInfo, probe
 from musepose.media.video_writer import CONTAINERS
+from musepose.pose.detectors.choice import check_detector_files, chosen
 from musepose.pose.keypoint_file import KeypointFile, Source, load_keypoints
-from musepose.pose.options import DetectorFiles, Settings
+from musepose.pose.options import DETECTORS, Settings
 from musepose.utils.errors import UserError
-from musepose.utils.files import DOWNLOAD_HINT, check_writable, require_file
-from musepose.utils.options import declared
+from musepose.utils.files import check_writable
 
 MAX_ASPECT_RATIO = 10  # long side over short side; the size of drawings and videos grows with it
 
@@ -31,6 +31,11 @@ class Job:
     image_source: Source
     video_source: Source
     known: KeypointFile | None  # of --keypoints; matches the dance and covers `frames`
+
+    @property
+    def detector(self) -> str:
+        """Which one is used, for the picture too: the one that made the keypoint file, if there is one."""
+        return chosen(self.settings) if self.known is None else self.known.detector
 
     @property
     def detect_image(self) -> bool:
@@ -56,8 +61,16 @@ def prepare(settings: Settings) -> Job:
     aligned, demo = _output_paths(settings)
     _check_outputs(settings, aligned, demo)
     job = Job(settings, reference, dance, frames, aligned, demo, image_source, video_source, known)
+    for flag, value, detected in (
+        ("--person", settings.person, job.detect_video),
+        ("--picture_person", settings.picture_person, job.detect_image),
+    ):
+        if value != "largest" and not detected:
+            raise UserError(
+                f"{flag} is {value}, but {settings.keypoints} holds one person's points: leave one of them out"
+            )
     if job.detect_image or job.detect_video:
-        check_detector_files(settings)
+        check_detector_files(settings, job.detector)
     return job
 
 
@@ -74,7 +87,14 @@ def _known_keypoints(settings: Settings, video: Source, frames: int) -> Keypoint
             f"{path} was made for another video ({known.video.name}), not for {settings.vidfn}: "
             "leave --keypoints out to detect anew"
         )
-    if known.detect_resolution != settings.detect_resolution:
+    if settings.detector not in (None, known.detector):
+        raise UserError(
+            f"{path} was made by --detector {known.detector}, not {settings.detector}: give the same or none, "
+            "or leave --keypoints out to detect anew"
+        )
+    if known.detector not in DETECTORS:
+        raise UserError(f"{path} was made by another detector, {known.detector}: leave --keypoints out to detect anew")
+    if known.detector == "dwpose" and known.detect_resolution != settings.detect_resolution:
         raise UserError(
             f"{path} was made with --detect_resolution {known.detect_resolution}, not {settings.detect_resolution}: "
             "give the same, or leave --keypoints out to detect anew"
@@ -106,10 +126,3 @@ def _check_outputs(settings: Settings, aligned: Path, demo: Path) -> None:
             raise UserError(f"{path} is an output, but also {taken[real]}: choose another output path")
         taken[real] = path
         check_writable(path)
-
-
-def check_detector_files(files: DetectorFiles) -> None:
-    """Raises UserError: a config or weight file is missing. Not in the detector's module, which imports torch."""
-    for one in declared(DetectorFiles):
-        remedy = DOWNLOAD_HINT if one.name.endswith("ckpt") else "check the path"
-        require_file(getattr(files, one.name), f"{remedy}, or give another with {one.flags[0]}")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from musepose.media.image import check_file
-from musepose.pose.types import KEYPOINTS
+from musepose.pose.types import BODY_AND_FEET, KEYPOINTS
 from musepose.utils.errors import UserError
 from musepose.utils.files import complete_file
 
@@ -46,6 +46,9 @@ class Keypoints:
 
     points: np.ndarray  # (n, 133, 2) float32, x and y as fractions of the picture's width and height
     scores: np.ndarray  # (n, 133) float32
+    # Of detectors that know more than the picture's plane, as in People:
+    depth: np.ndarray | None = None  # (n, 133) float32, picture widths
+    metres: np.ndarray | None = None  # (n, 23, 3) float32
 
 
 @dataclass(frozen=True)
@@ -57,15 +60,20 @@ class KeypointFile:
     video: Source
     video_keypoints: Keypoints  # one row per frame, starting at frame 0
     detect_resolution: int  # pixels, short side of what the networks saw
+    detector: str = "dwpose"  # which one found them; older files do not say
 
 
 def save_keypoints(path: str | os.PathLike, content: KeypointFile) -> None:
     """Write `content` to `path`, which appears only when complete. Raises UserError if it cannot be written."""
-    arrays = {"format": FORMAT, "detect_resolution": content.detect_resolution}
+    arrays = {
+        "format": FORMAT,
+        "detect_resolution": content.detect_resolution,
+        "detector": content.detector,
+    }
     for part in ("image", "video"):
         source, keypoints = getattr(content, part), getattr(content, f"{part}_keypoints")
         arrays |= {f"{part}_name": source.name, f"{part}_sha256": source.sha256}
-        arrays |= {f"{part}_keypoints": keypoints.points, f"{part}_scores": keypoints.scores}
+        arrays |= keypoint_arrays(keypoints, part)
     with complete_file(path) as partial, open(partial, "wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -79,6 +87,7 @@ def load_keypoints(path: str | os.PathLike) -> KeypointFile:
             read_source(arrays, "video"),
             read_keypoints(arrays, "video"),
             int(arrays["detect_resolution"]),
+            read_detector(arrays),
         )
         if len(content.image_keypoints.points) != 1:
             raise ValueError("it holds several pictures")
@@ -105,6 +114,17 @@ def read_source(arrays: np.lib.npyio.NpzFile, part: str) -> Source:
     return Source(str(arrays[f"{part}_name"]), str(arrays[f"{part}_sha256"]))
 
 
+def read_detector(arrays: np.lib.npyio.NpzFile) -> str:
+    return str(arrays["detector"]) if "detector" in arrays else "dwpose"
+
+
+def keypoint_arrays(keypoints: Keypoints, part: str) -> dict[str, np.ndarray]:
+    """The arrays that `read_keypoints` reads."""
+    arrays = {"keypoints": keypoints.points, "scores": keypoints.scores}
+    arrays |= {"depth": keypoints.depth, "metres": keypoints.metres}
+    return {f"{part}_{name}": array.astype(np.float32) for name, array in arrays.items() if array is not None}
+
+
 def read_keypoints(arrays: np.lib.npyio.NpzFile, part: str) -> Keypoints:
     points, scores = arrays[f"{part}_keypoints"], arrays[f"{part}_scores"]
     if points.shape != (len(scores), KEYPOINTS, 2) or scores.shape != (len(points), KEYPOINTS):
@@ -113,4 +133,9 @@ def read_keypoints(arrays: np.lib.npyio.NpzFile, part: str) -> Keypoints:
         raise ValueError(f"{part} keypoints have the types {points.dtype} and {scores.dtype}")
     if not (np.isfinite(points).all() and np.isfinite(scores).all()):
         raise ValueError(f"{part} keypoints are not all finite")
-    return Keypoints(points, scores)
+    shapes = {"depth": (KEYPOINTS,), "metres": (BODY_AND_FEET, 3)}
+    more = {name: arrays[f"{part}_{name}"] for name in shapes if f"{part}_{name}" in arrays}
+    for name, array in more.items():
+        if array.shape != (len(points), *shapes[name]) or not np.isfinite(array).all():
+            raise ValueError(f"{part} {name} of the shape {array.shape}, or not finite")
+    return Keypoints(points, scores, **more)

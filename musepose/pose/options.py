@@ -6,12 +6,23 @@ from pathlib import Path
 from musepose.utils.options import option
 
 DETECTOR = "detector"  # heading in --help
+DETECTORS = ("dwpose", "blazepose")  # the first is the default
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorFiles:
-    """The person detector and the pose network: mm configs and weights."""
+    """Which detector, and its files: DWPose's mm configs and weights, or BlazePose's networks."""
 
+    detector: str | None = option(
+        None,
+        "dwpose: YOLOX and RTMPose, by mmdet and mmpose; blazepose: MediaPipe's networks, small and fast, by LiteRT. "
+        "Default: dwpose, or the one that made --keypoints",
+        choices=DETECTORS,
+        group=DETECTOR,
+    )
+    blazepose_dir: Path = option(
+        Path("pretrained_weights/blazepose"), "BlazePose's networks", group=DETECTOR, project=True, metavar="DIR"
+    )
     yolox_config: Path = option(
         Path("configs/dwpose/yolox_l_8xb8-300e_coco.py"),
         "mm config of the person detector",
@@ -43,16 +54,26 @@ class Settings(DetectorFiles):
         Path("assets/images/ref.png"), "reference picture of the person to animate", project=True
     )
     vidfn: Path = option(Path("assets/videos/dance.mp4"), "dance video", project=True)
-    detect_resolution: int = option(512, "short side of what the detector sees, pixels", low=64, high=4096)
+    detect_resolution: int = option(512, "short side of what dwpose sees, pixels", low=64, high=4096)
     image_resolution: int = option(
         720, "short side of the pictures' own poses in the demo video, pixels", low=64, high=4096
+    )
+    person: int | str = option(
+        "largest",
+        "whom to follow in the dance: the largest, the left or right one, or N, the N-th from the left, where they are "
+        "first seen",
+        words=("largest", "left", "right"),
+        low=1,
+    )
+    picture_person: int | str = option(
+        "largest", "whom to take in the picture, likewise", words=("largest", "left", "right"), low=1
     )
     align_frame: int = option(
         0, "frame of the dance that is aligned to the picture; the pose video starts with it", low=0
     )
     det_every: int = option(
         1,
-        "look for persons in every N-th frame only; in between follow those found",
+        "look for persons in every N-th frame only; in between follow those found, as blazepose does in any case",
         low=1,
     )
     max_frame: int = option(300, "use at most this many frames of the dance; 0: all", low=0)

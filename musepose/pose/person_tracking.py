@@ -1,18 +1,46 @@
 """Chooses the main person of a picture, and tracks the main person through a video."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from musepose.pose.types import BODY, VISIBLE_SCORE, People
+from musepose.utils.errors import UserError
+
+Choice = int | str  # "largest" and best-scored, "left", "right", or N: the N-th from the left, counted from 1
 
 
-def choose_person(people: People) -> int | None:
-    """Index of the person with the largest, best-scored body; None if nobody has a visible body joint."""
+def choose_person(people: People, which: Choice = "largest") -> int | None:
+    """Index of the person that `which` selects; None if nobody has a visible body joint.
+
+    Raises UserError if there are fewer people than the requested number.
+    """
     measures = _measures(people)
-    return int(measures.argmax()) if (measures > -1).any() else None
+    if not (measures > -1).any():
+        return None
+    if which == "largest":
+        return int(measures.argmax())
+    there = distinct_people(people)
+    points, visible = _body_points(people)
+    return there[_by_place([_place(points[i], visible[i]) for i in there], which)]
+
+
+def _by_place(places: Sequence[float], which: Choice) -> int:
+    """Index of the place that `which` selects, counted from the left."""
+    order = np.argsort(places, kind="stable")
+    place = {"left": 0, "right": len(order) - 1}.get(which, int(which) - 1 if isinstance(which, int) else 0)
+    if place >= len(order):
+        raise UserError(
+            f"person {which} from the left was asked for, but only {len(order)} can be seen: give a smaller number"
+        )
+    return int(order[place])
+
+
+def _place(points: np.ndarray, visible: np.ndarray) -> float:
+    """Horizontal position of a body, in pixels."""
+    return float(points[visible, 0].mean())
 
 
 def _measures(people: People) -> np.ndarray:
@@ -78,8 +106,11 @@ class _Frame:
     tracks: dict[int, _Track]  # index in `people` -> track
 
 
-def follow(frames: Iterable[People]) -> Iterator[tuple[People, int | None]]:
+def follow(frames: Iterable[People], which: Choice = "largest") -> Iterator[tuple[People, int | None]]:
     """Track the main person through a video: yields each frame's people with the main person's index, or None.
+
+    `which` selects the main person at the first appearance, among the people who are visible for most of the following
+    second. The rest of this describes "largest".
 
     The main person has the largest, best-scored body over the first frames that show anyone; several frames, because
     the detector may miss a person in one. Everyone else is tracked too, to avoid identity switches. Tracks predict
@@ -88,7 +119,7 @@ def follow(frames: Iterable[People]) -> Iterator[tuple[People, int | None]]:
     `_MAX_AGE` frames. If the main person does not return by then (a cut), a new one is chosen among the tracks that
     began since, starting with their first frame. So output may lag input by up to `_MAX_AGE` frames.
     """
-    tracker = _Tracker()
+    tracker = _Tracker(which)
     for people in frames:
         yield from tracker.update(people)
     yield from tracker.decided(at_the_end=True)
@@ -97,7 +128,8 @@ def follow(frames: Iterable[People]) -> Iterator[tuple[People, int | None]]:
 class _Tracker:
     """The state of `follow`."""
 
-    def __init__(self) -> None:
+    def __init__(self, which: Choice) -> None:
+        self._which = which
         self._frame = -1
         self._tracks: list[_Track] = []
         self._main: _Track | None = None
@@ -136,6 +168,9 @@ class _Tracker:
             for i, track in frame.tracks.items():
                 if track.first_seen > lost:
                     measures.setdefault(track, np.zeros(len(self._undecided)))[n] = weights[i]
+        if self._which != "largest":
+            self._main = self._choose_by_place(measures)
+            return
         # A percentile, because crouching or a short occlusion should not rule out the main person, nor should a person
         # who crosses the picture close to the camera win.
         rank = {track: (np.percentile(m, _UPPER_QUARTILE), m.sum()) for track, m in measures.items()}
@@ -143,6 +178,18 @@ class _Tracker:
             self._main = max(rank, key=rank.__getitem__)
             # An earlier track that ended before this one began may come first (a cut, a jump): look for one.
             rank = {track: value for track, value in rank.items() if track.last_seen < self._main.first_seen}
+
+    def _choose_by_place(self, measures: dict[_Track, np.ndarray]) -> _Track:
+        """The track that `which` selects by first position, among those seen in most of the undecided frames."""
+        most = max(np.count_nonzero(m) for m in measures.values())
+        candidates = {track: 0.0 for track, m in measures.items() if 2 * np.count_nonzero(m) >= most}
+        for frame in reversed(self._undecided):  # the first frame is applied last and wins
+            points, visible = _body_points(frame.people)
+            candidates |= {t: _place(points[i], visible[i]) for i, t in frame.tracks.items() if t in candidates}
+        which = self._which
+        if self._main is not None and isinstance(which, int):  # after a cut there may be fewer
+            which = min(which, len(candidates))
+        return list(candidates)[_by_place(list(candidates.values()), which)]
 
     def _match(self, points: np.ndarray, visible: np.ndarray, found: list[int]) -> dict[int, _Track]:
         """Assign each detection to the track whose prediction is closest, or to a new track."""

@@ -10,13 +10,13 @@ from musepose.media.side_by_side import fit, panel_layout, side_by_side
 from musepose.media.video_reader import read_frames
 from musepose.media.video_writer import VideoWriter
 from musepose.pose.align import Alignment, fit_alignment, segment_lengths, typical_lengths
-from musepose.pose.box_tracking import find_people
 from musepose.pose.detectors.base import Detector
+from musepose.pose.detectors.choice import load_chosen
 from musepose.pose.draw import draw_pose_map, draw_video_frame, video_size
 from musepose.pose.job import Job
 from musepose.pose.keypoint_file import KeypointFile, Keypoints, save_keypoints
 from musepose.pose.person_tracking import choose_person, follow
-from musepose.pose.types import KEYPOINTS, People, Pose, to_pose
+from musepose.pose.types import BODY_AND_FEET, KEYPOINTS, People, Pose, to_pose
 from musepose.utils.errors import UserError
 from musepose.utils.files import CompleteFiles
 from musepose.utils.prefetch import prefetch
@@ -28,19 +28,10 @@ MAX_LISTED_RANGES = 8  # ranges of empty frames that the report lists
 
 
 def load_detector(job: Job) -> Detector:
-    """YOLOX and DWPose as the settings have them. Only here torch and the mm packages are imported."""
+    """The job's detector as the settings have it. Only here torch and the mm packages are imported, if at all."""
     print("loading the detector", flush=True)
-    from musepose.pose.detectors.dwpose.detector import PoseDetector
-
     settings = job.settings
-    return PoseDetector(
-        settings.yolox_config,
-        settings.yolox_ckpt,
-        settings.dwpose_config,
-        settings.dwpose_ckpt,
-        device=settings.device,
-        detect_resolution=settings.detect_resolution,
-    )
+    return load_chosen(settings, settings.device, settings.detect_resolution, job.detector)
 
 
 def run_job(job: Job, load: Callable[[Job], Detector] = load_detector) -> int:
@@ -93,7 +84,7 @@ def find_keypoints(job: Job, load: Callable[[Job], Detector]) -> KeypointFile:
             image = _detect_image(job, detector)
         if video is None:
             video = _detect_video(job, detector)
-    return KeypointFile(job.image_source, image, job.video_source, video, job.settings.detect_resolution)
+    return KeypointFile(job.image_source, image, job.video_source, video, job.settings.detect_resolution, job.detector)
 
 
 def align_job(job: Job, image_pose: Pose | None, dance_poses: Poses) -> Alignment:
@@ -167,25 +158,28 @@ def _pose(keypoints: Keypoints, row: int) -> Pose | None:
 
 def _detect_image(job: Job, detector: Detector) -> Keypoints:
     people = detector(np.asarray(job.reference))
-    keypoints = gather_keypoints([(people, choose_person(people))])
+    keypoints = gather_keypoints([(people, choose_person(people, job.settings.picture_person))])
     if _pose(keypoints, 0) is None:  # reported before the video, which takes long
         raise _no_person_in_image(job)
     return keypoints
 
 
 def _detect_video(job: Job, detector: Detector) -> Keypoints:
-    with closing(find_people(detector, _dance_frames(job), job.settings.det_every)) as found:
-        return gather_keypoints(follow(_watch(found, job.frames, "detecting")))
+    with closing(detector.find(_dance_frames(job), job.settings.det_every)) as found:
+        return gather_keypoints(follow(_watch(found, job.frames, "detecting"), job.settings.person))
 
 
 def gather_keypoints(chosen: Iterable[tuple[People, int | None]]) -> Keypoints:
     """The chosen person's keypoints in each picture. Other people are dropped."""
-    points, scores = [], []
+    shapes = {"keypoints": (KEYPOINTS, 2), "scores": (KEYPOINTS,), "depth": (KEYPOINTS,), "metres": (BODY_AND_FEET, 3)}
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in shapes}
     for people, person in chosen:
-        found = person is not None
-        points.append(people.keypoints[person].astype(np.float32) if found else np.zeros((KEYPOINTS, 2), np.float32))
-        scores.append(people.scores[person].astype(np.float32) if found else np.zeros(KEYPOINTS, np.float32))
-    return Keypoints(np.stack(points), np.stack(scores))
+        for name, shape in shapes.items():
+            known = getattr(people, name)  # None where the detector does not know such things
+            if known is not None:
+                rows[name].append(np.zeros(shape, np.float32) if person is None else known[person].astype(np.float32))
+    points, scores, *more = (np.stack(some) if some else None for some in rows.values())
+    return Keypoints(points, scores, *more)
 
 
 def _dance_frames(job: Job) -> Iterator[np.ndarray]:

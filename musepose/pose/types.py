@@ -18,6 +18,7 @@ VISIBLE_SCORE = 0.3
 
 # The 133 points of COCO-WholeBody: 17 body, 6 feet, 68 face, 21 left hand, 21 right hand.
 KEYPOINTS = 133
+BODY_AND_FEET = 23  # of them, the first
 BODY = slice(0, 17)
 _FACE = slice(23, 91)
 _HANDS = slice(91, 133)
@@ -36,6 +37,9 @@ class People:
     scores: np.ndarray  # (n, 133)
     fallback: bool = False  # no person was detected; the box is the whole picture
     size: tuple[int, int] = (1, 1)  # width and height of the picture in pixels
+    # Where the detector knows more than the picture's plane:
+    depth: np.ndarray | None = None  # (n, 133) from between the hips, in picture widths; smaller is nearer
+    metres: np.ndarray | None = None  # (n, 23, 3) body and feet, x right, y down, z away, from between the hips
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ would leak into the other. mm* is imported when a PoseDetector is constructed, n
 
 import codecs
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from musepose.models.state_dicts import read_checkpoint, require_all, take_matching, warn_of_surplus
+from musepose.pose.box_tracking import find_people
 from musepose.pose.detectors.dwpose import mm_compat
 from musepose.pose.detectors.dwpose.conv_bn_fusion import fuse_for_inference
 from musepose.pose.detectors.dwpose.preprocess import batch_size, memory_format, resize_for_detection
@@ -89,6 +90,10 @@ class PoseDetector:
     ) -> People:
         """All people in one picture. If none is detected, the whole picture serves as one person's box."""
         return self.detect([rgb])[0]
+
+    def find(self, frames: Iterable[np.ndarray], every: int = 1) -> Iterator[People]:
+        """Everybody in each frame of a video, RGB uint8 (h, w, 3); see `find_people`."""
+        return find_people(self, frames, every)
 
     def prepare(
         self,
