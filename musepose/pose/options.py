@@ -1,4 +1,4 @@
-"""Options of pose_align.py, and the detector's files, which other commands need too."""
+"""Options of pose_align.py, and the detector's files, which other commands use too."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +61,7 @@ class Settings(DetectorFiles):
         720, "short side of the pictures' own poses in the demo video, pixels", low=64, high=4096
     )
     align_frame: int = option(
-        0, "frame of the dance that is laid onto the picture; the pose video starts with it", low=0
+        0, "frame of the dance that is aligned to the picture; the pose video starts with it", low=0
     )
     det_every: int = option(
         1,
@@ -71,8 +71,8 @@ class Settings(DetectorFiles):
     max_frame: int = option(300, "use at most this many frames of the dance; 0: all", low=0)
     scale_from: str = option(
         "frame",
-        "measure the dancer in the align frame, as published, or over the whole video, where one foreshortened frame "
-        "does not spoil the fit",
+        "measure limb lengths in the align frame, as published, or over the whole video, which is robust to "
+        "foreshortening in that frame",
         choices=("frame", "video"),
     )
     outfn_align_pose_video: Path | None = option(
@@ -89,10 +89,10 @@ class Settings(DetectorFiles):
         words=WORDS,
     )
     picture_person: int | str = option(LARGEST, "which of several people in the picture, likewise", low=1, words=WORDS)
-    save_keypoints: Path | None = option(None, "write what was detected to this .npz file")
+    save_keypoints: Path | None = option(None, "write the detected keypoints to this .npz file")
     keypoints: Path | None = option(
         None,
-        "a file written by --save_keypoints for this video (another picture is detected anew), or OpenPose JSON: a "
+        "a file written by --save_keypoints for this video (a new picture is detected again), or OpenPose JSON: a "
         "folder with a file a frame, or a .json file with a list of frames; 18 or 25 body points, pixels or fractions",
         project=True,
     )

@@ -1,4 +1,4 @@
-"""A checked job of pose_align.py to its files: detect, align, draw, write."""
+"""Runs a checked job of pose_align.py: detect, align, draw, write."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -27,8 +27,8 @@ from musepose.utils.prefetch import prefetch
 from musepose.utils.progress import progress_bar
 
 Item = TypeVar("Item")
-READ_AHEAD, DRAWN_AHEAD = 4, 2  # frames that wait between the threads
-NAMED_RANGES = 8  # at most so many runs of empty frames are listed by number
+PREFETCH_READ, PREFETCH_DRAWN = 4, 2  # frames buffered between the threads
+MAX_LISTED_RANGES = 8  # ranges of empty frames that the report lists
 
 
 def load_detector(job: Job) -> Detector:
@@ -39,9 +39,9 @@ def load_detector(job: Job) -> Detector:
 
 
 def run_job(job: Job, load: Callable[[Job], Detector] = load_detector) -> int:
-    """Do `job` and return the exit status. `load` is called only where something is to be detected.
+    """Run `job` and return the exit status. `load` is called only if something must be detected.
 
-    Raises UserError: nobody in the picture or in the align frame, nothing to compare, a file cannot be written.
+    Raises UserError: no person in the picture or in the align frame, no limb visible in both, a file cannot be written.
     """
     first = job.settings.align_frame
     if job.frames < job.dance.frames:
@@ -66,7 +66,7 @@ def run_job(job: Job, load: Callable[[Job], Detector] = load_detector) -> int:
 
 
 class Poses:
-    """The person's pose in each frame of a video, made from the keypoints when asked for; None where he is missing."""
+    """The followed person's pose in each frame of a video, computed on access; None where the person was not found."""
 
     def __init__(self, keypoints: Keypoints, frames: int) -> None:
         self._keypoints, self._frames = keypoints, frames
@@ -81,7 +81,7 @@ class Poses:
 
 
 def find_keypoints(job: Job, load: Callable[[Job], Detector]) -> KeypointFile:
-    """The person's keypoints in the picture and in the video, from the keypoint file as far as it has them."""
+    """The person's keypoints in the picture and in the video, from the keypoint file if it has them, else detected."""
     image = video = None
     if job.known is not None:
         video = job.known.video_keypoints
@@ -100,13 +100,13 @@ def find_keypoints(job: Job, load: Callable[[Job], Detector]) -> KeypointFile:
 
 
 def align_job(job: Job, image_pose: Pose | None, dance_poses: Poses) -> Alignment:
-    """The alignment for the whole video. Raises UserError where the picture or the align frame has nobody."""
+    """The alignment for the whole video. Raises UserError if the picture or the align frame shows no person."""
     settings = job.settings
     if image_pose is None:
-        raise _nobody_in_image(job)
+        raise _no_person_in_image(job)
     first = dance_poses[settings.align_frame]
     if first is None:
-        raise _nobody_in_frame(job, dance_poses)
+        raise _no_person_in_frame(job, dance_poses)
     image_aspect, frame_aspect = job.reference.width / job.reference.height, job.dance.width / job.dance.height
     lengths = None
     if settings.scale_from == "video":
@@ -123,9 +123,9 @@ def aligned_pose(job: Job, alignment: Alignment, pose: Pose | None) -> Pose | No
 
 
 def write_videos(job: Job, alignment: Alignment, image_pose: Pose, dance_poses: Poses) -> None:
-    """The aligned pose video and the demo strip, frame by frame; both appear when both are complete.
+    """Write the aligned pose video and the demo video; both files appear when both are complete.
 
-    Reading, drawing and encoding go on side by side, a few frames apart.
+    Reading, drawing and encoding run in parallel, a few frames apart.
     """
     dance, image_size = job.dance, job.reference.size
     frame_size = (dance.width, dance.height)
@@ -140,8 +140,8 @@ def write_videos(job: Job, alignment: Alignment, image_pose: Pose, dance_poses: 
                 (job.demo_path, (sum(layout[0]), layout[1])),
             )
         )
-        drawn = prefetch(_draw(job, alignment, image_pose, dance_poses, *layout), DRAWN_AHEAD)
-        stack.enter_context(closing(drawn))  # the threads end before the writers do
+        drawn = prefetch(_draw(job, alignment, image_pose, dance_poses, *layout), PREFETCH_DRAWN)
+        stack.enter_context(closing(drawn))  # stops the threads before the writers close
         for aligned, strip in _watch(drawn, job.frames - job.settings.align_frame, "drawing"):
             aligned_writer.write(aligned)
             demo_writer.write(strip)
@@ -152,16 +152,16 @@ def _draw(
     alignment: Alignment,
     image_pose: Pose,
     dance_poses: Poses,
-    widths: list[int],  # pixels, of the demo strip's panels
+    widths: list[int],  # pixels, of the demo video's panels
     height: int,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """A frame of the aligned pose video and one of the demo strip for each of the dance from the align frame on."""
+    """For each frame of the dance from the align frame on: a frame of the aligned pose video and one of the demo."""
     settings, image_size, frame_size = job.settings, job.reference.size, (job.dance.width, job.dance.height)
     style = Style(settings.colors, settings.draw_face, settings.line_width)
     resolutions = (settings.detect_resolution, settings.image_resolution, style)
     still = [np.asarray(job.reference), draw_pose_map(image_pose, image_size, *resolutions)]
-    still = [fit(picture, width, height) for picture, width in zip(still, widths, strict=False)]  # once, not each frame
-    with closing(prefetch(_dance_frames(job), READ_AHEAD)) as frames:
+    still = [fit(picture, width, height) for picture, width in zip(still, widths, strict=False)]  # once, not per frame
+    with closing(prefetch(_dance_frames(job), PREFETCH_READ)) as frames:
         for index, frame in enumerate(frames):
             if index < settings.align_frame:
                 continue
@@ -172,7 +172,7 @@ def _draw(
 
 
 def _pose(keypoints: Keypoints, row: int) -> Pose | None:
-    """None where no joint of the body is visible: then there is nobody."""
+    """The pose in one picture; None if no body joint is visible, which means that no person was found."""
     pose = to_pose(keypoints.points[row], keypoints.scores[row])
     return pose if pose.body_visible.any() else None
 
@@ -182,13 +182,13 @@ def _detect_image(job: Job, detector: Detector) -> Keypoints:
 
 
 def _chosen(job: Job, people: People) -> Keypoints:
-    """The keypoints of the person that is meant in the picture."""
+    """The keypoints of the chosen person in the picture."""
     try:
         keypoints = gather_keypoints([(people, choose_person(people, job.settings.picture_person))])
     except TooFew as error:
         raise _too_few(error, "picture_person", job.settings.imgfn_refer) from None
-    if _pose(keypoints, 0) is None:  # said before the long work on the video
-        raise _nobody_in_image(job)
+    if _pose(keypoints, 0) is None:  # reported before the video, which takes long
+        raise _no_person_in_image(job)
     return keypoints
 
 
@@ -213,7 +213,7 @@ def _followed(job: Job, people: Iterable[People]) -> Keypoints:
 
 
 def gather_keypoints(chosen: Iterable[tuple[People, int | None]]) -> Keypoints:
-    """The chosen person's points in each picture; of the others nothing is kept."""
+    """The chosen person's keypoints in each picture. Other people are dropped."""
     shapes = {"keypoints": (KEYPOINTS, 2), "scores": (KEYPOINTS,), "depth": (KEYPOINTS,), "metres": (BODY_AND_FEET, 3)}
     rows: dict[str, list[np.ndarray]] = {name: [] for name in shapes}
     for people, person in chosen:
@@ -226,19 +226,21 @@ def gather_keypoints(chosen: Iterable[tuple[People, int | None]]) -> Keypoints:
 
 
 def _dance_frames(job: Job) -> Iterator[np.ndarray]:
-    """The first `job.frames` frames of the dance. Raises UserError where there are fewer after all."""
+    """The first `job.frames` frames of the dance. Raises UserError if decoding gives fewer."""
     done = 0
     with closing(read_frames(job.dance.path, count=job.frames)) as frames:
         for frame in frames:
             yield frame
             done += 1
     if done < job.frames:
-        told = f"{job.dance.path} breaks off after {done} of {job.dance.frames} frames"
-        raise UserError(f"{told}: mend it, or give --max_frame {done}")
+        raise UserError(
+            f"{job.dance.path} breaks off after {done} of {job.dance.frames} frames: "
+            f"repair it, or give --max_frame {done}"
+        )
 
 
 def _watch(items: Iterable[Item], total: int, task: str) -> Iterator[Item]:
-    """The same items, and a progress bar with the time left."""
+    """Yield the items and show a progress bar."""
     with progress_bar(total=total, desc=task, unit="frame") as bar:
         for item in items:
             yield item
@@ -250,11 +252,11 @@ def _too_few(error: TooFew, flag: str, path: Path) -> UserError:
     return UserError(f"--{flag} is {error.wanted}, but {seen} seen in {path}: give at most {error.count}")
 
 
-def _nobody_in_image(job: Job) -> UserError:
+def _no_person_in_image(job: Job) -> UserError:
     return UserError(f"no person was found in {job.settings.imgfn_refer}: give a picture that shows one person clearly")
 
 
-def _nobody_in_frame(job: Job, dance_poses: Poses) -> UserError:
+def _no_person_in_frame(job: Job, dance_poses: Poses) -> UserError:
     frame = job.settings.align_frame
     candidates = (n for n in (*range(frame, len(dance_poses)), *range(frame)) if dance_poses[n] is not None)
     other = next(candidates, None)
@@ -276,8 +278,8 @@ def _report_empty(dance_poses: Poses, first: int) -> None:
             runs[-1][1] = frame
         else:
             runs.append([frame, frame])
-    names = [str(a) if a == b else f"{a}-{b}" for a, b in runs[:NAMED_RANGES]]
-    more = ", ..." if len(runs) > NAMED_RANGES else ""
+    names = [str(a) if a == b else f"{a}-{b}" for a, b in runs[:MAX_LISTED_RANGES]]
+    more = ", ..." if len(runs) > MAX_LISTED_RANGES else ""
     total = len(dance_poses) - first
     print(
         f"the dancer was not found in {len(empty)} of {total} frames, drawn empty: {', '.join(names)}{more}", flush=True
