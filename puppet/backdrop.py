@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from puppet.character import CLOTH_COLOURS, Colour, tint
+from puppet.palettes import CLOTH_COLOURS, Colour, tint
 
 KINDS = ("plain", "gradient", "room", "stage", "meadow")
 SOFT_COLOURS: tuple[Colour, ...] = (

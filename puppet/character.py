@@ -1,75 +1,17 @@
-"""Characters as plain data, and how one is drawn by lot: proportions, skin, face, hair, clothes."""
+"""Characters as plain data, and their random sampling: proportions, skin, face, hair, clothes."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-Colour = tuple[int, int, int]  # RGB, 0..255
-
-SKINS: tuple[Colour, ...] = (
-    (255, 226, 204),
-    (247, 208, 179),
-    (236, 188, 150),
-    (222, 168, 124),
-    (201, 143, 98),
-    (172, 116, 76),
-    (140, 91, 60),
-    (108, 69, 47),
-    (94, 60, 44),
+from puppet.palettes import (
+    CLOTH_COLOURS,
+    EYE_COLOURS,
+    HAIR_COLOURS,
+    SKIN_COLOURS,
+    TROUSER_COLOURS,
+    Colour,
 )
-HAIR_COLOURS: tuple[Colour, ...] = (
-    (32, 27, 30),
-    (58, 40, 32),
-    (92, 60, 40),
-    (131, 86, 52),
-    (176, 122, 68),
-    (226, 188, 118),
-    (240, 214, 160),
-    (168, 74, 40),
-    (198, 96, 46),
-    (140, 138, 142),
-    (212, 210, 208),
-    (186, 74, 128),
-    (70, 110, 176),
-    (64, 138, 120),
-    (122, 86, 168),
-)
-CLOTH_COLOURS: tuple[Colour, ...] = (
-    (244, 241, 234),
-    (52, 56, 66),
-    (36, 58, 96),
-    (62, 110, 172),
-    (112, 172, 214),
-    (44, 128, 122),
-    (92, 168, 128),
-    (150, 186, 92),
-    (240, 202, 84),
-    (238, 152, 62),
-    (222, 96, 70),
-    (190, 52, 62),
-    (226, 128, 152),
-    (246, 184, 190),
-    (140, 92, 162),
-    (186, 160, 212),
-    (120, 84, 62),
-    (204, 172, 132),
-    (150, 152, 158),
-    (96, 104, 84),
-)
-TROUSER_COLOURS: tuple[Colour, ...] = (
-    (48, 52, 64),
-    (46, 68, 112),
-    (72, 100, 150),
-    (118, 148, 186),
-    (198, 174, 138),
-    (112, 86, 66),
-    (92, 98, 82),
-    (146, 148, 152),
-    (236, 232, 224),
-    (140, 58, 66),
-    (70, 62, 92),
-)
-EYE_COLOURS: tuple[Colour, ...] = ((74, 48, 34), (110, 72, 42), (70, 118, 150), (84, 132, 88), (96, 104, 112))
 
 HAIR_STYLES = ("short", "crop", "spiky", "bob", "long", "wavy", "ponytail", "bun", "pigtails", "afro", "mohawk", "bald")
 FRINGES = ("swept", "straight", "parted", "back")
@@ -172,13 +114,6 @@ class Character:
     @property
     def wears_skirt(self) -> bool:
         return self.top.kind == "dress" or self.bottom.kind == "skirt"
-
-
-def tint(colour: Colour, factor: float) -> Colour:
-    """Darker (factor < 1) or lighter, towards white (factor > 1)."""
-    if factor <= 1:
-        return tuple(round(c * factor) for c in colour)
-    return tuple(round(c + (255 - c) * (factor - 1)) for c in colour)
 
 
 def _jitter(rng: np.random.Generator, colour: Colour, amount: float = 10) -> Colour:
@@ -302,7 +237,7 @@ def sample_character(rng: np.random.Generator, seed: int) -> Character:
     build = float(np.clip(rng.beta(1.6, 2.4), 0, 1))
     curve = float(np.clip(rng.choice([rng.uniform(0, 0.35), rng.uniform(0.6, 1.0)]), 0, 1))
     shade = rng.uniform(0.96, 1.04)
-    skin = tuple(min(255, round(c * shade)) for c in _pick(rng, SKINS))
+    skin = tuple(min(255, round(c * shade)) for c in _pick(rng, SKIN_COLOURS))
     return Character(
         seed=seed,
         body=sample_body(rng, young, build, curve * (1 - 0.6 * young)),

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from puppet.character import Colour, tint
 from puppet.head import HeadPlan
 from puppet.paint import ellipse, spline
+from puppet.palettes import Colour, tint
 from puppet.sketch import line_colour
 
 # The hairline from the image's left temple to the right: (x as a fraction of the head's width, y in half-heads).

@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 
-from puppet.character import tint
 from puppet.facepoints import EYE_Y, surface
 from puppet.paint import LIT, ellipse, spline
+from puppet.palettes import tint
 from puppet.sketch import Sketch, line_colour
 
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from puppet.character import Garment, tint
+from puppet.character import Garment
+from puppet.palettes import tint
 from puppet.sketch import Sketch, line_colour
 
 KNOTS = np.array([0, 0.45, 1.0, 1.35, 2.0])  # the five points of a limb, in bones from its root

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from puppet.character import Colour
+from puppet.palettes import Colour
 
 LIT = 200  # the light level that leaves a colour as it is
 BASE, SOFT, BRIGHT = 158, 203, 222  # shadow side, lit side, highlight of a round limb

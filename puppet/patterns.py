@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from puppet.character import Colour, Garment, tint
+from puppet.character import Garment
+from puppet.palettes import Colour, tint
 
 REACH = 1.7  # the pattern goes on behind the visible half, so that it can turn into view
 

@@ -5,10 +5,11 @@ from functools import cached_property
 
 import numpy as np
 
-from puppet.character import Body, Character, Colour, Garment
+from puppet.character import Body, Character, Garment
 from puppet.kinematics import Skeleton
 from puppet.motion import Stance
 from puppet.paint import BASE, LIT, Canvas, spline
+from puppet.palettes import Colour
 from puppet.patterns import Strip, pattern_cells
 from puppet.view import View
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from puppet.character import tint
 from puppet.paint import spline
+from puppet.palettes import tint
 from puppet.patterns import Strip
 from puppet.sketch import Sketch, line_colour
 

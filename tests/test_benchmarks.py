@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.measure import Table, against_first, medians, peak_memory
+from benchmarks.measure import Table, median_times, peak_memory, with_speedups
 from benchmarks.run import CASES, load_case, main
 from musepose.utils.errors import UserError
 
@@ -21,13 +21,13 @@ def test_unknown_case():
 
 def test_ways_take_turns_and_warm_up_does_not_count():
     calls = []
-    times = medians({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=2)
+    times = median_times({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=2)
     assert calls == ["a", "b"] * 3
     assert times.keys() == {"a", "b"} and all(seconds >= 0 for seconds in times.values())
 
 
 def test_ratios_are_to_the_first_way():
-    assert against_first({"slow": 3.0, "fast": 1.5}) == [("slow", 3.0, 1.0), ("fast", 1.5, 2.0)]
+    assert with_speedups({"slow": 3.0, "fast": 1.5}) == [("slow", 3.0, 1.0), ("fast", 1.5, 2.0)]
 
 
 def test_tables():

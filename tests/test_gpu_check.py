@@ -32,7 +32,7 @@ def check(tmp_path) -> Check:
     return Check(Report(tmp_path / "report.json"), SCALES["tiny"], torch.device("cpu"), time.time() + 3600)
 
 
-def told(check: Check) -> dict[str, dict]:
+def lines_by_name(check: Check) -> dict[str, dict]:
     return {line["what"]: line for line in check.report.lines}
 
 
@@ -76,7 +76,7 @@ def test_psnr():
 def test_videos_are_timed_and_memory_stands_beside_the_estimate(check, monkeypatch):
     monkeypatch.setattr(Check, "peak", lambda self: 1.0)
     video.videos(replace(check, scale=replace(check.scale, sides=(40,))))
-    lines = told(check)
+    lines = lines_by_name(check)
     whole = lines["2 frames of 40 x 40, 3 steps, plan low"]
     parts = sum(whole[f"{part}_s"] for part in ("before", "denoising", "decoding"))
     assert parts == pytest.approx(whole["whole_s"], rel=0.2)
@@ -94,7 +94,7 @@ def test_a_video_that_fails_leaves_the_next_one_be(check, monkeypatch):
 
     monkeypatch.setattr(video, "timed_video", short_of_memory)
     video.videos(check)
-    lines = told(check)
+    lines = lines_by_name(check)
     assert "out of memory" in lines["2 frames of 32 x 32, 3 steps, plan high"]["error"]
     assert lines["2 frames of 40 x 40, 3 steps, plan high"]["whole_s"] == 1.0
 
@@ -110,7 +110,7 @@ def test_a_video_by_another_plan_is_no_result(check, monkeypatch):
         return forward(self, *arguments, **options)
 
     monkeypatch.setattr(UNet, "forward", fail_once)
-    with pytest.raises(RuntimeError, match="went on by the plan in turns"):
+    with pytest.raises(RuntimeError, match="continued with the plan sequential"):
         video.timed_video(check, check.pipeline(torch.float32), plan.for_device(check.device), 32)
 
 
@@ -124,7 +124,7 @@ def test_the_profile_has_ten_rows_by_time(check):
 def test_variants_are_timed_and_what_does_not_work_is_told(check):
     layers.memory_formats(check)
     layers.attention(check)
-    lines = told(check)
+    lines = lines_by_name(check)
     assert lines["a guided step, channels_last"]["ms"] > 0
     assert lines["attention, heads of 40, 64 x 128, math"]["ms"] > 0
     assert "left_out" in lines["attention, heads of 160, 4 x 8, cudnn_attention"]
@@ -179,7 +179,7 @@ def test_a_lost_device_ends_the_worker(check, monkeypatch):
 def test_nothing_is_begun_when_the_time_is_over(check):
     late = Check(check.report, check.scale, check.device, time.time() - 1)
     assert worker.run(late, "golden")
-    assert check.report.lines == [{"part": 1, "what": "golden", "ok": None, "left_out": "the time is over"}]
+    assert check.report.lines == [{"part": 1, "what": "golden", "ok": None, "left_out": "time limit reached"}]
 
 
 DYING = """
@@ -193,7 +193,7 @@ for name in told["names"]:
     report.save()
     if name == "start":
         os.kill(os.getpid(), 9)
-    report.say(1, name, True)
+    report.add(1, name, True)
     report.finished.append(name)
     report.running = None
 report.save()
@@ -211,12 +211,12 @@ def test_the_program_prints_what_it_writes(tmp_path, capfd):
     assert main(["--tiny", "--only", "start", "--json", str(tmp_path / "r.json")]) == 0
     printed = capfd.readouterr().out.splitlines()
     lines = json.loads((tmp_path / "r.json").read_text())["lines"]
-    assert [line["what"] for line in lines[1:4]] == [f"starting noise, {n}" for n in ("float32", "float16", "bfloat16")]
+    assert [line["what"] for line in lines[1:4]] == [f"initial noise, {n}" for n in ("float32", "float16", "bfloat16")]
     assert printed[1:4] == [f"1  {line['what']}: off by 0, ok" for line in lines[1:4]]
 
 
 def test_bad_arguments_are_one_line(tmp_path, capfd):
-    with pytest.raises(UserError, match="a processor would take days: give --tiny"):
+    with pytest.raises(UserError, match="the full sizes take days on a CPU: give --tiny"):
         main(["--device", "cpu"])
     if not torch.cuda.is_available():
         assert main(["--json", str(tmp_path / "r.json")]) == 2
