@@ -52,7 +52,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Face:
-    """Features in units of half the head's height."""
+    """Facial features, lengths in half the head's height."""
 
     width: float
     jaw: float  # below 1 square, above 1 pointed
@@ -83,7 +83,7 @@ class Pattern:
     kind: str
     colour: Colour
     count: int  # repeats over the torso
-    logo: int  # which emblem, where kind is "logo"
+    logo: int  # which emblem, if kind is "logo"
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ class Garment:
     kind: str
     colour: Colour
     pattern: Pattern
-    length: float  # 0 short .. 1 long, within what the kind allows
-    ease: float  # how loose it sits: added to the limb's radius, as a fraction of it
+    length: float  # 0 short .. 1 long, within the range of its kind
+    ease: float  # looseness: added to the limb's radius, as a fraction of it
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _contrast(a: Colour, b: Colour) -> float:
 
 
 def _contrasting(rng: np.random.Generator, options: tuple[Colour, ...], others: tuple[Colour, ...]) -> Colour:
-    """A colour by lot that can be told from all the others."""
+    """A random colour of `options` with enough contrast to all `others`."""
     far = [c for c in options if min(_contrast(c, other) for other in others) > 110]
     return _jitter(rng, _pick(rng, far or options), 7)
 
@@ -208,7 +208,7 @@ def sample_pattern(rng: np.random.Generator, base: Colour, weights) -> Pattern:
 
 
 def sample_clothes(rng: np.random.Generator, skin: Colour, curve: float) -> dict:
-    """The clothes' fields of a Character; a dress or skirt more often with a high curve."""
+    """The clothing fields of a Character; a high curve makes dresses and skirts more frequent."""
     top_kind = _pick(rng, TOPS, (5, 4, 2, 2, 2, 4.5 * curve))
     bottom_kind = _pick(rng, BOTTOMS, (5, 2, 3, 5 * curve, 1.6))
     if bottom_kind == "overalls" and top_kind not in ("tshirt", "long"):
@@ -232,7 +232,7 @@ def sample_clothes(rng: np.random.Generator, skin: Colour, curve: float) -> dict
 
 
 def sample_character(rng: np.random.Generator, seed: int) -> Character:
-    """One character; every random choice comes from `rng`, `seed` is only noted down."""
+    """A random character; every random choice comes from `rng`, `seed` is only stored."""
     young = float(rng.choice([0.0, rng.uniform(0.1, 0.5), rng.uniform(0.5, 1.0)], p=[0.66, 0.18, 0.16]))
     build = float(np.clip(rng.beta(1.6, 2.4), 0, 1))
     curve = float(np.clip(rng.choice([rng.uniform(0, 0.35), rng.uniform(0.6, 1.0)]), 0, 1))

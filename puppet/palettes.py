@@ -69,7 +69,7 @@ EYE_COLOURS: tuple[Colour, ...] = ((74, 48, 34), (110, 72, 42), (70, 118, 150), 
 
 
 def tint(colour: Colour, factor: float) -> Colour:
-    """Darker (factor < 1) or lighter, towards white (factor > 1)."""
+    """Darken a colour (factor < 1) or lighten it towards white (factor > 1)."""
     if factor <= 1:
         return tuple(round(c * factor) for c in colour)
     return tuple(round(c + (255 - c) * (factor - 1)) for c in colour)

@@ -10,8 +10,8 @@ from PIL import Image
 
 import evaluate
 from musepose.pose.align import fit_alignment
-from puppet.across_score import SAME_LENGTH, TARGET, dance_pictures, limb_errors
-from puppet.image_score import GRADIENT_SIZE, Subject, gradient_energy, picture_figures, seam_transitions, show
+from puppet.cross_identity_score import SAME_LENGTH, TARGET, dance_pictures, limb_errors
+from puppet.image_score import GRADIENT_SIZE, Subject, gradient_energy, make_subject, picture_figures, seam_transitions
 from puppet.score_tables import worst_tenth
 from puppet.world import HELD_OUT
 from random_models.tiny_weights import ROOT, write_published_layout
@@ -60,15 +60,15 @@ def test_the_filmstrip_shows_four_pictures_a_character(run: tuple[dict, Path]):
 
 
 def test_the_reference_shows_the_same_place_but_another_moment():
-    subject = show(0, 2, 192)
+    subject = make_subject(0, 2, 192)
     reference = np.asarray(subject.reference.resize((192, 192))).astype(int)
-    differs = np.abs(reference - subject.truths[0]).max(axis=2) > 60
+    differs = np.abs(reference - subject.ground_truth[0]).max(axis=2) > 60
     assert 0.005 < differs.mean() < 0.3
-    assert len(subject.poses) == len(subject.truths) == len(subject.masks) == 2
+    assert len(subject.poses) == len(subject.ground_truth) == len(subject.masks) == 2
 
 
 def test_a_mask_covers_the_figure_that_the_pose_shows():
-    subject = show(1, 2, 192)
+    subject = make_subject(1, 2, 192)
     drawn = np.asarray(Image.fromarray(subject.poses[0]).resize((192, 192))).max(axis=2) > 100
     assert (subject.masks[0] > 0.5)[drawn].mean() > 0.9
     assert (subject.masks[0] > 0.5).mean() < 0.5
@@ -97,11 +97,11 @@ def test_gradient_energy_is_measured_at_one_size_whatever_was_rendered():
 
 
 def test_blur_lowers_the_gradient_energy_of_a_figure_and_noise_raises_it():
-    subject = show(0, 2, GRADIENT_SIZE)
-    blurred = [cv2.GaussianBlur(truth, (0, 0), 1.5) for truth in subject.truths]
-    noise = np.random.default_rng(0).normal(0, 12, subject.truths[0].shape)
-    noisy = [np.clip(truth + noise, 0, 255).astype(np.uint8) for truth in subject.truths]
-    energies = [picture_figures(r, subject)["gradient_energy"] for r in (blurred, subject.truths, noisy)]
+    subject = make_subject(0, 2, GRADIENT_SIZE)
+    blurred = [cv2.GaussianBlur(truth, (0, 0), 1.5) for truth in subject.ground_truth]
+    noise = np.random.default_rng(0).normal(0, 12, subject.ground_truth[0].shape)
+    noisy = [np.clip(truth + noise, 0, 255).astype(np.uint8) for truth in subject.ground_truth]
+    energies = [picture_figures(r, subject)["gradient_energy"] for r in (blurred, subject.ground_truth, noisy)]
     assert energies[0] < 0.7 and energies[1] == 1 and energies[2] > 1.1
 
 

@@ -15,7 +15,7 @@ from musepose.training.optimizers import Muon
 from musepose.utils.errors import UserError
 from puppet.pose_networks import Dwpose, Yolox, box_iou, simcc_labels
 from puppet.pose_pictures import make_shots, partner
-from puppet.pose_samples import boxed, pointed
+from puppet.pose_samples import detection_batch, keypoint_batch
 from puppet.pose_score import score_detector
 from puppet.world import HELD_OUT
 
@@ -66,8 +66,8 @@ def settings(part: str, configs: dict[str, Path], folder: Path, steps: int = 3):
 
 def batch_of(network, shots):
     if isinstance(network, Yolox):
-        return boxed(shots, network.side)
-    return pointed([(shot, 0) for shot in shots], network.size, network.swapped)
+        return detection_batch(shots, network.side)
+    return keypoint_batch([(shot, 0) for shot in shots], network.size, network.flip_indices)
 
 
 @pytest.mark.parametrize("part", NETWORKS)
@@ -89,7 +89,7 @@ def test_steps_lower_the_loss_on_one_batch(part, configs, shots):
 def test_a_resumed_run_ends_with_the_same_weights(part, configs, tmp_path, monkeypatch):
     whole = program.train(part, settings(part, configs, tmp_path / "whole"), None)
     broken = settings(part, configs, tmp_path / "broken")
-    draw = program.draw
+    draw = program.sample_batch
 
     def fail_at_the_third_step(pool, network, batch, rng):
         if (tmp_path / "broken/states" / part / "step-0000002").is_dir():
@@ -108,7 +108,7 @@ def test_a_resumed_run_ends_with_the_same_weights(part, configs, tmp_path, monke
 
 def test_steps_that_make_the_learning_rate_jump_are_refused_and_a_longer_run_is_not(configs, tmp_path):
     program.train("dwpose", settings("dwpose", configs, tmp_path, steps=4), None)  # states of steps 2 and 4
-    with pytest.raises(UserError, match="the state of step 4 had a learning rate of 0, these settings go on at"):
+    with pytest.raises(UserError, match="the state of step 4 had a learning rate of 0, these settings continue at"):
         program.train("dwpose", settings("dwpose", configs, tmp_path, steps=8), "latest")
     before = str(tmp_path / "states/dwpose/step-0000002")
     program.train("dwpose", settings("dwpose", configs, tmp_path, steps=5), before)
@@ -197,7 +197,7 @@ def test_exact_crops_are_those_of_inference(configs, shots):
     shot = replace(shots[0], boxes=np.array([[20.0, 30.0, 60.0, 130.0]]))
     corners = np.broadcast_to(shot.boxes.reshape(2, 2), (66, 2, 2)).reshape(132, 2)
     shot = replace(shot, keypoints=np.concatenate([[[40.0, 80.0]], corners])[None])
-    points = pointed([(shot, 0)], (96, 128), list(range(133))).keypoints[0].numpy()
+    points = keypoint_batch([(shot, 0)], (96, 128), list(range(133))).keypoints[0].numpy()
     assert np.allclose(points[0], (48, 64))
     assert np.allclose(points[1:3, 1], (64 - 0.5 * 128 / 1.25, 64 + 0.5 * 128 / 1.25))
 
@@ -206,7 +206,7 @@ def test_mirrored_crops_exchange_left_and_right(configs, shots):
     """Whatever the variation, the left shoulder's point stays on the figure's left as the picture shows it."""
     network = Dwpose(configs["dwpose"])
     for seed in range(8):
-        batch = pointed([(shots[0], 0)], network.size, network.swapped, np.random.default_rng(seed))
+        batch = keypoint_batch([(shots[0], 0)], network.size, network.flip_indices, np.random.default_rng(seed))
         left, right = batch.keypoints[0, [5, 6], 0]
         assert left > right  # the puppet faces the viewer in all its pictures
 
@@ -219,7 +219,7 @@ def test_varied_boxes_stay_around_the_figure(shots):
     image[y0:y1, x0:x1] = 255
     white = replace(shot, image=image)
     for seed in range(8):
-        batch = boxed([white], 96, np.random.default_rng(seed))
+        batch = detection_batch([white], 96, np.random.default_rng(seed))
         rows, columns = np.nonzero(batch.images[0, 0].numpy() > 140)
         edges = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         assert np.abs(batch.boxes[0][0].numpy() - edges).max() < 2  # pixels that interpolation blurs

@@ -39,7 +39,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("POOL", POOL), ("MEASURED", 4), ("JUDGED", 2), ("picture", fake_picture)):
+    for name, value in (("POOL", POOL), ("MEASURED", 4), ("EVALUATED", 2), ("picture", fake_picture)):
         monkeypatch.setattr(program, name, value)
 
 
@@ -173,7 +173,7 @@ def test_steps_learn_and_the_closing_line_tells_how_much(trained: tuple[DictConf
     losses = [float(line.split()[-1]) for line in told.splitlines() if line.startswith("step ")]
     assert len(losses) == 3 and losses[1] < losses[0] and losses[2] < losses[0]
     assert re.search(
-        r"2 held-out pictures, PSNR \d+\.\d+ dB, on the figure .* dB, gradient energy on the figure 0\.\d+", told
+        r"2 held-out images, PSNR \d+\.\d+ dB, on the figure .* dB, gradient energy on the figure 0\.\d+", told
     )
     pictures = torch.stack([torch.from_numpy(fake_picture(program.HELD_OUT - i, SIZE)[0]) for i in (1, 2, 3, 4)])
     latents = vae.encode(pictures.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mean.detach()
@@ -195,7 +195,7 @@ def test_a_harvest_decays_from_the_newest_state_and_leaves_it(trained, tmp_path:
 
 
 def test_without_a_state_there_is_nothing_to_harvest(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no state that could be harvested"):
+    with pytest.raises(UserError, match="holds no state to harvest"):
         run(tiny_config(tmp_path), harvest=True)
 
 
