@@ -97,8 +97,8 @@ def naive_sampling(frames: int) -> Callable[[], None]:
                 part = slice(window.start, window.stop)
                 pose = pipeline.pose_guider(pixels[part])
                 rows = [
-                    naive.row(latents[part], float(timestep), torch.zeros_like(token[0]), None, pose),
-                    naive.row(latents[part], float(timestep), token[0], bank, pose),
+                    naive.branch(latents[part], float(timestep), torch.zeros_like(token[0]), None, pose),
+                    naive.branch(latents[part], float(timestep), token[0], bank, pose),
                 ]
                 total[part] += rows[0] + 3.5 * (rows[1] - rows[0])
                 count[part] += 1

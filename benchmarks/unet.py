@@ -40,8 +40,8 @@ def _times(unet: UNet, side: int, repeats: int, plans: Sequence[MemoryPlan]) -> 
     bank = {name: feature[0] for name, feature in zip(unet.spatial_blocks(), features, strict=True)}
 
     def run_naive() -> None:
-        naive.row(sample, 500.0, torch.zeros_like(token[0]), None, pose)
-        naive.row(sample, 500.0, token[0], bank, pose)
+        naive.branch(sample, 500.0, torch.zeros_like(token[0]), None, pose)
+        naive.branch(sample, 500.0, token[0], bank, pose)
 
     variants = {"naive": run_naive}
     for plan in plans:

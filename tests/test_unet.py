@@ -70,8 +70,8 @@ def test_equals_the_naive_unet(seed, dtype):
     bank = {name: feature[0] for name, feature in zip(unet.spatial_blocks(), features, strict=True)}
     expected = torch.cat(
         [
-            naive.row(sample[:frames], timestep, torch.zeros(1, 32, dtype=dtype), None, pose),
-            naive.row(sample[frames:], timestep, token[0], bank, pose),
+            naive.branch(sample[:frames], timestep, torch.zeros(1, 32, dtype=dtype), None, pose),
+            naive.branch(sample[frames:], timestep, token[0], bank, pose),
         ]
     )
     assert (ours - expected).abs().max() < bound
