@@ -1,4 +1,4 @@
-"""Alignment: equal to the recorded cases, and its rules one by one."""
+"""Alignment: the recorded cases, and each rule."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def pose_of(scores: np.ndarray | None = None, **build) -> Pose:
 
 
 def hide(pose: Pose, *joints: int) -> Pose:
-    """These joints get junk coordinates and count as not visible."""
+    """Give these joints random coordinates and mark them as not visible."""
     body, visible = pose.body.copy(), pose.body_visible.copy()
     body[list(joints)], visible[list(joints)] = (7.0, -3.0), False
     return replace(pose, body=body, body_visible=visible)
@@ -100,7 +100,7 @@ def test_a_larger_person_elsewhere_in_another_shape_of_picture_is_matched():
 
 
 def test_the_movement_is_kept_and_scaled_by_limb():
-    """Arms twice as long in the picture: the wrist moves twice as far about the shoulder, the rest as before."""
+    """Arms twice as long in the reference: the wrist moves twice as far about the shoulder, the rest is unchanged."""
     reference, first, later = pose_of(arms=0.2), pose_of(arms=0.1), pose_of(arms=0.1, time=0.2)
     alignment = fit_alignment(reference, first, 0.75, 0.75)
     aligned = alignment.apply(later)

@@ -1,4 +1,4 @@
-"""Flags and YAML → jobs: what is accepted, what is refused and how, the arithmetic of frames and rates."""
+"""Flags and YAML → jobs: accepted and refused values, error messages, frame counts and rates."""
 
 import shutil
 from datetime import datetime

@@ -41,7 +41,7 @@ def test_published_windows(frames, padded):
 
 
 @pytest.mark.parametrize(("context", "overlap"), [(4, 4), (4, 9), (4, -1), (0, 0)])
-def test_windows_that_never_move_on_are_refused(context, overlap):
+def test_windows_that_never_advance_are_refused(context, overlap):
     with pytest.raises(ValueError, match="overlap"):
         padded_length(10, context, overlap)
     with pytest.raises(ValueError, match="overlap"):

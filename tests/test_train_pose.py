@@ -1,4 +1,4 @@
-"""Training of the puppets' detector and keypoint network: on tiny networks and very few pictures."""
+"""Training of the puppets' detector and keypoint network: tiny networks, few images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -115,7 +115,7 @@ def test_steps_that_make_the_learning_rate_jump_are_refused_and_a_longer_run_is_
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("muon", Muon)])
-def test_the_optimizer_is_the_one_wanted_and_decays_matrices_only(name, kind):
+def test_the_optimizer_is_the_configured_one_and_decays_matrices_only(name, kind):
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8))
     optimizer = program.make_optimizer(network, OmegaConf.create(dict(optimizer=name, learning_rate=1e-3)), 0.1)
     assert type(optimizer) is kind
@@ -144,7 +144,7 @@ def test_the_detector_takes_the_files_written(configs, tmp_path, caplog):
 
 
 class Oracle:
-    """Knows the pictures of one set-up, and reports them with the keypoints moved by a share of the torso."""
+    """Returns the ground truth of one set-up, with keypoints shifted by a fraction of the torso length."""
 
     def __init__(self, shots, shift: float = 0.0, missing: int = 0):
         self.shots, self.shift, self.missing = shots, shift, missing
@@ -170,7 +170,7 @@ def test_score_counts_points_within_five_per_cent_of_the_torso(shift, expected):
     assert {figures[part] for part in ("joints", "wrists", "hands", "face")} == {expected}
 
 
-def test_score_does_not_take_the_whole_picture_for_somebody_found():
+def test_score_does_not_count_a_fallback_box_as_found():
     shots = make_shots(HELD_OUT, short_side=512)
     assert score_detector(Oracle(shots, missing=1), [HELD_OUT])["found"] == 75
 
@@ -193,7 +193,7 @@ def test_simcc_labels_are_those_of_the_codec(configs):
 
 
 def test_exact_crops_are_those_of_inference(configs, shots):
-    """The middle of the box in the middle of the crop, its longer side, measured by the crop's, 1 / 1.25 of it."""
+    """The box is centred in the crop, and its limiting side is 1 / 1.25 of the crop's."""
     shot = replace(shots[0], boxes=np.array([[20.0, 30.0, 60.0, 130.0]]))
     corners = np.broadcast_to(shot.boxes.reshape(2, 2), (66, 2, 2)).reshape(132, 2)
     shot = replace(shot, keypoints=np.concatenate([[[40.0, 80.0]], corners])[None])
@@ -203,7 +203,7 @@ def test_exact_crops_are_those_of_inference(configs, shots):
 
 
 def test_mirrored_crops_exchange_left_and_right(configs, shots):
-    """Whatever the variation, the left shoulder's point stays on the figure's left as the picture shows it."""
+    """With any augmentation, the left shoulder's keypoint lies on the figure's left side in the image."""
     network = Dwpose(configs["dwpose"])
     for seed in range(8):
         batch = keypoint_batch([(shots[0], 0)], network.size, network.flip_indices, np.random.default_rng(seed))
@@ -211,8 +211,8 @@ def test_mirrored_crops_exchange_left_and_right(configs, shots):
         assert left > right  # the puppet faces the viewer in all its pictures
 
 
-def test_varied_boxes_stay_around_the_figure(shots):
-    """A white box on black, moved, scaled and mirrored like the picture: the box given is where the white is."""
+def test_augmented_boxes_stay_around_the_figure(shots):
+    """A white rectangle on black: the augmented box is the rectangle's in the augmented image."""
     shot = shots[0]
     image = np.zeros_like(shot.image)
     x0, y0, x1, y1 = shot.boxes[0].astype(int)
@@ -225,7 +225,7 @@ def test_varied_boxes_stay_around_the_figure(shots):
         assert np.abs(batch.boxes[0][0].numpy() - edges).max() < 2  # pixels that interpolation blurs
 
 
-def test_scenes_for_judging_are_never_those_for_training():
+def test_scenes_for_evaluation_and_training_are_disjoint():
     assert max(partner(n) for n in (0, HELD_OUT // 2, HELD_OUT - 1)) < HELD_OUT
     assert all(HELD_OUT <= partner(HELD_OUT + n) < 2 * HELD_OUT for n in (0, HELD_OUT // 2, HELD_OUT - 1))
 
