@@ -1,5 +1,6 @@
 """benchmarks.gpu_check on a CPU: every section runs and detects faults, and a failing section does not stop others."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -64,7 +65,13 @@ def test_half_precision_is_within_bounds(check):
 
 
 def test_other_initial_noise_is_out_of_bounds(check, monkeypatch):
-    monkeypatch.setattr(accuracy, "same_start", lambda *_: {})
+    same_start, seeds = accuracy.same_start, itertools.count()
+
+    def other_start(*arguments) -> dict:
+        shape = same_start(*arguments)["latents"].shape
+        return {"latents": torch.randn(shape, generator=torch.Generator().manual_seed(next(seeds)))}
+
+    monkeypatch.setattr(accuracy, "same_start", other_start)
     accuracy.halves(check)
     assert [line["ok"] for line in check.report.lines[:2]] == [False, False]
 

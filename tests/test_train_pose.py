@@ -96,7 +96,7 @@ def test_a_resumed_run_ends_with_the_same_weights(part, configs, tmp_path, monke
             raise KeyboardInterrupt
         return draw(pool, network, batch, rng)
 
-    monkeypatch.setattr(program, "draw", fail_at_the_third_step)
+    monkeypatch.setattr(program, "sample_batch", fail_at_the_third_step)
     with pytest.raises(KeyboardInterrupt):
         program.train(part, broken, None)
     monkeypatch.undo()

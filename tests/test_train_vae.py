@@ -208,7 +208,7 @@ def test_without_a_state_there_is_nothing_to_harvest(tmp_path: Path) -> None:
             "step 10 had a learning rate of 0.0025, .* at 0.00475",
         ),
         ("step-0000005", {"solver": {"learning_rate": 1e-3}}, "step 5 had a learning rate of 0.005, .* at 0.001"),
-        ("step-0000008", {"phases": [{"steps": 6, "crop": 16, "batch": 4}]}, "of step 8, and the phases end at 6"),
+        ("step-0000008", {"phases": [{"steps": 6, "crop": 16, "batch": 4}]}, "of step 8, the phases end at 6"),
     ],
 )
 def test_settings_that_make_the_learning_rate_jump_are_refused(state, changes, message, trained, tmp_path) -> None:

@@ -143,7 +143,7 @@ def psnr(differences: Tensor) -> float:
 
 
 def same_start(pipeline: Pose2VideoPipeline, frames: int, arguments: dict) -> dict:
-    """The same initial noise for every precision: draws in float16 or bfloat16 would differ."""
+    """The same float32 noise for every precision: torch may draw other numbers in float16 or bfloat16."""
     side = pipeline.vae_scale_factor
     plane = (arguments["height"] // side, arguments["width"] // side)
     shape = (1, pipeline.denoising_unet.config.in_channels, frames, *plane)
