@@ -16,7 +16,7 @@ from musepose.utils.errors import UserError
 
 # The records are float32, of coordinates below 2 (documented: 1e-6).
 RECORDED = rounding(1, 2)
-# Ours are float64: the mean size of 21 points, six limbs in a row, a dozen operations each; junk is below 10.
+# Ours are float64: the mean size of 21 points, six limbs in a row, a dozen operations each; random values are below 10.
 EXACT = rounding(100, 10, torch.float64)
 
 
@@ -81,7 +81,7 @@ def poses(draw) -> Pose:
     return Pose(body, visible, hands, mask(2, 21), draw(points(68)), mask(68))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # other processes run too
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # for busy machines
 @given(poses(), st.sampled_from([9 / 16, 0.6, 1.0, 16 / 9]), st.booleans())
 def test_equal_skeletons_stay_as_they_are(pose, aspect, from_video):
     lengths = typical_lengths([segment_lengths(pose, aspect)] * 3) if from_video else None

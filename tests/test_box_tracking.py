@@ -17,7 +17,7 @@ from musepose.pose.types import People
 
 ROOT = Path(__file__).parents[1]
 SIZE = np.array([400, 200])  # width, height
-BOX_MARGIN = np.array([-6, -12, 4, 2])  # of the made-up YOLOX around the keypoints, pixels
+BOX_MARGIN = np.array([-6, -12, 4, 2])  # of the fake YOLOX's boxes around the keypoints, pixels
 
 
 class World:
@@ -187,7 +187,7 @@ def test_frames_are_prepared_in_another_thread_and_only_a_few_ahead():
 
     world = Watched(*walk(40), frames_at_once=4)
     for taken, _ in enumerate(find_people(world, world.pictures(), 1)):
-        assert len(prepared) <= taken + 4 + 4 + 1  # a batch, another that waits, one in the thread's hands
+        assert len(prepared) <= taken + 4 + 4 + 1  # one batch in use, one queued, one item in the thread
     assert threading.current_thread() not in threads
 
 

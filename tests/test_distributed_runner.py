@@ -70,7 +70,7 @@ def two_machines():
     """Two connected network namespaces: 10.77.0.1 and 10.77.0.2."""
     if not may_make_networks():
         pytest.skip("needs the right to make network namespaces")
-    own = uuid4().hex  # another run of the tests on this machine has its own
+    own = uuid4().hex  # unique for each run of the tests on this machine
     names = [f"musepose-{own}-a", f"musepose-{own}-b"]
     cable = ["ip", "link", "add", "cable-a", "netns", names[0], "type", "veth", "peer", "cable-b", "netns", names[1]]
     try:

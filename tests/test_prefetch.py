@@ -22,7 +22,7 @@ def test_prefetches_in_another_thread_up_to_the_depth():
             yield number
 
     for taken, _ in enumerate(prefetch(items(), 2)):
-        assert len(made) <= taken + 1 + 2 + 1  # this one, two that wait, one in the thread's hands
+        assert len(made) <= taken + 1 + 2 + 1  # this one, two queued, one in the thread
     assert made == list(range(10))
     assert threading.current_thread() not in threads
 
