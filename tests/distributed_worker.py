@@ -1,4 +1,4 @@
-"""What test_distributed_runner.py starts by a launcher.
+"""The program that test_distributed_runner.py launches in several processes.
 
 distributed_worker.py sample FILE     sample a video together; process 0 writes latents and pictures to FILE
 distributed_worker.py fail EXCEPTION  process 1 raises it while the other waits for it

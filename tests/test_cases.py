@@ -1,4 +1,4 @@
-"""Flags and YAML → jobs: what is accepted, what is refused and how, the arithmetic of frames and rates."""
+"""Flags and YAML → jobs: accepted and refused values, error messages, frame counts and rates."""
 
 import shutil
 from datetime import datetime
@@ -101,7 +101,7 @@ def test_folders_unfold_in_sorted_order(stage_2):
     ]
 
 
-@settings(deadline=None)  # a busy machine is no fault
+@settings(deadline=None)  # deadlines fail on a busy machine
 @given(frames=st.integers(1, 3000), length=st.integers(1, 3000), skip=st.integers(0, 40))
 def test_frames_and_rate(frames, length, skip):
     made = job(info(frames, Fraction(30000, 1001)), length=length, skip=skip)

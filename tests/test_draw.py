@@ -1,4 +1,4 @@
-"""Drawing: equal to the recorded pictures, in their sizes and colours."""
+"""Drawing: equal to the recorded images, in size and colours."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_equals_the_recorded_pose_map_of_the_first_person(name):
     assert_same_drawing(drawn[..., ::-1], drawings["pose_map"])
 
 
-def test_nobody_is_a_black_picture():
+def test_without_people_the_picture_is_black():
     assert draw_poses([], 40, 30).shape == (40, 30, 3)
     assert not draw_poses([], 40, 30).any()
     frame = draw_video_frame(None, (640, 360), (300, 500))
@@ -92,7 +92,7 @@ def test_every_person_given_is_drawn():
 
 
 @pytest.mark.parametrize("far", [-1e7, 1e7])
-def test_points_far_outside_do_no_harm(far):
+def test_points_far_outside_are_ignored(far):
     pose = to_pose(dancer(), np.ones(133))
     pose.body[[0, 4, 16]] = far
     pose.hands[:, 5:9] = far

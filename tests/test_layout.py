@@ -1,4 +1,4 @@
-"""The map of the package: imports run one way, every file is short, the README's tree names what there is."""
+"""The package's layout: imports run one way, files are short."""
 
 import ast
 from pathlib import Path
@@ -23,7 +23,7 @@ PROGRAM = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "puppet").glob("*.py"), *ROOT
 
 
 def imported(path: Path) -> set[str]:
-    """The folders of the package that a file imports from, wherever in it."""
+    """The folders of the package that a file imports from, local imports included."""
     modules = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

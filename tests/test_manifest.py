@@ -1,4 +1,4 @@
-"""The meta file of a data set: written, read, and every wrong one refused."""
+"""A data set's manifest: written, read, and refused if wrong."""
 
 import json
 from dataclasses import replace
@@ -36,7 +36,7 @@ def clip(tmp_path: Path) -> Clip:
     return Clip(video, poses, tmp_path / "a.npz", 5, Fraction(10), 64, 48)
 
 
-def test_paths_count_from_the_meta_files_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_relative_to_the_manifests_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (clip,) = load_meta([write(tmp_path / "meta.json", [{**ENTRY, "kps_path": "/elsewhere/a.mp4"}])])
     assert clip.video == tmp_path / "videos/a.mp4" and clip.poses == Path("/elsewhere/a.mp4")
     assert clip.rate == Fraction(30000, 1001) and (clip.frames, clip.width, clip.height) == (48, 64, 48)
@@ -57,7 +57,7 @@ def test_several_files_are_read_in_their_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         *(({key: ...}, f"lacks '{key}'") for key in ENTRY if key != "keypoints_path"),
         ({"video_path": ""}, "'video_path' ''"),
@@ -74,24 +74,24 @@ def test_several_files_are_read_in_their_order(tmp_path: Path) -> None:
         ({"rate": "-15"}, "'rate' '-15'"),
     ],
 )
-def test_a_wrong_entry_is_told_by_its_number(tmp_path: Path, change: dict, told: str) -> None:
+def test_an_error_names_the_entrys_number(tmp_path: Path, change: dict, message: str) -> None:
     wrong = {key: value for key, value in {**ENTRY, **change}.items() if value is not ...}
     with pytest.raises(UserError, match="entry 1") as error:
         load_meta([write(tmp_path / "meta.json", [ENTRY, wrong])])
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [("{", "is no JSON"), ('{"a": 1}', "holds no list"), ("[3]", "entry 0, is no object"), ("[]", "no clips")],
 )
-def test_what_is_no_meta_file_is_refused(tmp_path: Path, content: str, told: str) -> None:
+def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "meta.json").write_text(content)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         load_meta([tmp_path / "meta.json"])
 
 
-def test_a_missing_meta_file_is_refused(tmp_path: Path) -> None:
+def test_a_missing_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"meta.json is missing: make it with python prepare_dataset.py"):
         load_meta([tmp_path / "meta.json"])
 
@@ -100,14 +100,14 @@ def test_whole_clips_pass_the_check(clip: Clip) -> None:
     check_clips([clip, replace(clip, keypoints=None)])
 
 
-def test_the_check_tells_the_first_broken_clip_and_how_many(clip: Clip, tmp_path: Path) -> None:
+def test_the_check_names_the_first_broken_clip_and_counts_them(clip: Clip, tmp_path: Path) -> None:
     missing = replace(clip, video=tmp_path / "gone.mp4")
     with pytest.raises(UserError, match=r"gone.mp4 cannot be trained on .* 1 more of 3 clips"):
         check_clips([clip, missing, replace(clip, poses=tmp_path / "gone too.mp4")])
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"frames": 6}, "it has 5 frames, its pose video 5, and the meta file says 6"),
         ({"width": 66}, "it is 64 x 48, and the meta file says 66 x 48"),
@@ -115,10 +115,10 @@ def test_the_check_tells_the_first_broken_clip_and_how_many(clip: Clip, tmp_path
         ({"poses": Path("gone.mp4")}, "gone.mp4"),
     ],
 )
-def test_the_check_compares_files_and_meta(clip: Clip, change: dict, told: str) -> None:
+def test_the_check_compares_files_and_manifest(clip: Clip, change: dict, message: str) -> None:
     with pytest.raises(UserError) as error:
         check_clips([replace(clip, **change)])
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_the_check_finds_pose_videos_of_another_length_and_damaged_ones(clip: Clip) -> None:

@@ -1,4 +1,4 @@
-"""Measures against plain arithmetic: PSNR, SSIM, change from frame to frame, joints, Fréchet distance."""
+"""Metrics against plain arithmetic: PSNR, SSIM, change between frames, joints, Fréchet distance."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def test_psnr_of_identical_pictures_is_capped():
     assert psnr(random_picture(1), random_picture(1)) == MAX_PSNR
 
 
-def test_psnr_by_weights_sees_only_what_they_show():
+def test_weighted_psnr_depends_only_on_weighted_pixels():
     truth = 0.5 * random_picture(1)
     result, weights = truth.copy(), np.zeros(truth.shape[:2])
     result[:5] += 0.1
@@ -81,7 +81,7 @@ def test_ssim_refuses_pictures_smaller_than_its_window():
 
 
 def test_changes_of_a_result_that_changes_twice_as_much():
-    """In levels of 255: the truth brightens by 1 a frame, the result by 2."""
+    """In levels of 255: the ground truth brightens by 1 per frame, the result by 2."""
     truths = [np.full((4, 4, 3), value, np.uint8) for value in (10, 11, 12)]
     results = [np.full((4, 4, 3), value, np.uint8) for value in (50, 52, 54)]
     changes = FrameDifferences.of(results, truths)

@@ -1,4 +1,4 @@
-"""prepare_dataset.py as a whole: a folder of videos in, a data set out; what is broken is left out and told."""
+"""prepare_dataset.py as a whole: a folder of videos becomes a data set; broken videos are skipped and listed."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ EMPTY_FROM = 100  # frames that are numbered from here on show nobody
 
 
 class Detector(OneByOne):
-    """Finds the dancer in the attitude that belongs to the frame's number, and notes that it was asked."""
+    """Returns the keypoints that belong to the frame's number, and records the call."""
 
     def __init__(self, notes: Path) -> None:
         self.notes = notes
@@ -54,7 +54,7 @@ def refuse_to_load(settings: Settings, worker: int) -> Detector:
 
 
 class Folder:
-    """A folder with two dances, one in a folder of its own, and files that stand for the detector's."""
+    """A folder with two dances, one in a subfolder, and placeholder files of the detector."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.videos, self.output = path, path / "videos", path / "data"
@@ -96,7 +96,7 @@ def test_a_folder_becomes_a_data_set(folder: Folder) -> None:
     assert folder.broken() == {}
 
 
-def test_keypoints_are_those_of_each_frame(folder: Folder) -> None:
+def test_each_frame_has_its_keypoints(folder: Folder) -> None:
     folder.run("--detect_resolution", "128")
     found = load_clip_keypoints(folder.clips()[0].keypoints)
     points, scores = dance(FRAMES, aspect=WIDTH / HEIGHT)
@@ -150,7 +150,7 @@ def test_what_an_interrupted_run_has_made_is_kept(folder: Folder) -> None:
     check_clips(folder.clips())
 
 
-def test_drawing_anew_detects_nothing(folder: Folder) -> None:
+def test_drawing_again_detects_nothing(folder: Folder) -> None:
     folder.run()
     before = folder.clips()[0].poses.read_bytes()
     assert folder.run("--draw_face", load=refuse_to_load) == 0
@@ -159,7 +159,7 @@ def test_drawing_anew_detects_nothing(folder: Folder) -> None:
     assert folder.clips()[0].poses.read_bytes() == before
 
 
-def test_other_settings_or_weights_detect_anew(folder: Folder) -> None:
+def test_other_settings_or_weights_detect_again(folder: Folder) -> None:
     folder.run()
     folder.run("--detect_resolution", "128")
     (folder.path / "yolox_ckpt").write_text("stands for others")
@@ -201,7 +201,7 @@ def test_broken_videos_are_left_out_and_listed(folder: Folder, capsys: pytest.Ca
     assert all(reason in printed for reason in folder.broken().values()) and "4 left out" in printed
 
 
-def test_a_video_that_breaks_off_is_left_out(folder: Folder) -> None:
+def test_a_truncated_video_is_left_out(folder: Folder) -> None:
     data = bytearray(folder.first.read_bytes())
     start = data.index(b"mdat") + 4
     data[start + 700 : start + 2000] = bytes(1300)
@@ -251,7 +251,7 @@ def test_no_video_that_can_be_used_is_an_error(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (("--video_dir", "nowhere"), "nowhere is no folder"),
         (("--video_dir", "none"), "holds no .mp4"),
@@ -264,14 +264,14 @@ def test_no_video_that_can_be_used_is_an_error(folder: Folder) -> None:
     ],
 )
 def test_wrong_input_is_refused_before_the_detector_loads(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, str], told: str
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, str], message: str
 ) -> None:
     monkeypatch.chdir(folder.path)
     (folder.path / "none").mkdir()
     (folder.path / "a_file").write_text("a file")
     with pytest.raises(UserError) as error:
         folder.run(*flags, load=refuse_to_load)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert not folder.output.exists()
 
 
@@ -281,7 +281,7 @@ def test_videos_that_would_write_the_same_files_are_refused(folder: Folder) -> N
         folder.run(load=refuse_to_load)
 
 
-def test_a_detector_that_cannot_be_loaded_is_an_error_and_no_broken_video(folder: Folder) -> None:
+def test_a_detector_that_fails_to_load_is_an_error_and_no_broken_video(folder: Folder) -> None:
     def fail(settings: Settings, worker: int) -> Detector:
         raise UserError("--device nope is not there: try --device cpu")
 

@@ -44,7 +44,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(stage_2, published):
-    """The working folder, its config naming the tiny weights instead of stand-ins."""
+    """The working directory, with the tiny weights in the config instead of placeholders."""
     names = {"pretrained_base_model_path": "sd-image-variations-diffusers", "pretrained_vae_path": "sd-vae-ft-mse"}
     names |= {"image_encoder_path": "image_encoder"}
     names |= {
@@ -126,7 +126,7 @@ def test_weights_of_another_architecture(tiny):
 
 
 @pytest.mark.parametrize("name", ["cuda:77", "meta", "abacus"])
-def test_device_that_is_not_there(tiny, name):
+def test_missing_device(tiny, name):
     with pytest.raises(UserError, match=f"--device {name} is not there .*try --device"):
         test_stage_2.main(["--config", str(tiny.write_config()), *SMALL, "--device", name])
 
@@ -174,7 +174,7 @@ def test_the_readme_s_python(stage_2, published):
     ("device", "dtype"), [("cpu", "float32"), pytest.param("cuda", "float16", marks=pytest.mark.requires_cuda)]
 )
 def test_default_precision_of_a_device(published, device, dtype):
-    """All of the program but its files, whose reading and writing needs PyAV."""
+    """The whole program without reading and writing files, which needs PyAV."""
     flags = {"width": 32, "height": 40, "context_frames": 4, "context_overlap": 1, "steps": 2, "device": device}
     paths = WeightPaths.published(published)
     pose = VideoInfo(Path("dance.mp4"), 64, 48, 4, Fraction(30), False)
@@ -208,7 +208,7 @@ def test_compile_reaches_the_unet(tiny, monkeypatch):
 
 @pytest.mark.parametrize("flags", [["-S", "129", "-O", "1"], ["-S", "30", "-O", "1"]])
 def test_more_frames_than_the_motion_modules_know(tiny, flags):
-    """The first by the settings, the second by the inference config, before a model is loaded or rehearsed."""
+    """First by the settings, then by the inference config, before a model is loaded or its memory estimated."""
     text = (ROOT / "configs" / "inference_v2.yaml").read_text()
     Path("inference.yaml").write_text(re.sub(r"(temporal_position_encoding_max_len: *)\d+", r"\g<1>24", text))
     config = str(tiny.write_config(inference_config="inference.yaml"))
@@ -232,7 +232,7 @@ def test_models_that_fit_only_one_by_one(tiny, monkeypatch, capsys):
 
 
 def test_models_that_never_fit_are_one_error(capsys):
-    """The device is called by its whole name, and nothing is tried after the last plan."""
+    """The error names the device in full, and nothing is tried after the last plan."""
 
     def scarce(memory):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")

@@ -1,4 +1,4 @@
-"""Whole trainings in small: losses, states, resuming, several processes, what is saved and sampled."""
+"""Whole tiny trainings: losses, states, resuming, several processes, saved models, validation."""
 
 import errno
 import os
@@ -39,7 +39,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workplace(models: Path, tmp_path: Path) -> Path:
-    """Fresh for each test, with random models of stage 1 for stage 2 to start from."""
+    """A fresh workplace for each test, with random stage-1 models for stage 2."""
     folder = tmp_path / "work"
     shutil.copytree(models, folder)
     for path in folder.glob("*.yaml"):
@@ -104,8 +104,8 @@ def test_two_processes_train_as_one_with_twice_the_batch(workplace: Path) -> Non
     script = ROOT / "train_stage_1.py"
     with started(2, "musepose.training.trainer", script, *config, *folders) as running:
         one, _ = train(workplace, 1, *overrides, "data.train_bs=2")
-        told, _ = running.communicate(timeout=600)
-    assert running.returncode == 0, told
+        message, _ = running.communicate(timeout=600)
+    assert running.returncode == 0, message
     for model in ("denoising_unet", "reference_unet", "pose_guider"):
         found, expected = (
             read_checkpoint(folder / f"{model}.pth") for folder in (workplace / "two", one.config.model_folder)
@@ -113,7 +113,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(workplace: Path) -> Non
         assert_same(found, expected, 2e-5)
 
 
-def test_a_killed_training_goes_on_as_if_nothing_had_happened(workplace: Path) -> None:
+def test_a_killed_training_resumes_identically(workplace: Path) -> None:
     overrides = (
         *("solver.max_train_steps=6", "checkpointing_steps=2", "total_limit=2", "log_steps=2"),
         *("solver.lr_scheduler=cosine", "solver.ema_decay=0.9", "data.train_bs=1"),
@@ -125,8 +125,8 @@ synchronise = states._synchronise
 states._synchronise = lambda f: os.kill(os.getpid(), {int(signal.SIGKILL)}) if "4" in f.name else synchronise(f)
 """
     process = start(workplace, killing + PROGRAM, *overrides)
-    told = process.communicate()[0]
-    assert process.returncode == -signal.SIGKILL, told
+    message = process.communicate()[0]
+    assert process.returncode == -signal.SIGKILL, message
     states = workplace / "stage_1" / "states"
     assert {p.name for p in states.iterdir()} == {"step-0000002", ".step-0000004.part"}
     assert not (workplace / "stage_1" / "weights").exists()
@@ -197,7 +197,7 @@ def test_an_older_state_can_be_named(workplace: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.bin"])
-def test_a_damaged_state_is_told_of(workplace: Path, file: str) -> None:
+def test_a_damaged_state_is_an_error(workplace: Path, file: str) -> None:
     train(workplace, 1, "solver.max_train_steps=1")
     path = workplace / "stage_1" / "states" / "step-0000001" / file
     path.write_bytes(path.read_bytes()[:100])
@@ -205,7 +205,7 @@ def test_a_damaged_state_is_told_of(workplace: Path, file: str) -> None:
         make_training(workplace, 1, resume="latest")
 
 
-def test_a_state_of_another_training_is_told_of(workplace: Path) -> None:
+def test_a_state_of_another_training_is_an_error(workplace: Path) -> None:
     train(workplace, 1, "solver.max_train_steps=1")
     with pytest.raises(UserError, match="cannot be taken up"):
         make_training(workplace, 1, "solver.ema_decay=0.9", resume="latest")

@@ -1,4 +1,4 @@
-"""Which frames make a sample, in which order samples come, and frames from videos or from the cache."""
+"""Training data: the frames of a sample, the order of samples, frames from videos and from the cache."""
 
 import os
 from fractions import Fraction
@@ -131,7 +131,7 @@ def test_the_cache_gives_the_same_batch(workplace: Path, tmp_path: Path) -> None
         torch.testing.assert_close(cached[name], plain[name], rtol=1e-3, atol=1e-3)
 
 
-def test_only_what_changed_is_encoded_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_changed_clips_are_encoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from musepose.training.data.encoding import Encoder
 
     workplace = write_workplace(tmp_path)
@@ -153,7 +153,7 @@ def test_only_what_changed_is_encoded_anew(tmp_path: Path, monkeypatch: pytest.M
     assert len(encoded) == 2 * CLIPS + 1
 
 
-def test_latents_of_another_precision_are_encoded_anew(workplace: Path, tmp_path: Path) -> None:
+def test_latents_of_another_precision_are_encoded_again(workplace: Path, tmp_path: Path) -> None:
     cache = f"data.cache_latents={tmp_path}"
     precisions = ((), ("solver.mixed_precision=bf16",))
     trainings = [make_training(workplace, 1, cache, *precision) for precision in precisions]
@@ -187,7 +187,7 @@ def test_processes_share_the_encoding_without_gaps(workplace: Path, tmp_path: Pa
     assert all(cache.path(i, "poses").is_file() for i in range(CLIPS))
 
 
-def test_a_video_shorter_than_stated_is_told_of_by_the_cache(workplace: Path, tmp_path: Path) -> None:
+def test_the_cache_refuses_a_video_shorter_than_stated(workplace: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 
     from musepose.training.data.manifest import load_meta, save_meta

@@ -1,4 +1,4 @@
-"""What is learnt: draws, targets and weights; and all gradients against a plain loop over the samples."""
+"""The training loss: random draws, targets, weights; and gradients against a plain loop over the samples."""
 
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def test_the_noise_offset_is_one_number_a_clip_and_channel() -> None:
     assert (numbers[:, 0] != numbers[:, 1]).all()
 
 
-def test_frames_share_the_portion_of_the_noise_that_is_wanted() -> None:
+def test_frames_share_the_given_portion_of_the_noise() -> None:
     for portion in (0.25, 1.0):
         noise = objective(shared_noise=portion).draw(MANY[:300], (2, 2, 4, 4)).noise
         first, second = noise[:, 0], noise[:, 1]
@@ -141,7 +141,7 @@ def test_noise_prediction_aims_at_the_noise() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"betastart": 1}, {"beta_schedule": "steep"}])
-def test_a_noise_schedule_that_there_is_not(wrong: dict) -> None:
+def test_an_unknown_noise_schedule(wrong: dict) -> None:
     with pytest.raises(UserError, match="noise_scheduler_kwargs"):
         Objective(TrainConfig(noise_scheduler_kwargs=NOISE | wrong), False)
 

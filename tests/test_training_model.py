@@ -1,4 +1,4 @@
-"""Where the networks' weights come from, which of them are trained, and how they are saved."""
+"""The trained networks: initial weights, trainable parameters, saving."""
 
 import os
 from pathlib import Path
@@ -31,7 +31,7 @@ ALL_DROPPED, NONE_DROPPED = torch.tensor([True, True]), torch.tensor([False, Fal
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With random models of stage 1."""
+    """A workplace with random stage-1 models."""
     folder = write_workplace(tmp_path_factory.mktemp("training"))
     save_models(random_animator(motion=False), folder / "stage_1" / "weights", "fp32", None)
     return folder

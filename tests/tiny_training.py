@@ -1,4 +1,4 @@
-"""A training in small: three videos with pose videos, models of a few thousand weights, and a config for each stage."""
+"""A tiny training: three videos with pose videos, models of a few thousand weights, a config for each stage."""
 
 import json
 from fractions import Fraction
@@ -48,7 +48,7 @@ NOISE = {
 
 
 def write_models(folder: Path) -> None:
-    """The models that nobody trains, and both inference configs."""
+    """Write the frozen models and both inference configs."""
     torch.manual_seed(0)
     (folder / "base" / "unet").mkdir(parents=True)
     (folder / "base" / "unet" / "config.json").write_text(json.dumps(UNET))
@@ -136,7 +136,7 @@ def config_of(folder: Path, stage: int, *overrides: str) -> TrainConfig:
 
 
 def make_training(folder: Path, stage: int, *overrides: str, resume: str | None = None) -> Training:
-    """A training in this process, which forgets the one before."""
+    """A training in this process, with Accelerate's state reset."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     config = config_of(folder, stage, *overrides)
@@ -159,7 +159,7 @@ def train(folder: Path, stage: int, *overrides: str, resume: str | None = None) 
 
 
 def random_animator(motion: bool, seed: int = 0) -> Animator:
-    """With no weight at zero, so that everything has an influence."""
+    """An Animator without zero weights, so that every parameter affects the result."""
     torch.manual_seed(seed)
     animator = Animator(
         UNet(**UNET, has_output=False), UNet(**UNET, motion_module=MOTION if motion else None), PoseGuider(8, 3, GUIDER)
