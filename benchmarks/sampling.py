@@ -130,7 +130,7 @@ def tail() -> Table:
     return Table(title, ("--tail", "seconds", "pad / this"), rows)
 
 
-def processes() -> Table:
+def world_size() -> Table:
     """One video by one and by two processes of one thread each, as a command, models and all."""
     with tempfile.TemporaryDirectory() as folder:
         config = _config(Path(folder))

@@ -25,9 +25,10 @@ from torch import Tensor
 
 from musepose.cli.entry import Parser, run_script
 from musepose.evaluation.metrics import psnr, unit
-from musepose.training.checkpoints import States, list_states, seeded, step_of
+from musepose.training.checkpoints import Checkpoints, list_checkpoints, step_of
 from musepose.training.config import OPTIMIZERS, Solver
 from musepose.training.optimizers import make_optimizer
+from musepose.training.seeding import seeded_generator
 from musepose.utils.errors import UserError
 from puppet.image_score import gradient_energy
 from puppet.scenes import SPAN, make_scene
@@ -107,14 +108,14 @@ class Training:
         self.model, self.optimizer = accelerator.prepare(Autoencode(self.vae), optimizer)
         accelerator.register_for_checkpointing(self.ema, self.schedule)
         self.critic = None
-        self.states = States(accelerator, config.output_dir, config.total_limit)
-        self.decays = States(accelerator, self.states.folder / f"decay-{self.begin:07d}", config.total_limit)
+        self.states = Checkpoints(accelerator, config.output_dir, config.total_limit)
+        self.decays = Checkpoints(accelerator, self.states.folder / f"decay-{self.begin:07d}", config.total_limit)
         self.done = self._load(resume)
         self.ema.to(accelerator.device)  # a state brings it back on the CPU
 
     def _load(self, resume: str | None) -> int:
-        """Raises UserError: as States.load, and where the settings fit the state's learning rate no more."""
-        in_decay = resume == "latest" and bool(list_states(self.decays.folder))
+        """Raises UserError: as Checkpoints.load, and where the settings fit the state's learning rate no more."""
+        in_decay = resume == "latest" and bool(list_checkpoints(self.decays.folder))
         if in_decay or (resume is not None and Path(resume).parent.resolve() == self.decays.folder.resolve()):
             self._add_critic()
             done = self.decays.load(resume)
@@ -166,7 +167,7 @@ class Training:
         images, masks = (t.to(accelerator.device) for t in pool.crops(step, rank, phase.crop, phase.batch))
         images = images.contiguous(memory_format=torch.channels_last)
         shape = phase.batch, self.vae.config.latent_channels, side, side
-        noise = torch.randn(shape, generator=seeded(config.seed, step, rank)).to(images.device)
+        noise = torch.randn(shape, generator=seeded_generator(config.seed, step, rank)).to(images.device)
         output, kl = self.model(images, noise)
         output = output.float()
         loss = reconstruction_loss(output, images, masks, solver.figure_weight)
@@ -193,7 +194,7 @@ class Training:
 
 def newest_state(folder: str) -> int:
     """The steps done in the newest state of the phases. Raises UserError: there is none."""
-    states = list_states(Path(folder))
+    states = list_checkpoints(Path(folder))
     if not states:
         raise UserError(f"{folder} holds no state that could be harvested: train first")
     return step_of(states[-1])

@@ -456,7 +456,7 @@ def test_counters_that_only_training_reads_may_lack(files, tmp_path, detector):
 
 @pytest.mark.parametrize("device", ["cuda:99", "toaster"])
 def test_device_that_is_not_there(files, device):
-    with pytest.raises(UserError, match=f"--device {device} is not there"):
+    with pytest.raises(UserError, match=f"--device {device} is not available"):
         PoseDetector(**files, device=device)
 
 

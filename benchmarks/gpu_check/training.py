@@ -20,7 +20,7 @@ from musepose.training.data.encoding import Encoder
 from musepose.training.data.manifest import Clip
 from musepose.training.model import Animator
 from musepose.training.stages import STAGE_1, STAGE_2, Stage
-from musepose.training.trainer import Training
+from musepose.training.trainer import Trainer
 
 STEPS = 3  # timed, after one that warms up
 
@@ -38,7 +38,7 @@ class MadeUp:
         return {"pixels": pictures / 127.5 - 1, "clip_pixels": clip, "poses": pictures.flip(0)}
 
 
-class TrainingWithoutFiles(Training):
+class TrainerWithoutFiles(Trainer):
     """A training whose frozen models and pictures are given, and come from no file."""
 
     def __init__(self, check: Check, stage: Stage, config: TrainConfig):
@@ -73,7 +73,7 @@ def training_steps(check: Check) -> None:
         with check.guarded(4, what), tempfile.TemporaryDirectory() as folder:
             check.release()
             own = replace(stage, build=lambda _, stage=stage: animator(check, stage))
-            training = TrainingWithoutFiles(check, own, config(check, count, checkpointing, folder))
+            training = TrainerWithoutFiles(check, own, config(check, count, checkpointing, folder))
             check.report.say(4, what, **one_step(check, training))
             training.accelerator.free_memory()
             del training
@@ -113,7 +113,7 @@ def animator(check: Check, stage: Stage) -> Animator:
     return Animator(*parts).requires_grad_(False)
 
 
-def one_step(check: Check, training: Training) -> dict[str, float | None]:
+def one_step(check: Check, training: Trainer) -> dict[str, float | None]:
     """→ seconds of a step (median), of its encoding, the peak, and the loss, which must be a number."""
     batches = list(training._batches())
     check.forget_peak()

@@ -13,7 +13,7 @@ from musepose.pose.keypoint_file import KeypointFile, Source, load_keypoints
 from musepose.pose.options import DetectorFiles, Settings
 from musepose.utils.errors import UserError
 from musepose.utils.files import DOWNLOAD_HINT, check_writable, require_file
-from musepose.utils.options import declared
+from musepose.utils.options import option_specs
 
 LONGEST_SHAPE = 10  # long side over short side; what is made of a picture grows with it
 
@@ -110,6 +110,6 @@ def _check_outputs(settings: Settings, aligned: Path, demo: Path) -> None:
 
 def check_detector_files(files: DetectorFiles) -> None:
     """Raises UserError: a config or weight file is missing. Not in the detector's module, which imports torch."""
-    for one in declared(DetectorFiles):
+    for one in option_specs(DetectorFiles):
         remedy = DOWNLOAD_HINT if one.name.endswith("ckpt") else "check the path"
         require_file(getattr(files, one.name), f"{remedy}, or give another with {one.flags[0]}")
