@@ -121,8 +121,8 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(workplace: Path) -
     whole, losses = train(workplace, 1, *overrides, f"output_dir={workplace}/whole")
     killing = f"""
 import os, musepose.training.checkpoints as states
-synchronise = states._synchronise
-states._synchronise = lambda f: os.kill(os.getpid(), {int(signal.SIGKILL)}) if "4" in f.name else synchronise(f)
+sync_files = states._sync_files
+states._sync_files = lambda f: os.kill(os.getpid(), {int(signal.SIGKILL)}) if "4" in f.name else sync_files(f)
 """
     process = start(workplace, killing + PROGRAM, *overrides)
     told = process.communicate()[0]

@@ -105,7 +105,7 @@ class FrameReader:
         self.clips, self.width, self.height = clips, data.train_width, data.train_height
 
     def __call__(self, index: int, frames: Sequence[int]) -> dict[str, Tensor]:
-        """→ pixels f 3 H W in [-1, 1], clip_pixels 1 3 224 224 of the first frame, CLIP's input, poses f 3 H W uint8."""
+        """→ pixels f 3 H W in [-1, 1], CLIP's input clip_pixels 1 3 224 224 (first frame), poses f 3 H W uint8."""
         from musepose.pipelines.images import clip_pixels
 
         clip = self.clips[index]
@@ -130,7 +130,7 @@ def to_tensor(pictures: Sequence[np.ndarray]) -> Tensor:
 
 
 def read_frames_in_order(path: Path, frames: Sequence[int]) -> list[np.ndarray]:
-    """Frames `frames` of a video, in that order, with duplicates. Raises UserError: it is too short."""
+    """The frames of a video with indices `frames`, in that order. Raises UserError: the video is too short."""
     found = read_frames_at(path, frames)
     if len(found) < len(set(frames)):
         raise UserError(f"{path} has no frame {max(frames)}: run prepare_dataset.py again")
