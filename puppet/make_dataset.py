@@ -23,7 +23,7 @@ from musepose.media.video_writer import VideoWriter
 from musepose.pose.draw import draw_video_frame, video_size
 from musepose.pose.keypoint_file import Keypoints, Source
 from musepose.training.data.clip_keypoints import ClipKeypoints, save_clip_keypoints
-from musepose.training.data.manifest import Clip, save_meta
+from musepose.training.data.manifest import Clip, save_manifest
 from musepose.utils.errors import UserError
 from musepose.utils.files import complete_file
 from musepose.utils.options import option
@@ -123,7 +123,7 @@ def make_dataset(folder: Path, numbers: Sequence[int], kind: Kind, workers: int)
     done = run_jobs(make_job, numbers, workers)
     clips = list(progress_bar(done, total=len(numbers), unit="scene", smoothing=0.05))
     clips.sort(key=lambda clip: clip.video)
-    save_meta(folder / "meta.json", clips)
+    save_manifest(folder / "meta.json", clips)
     return clips
 
 

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from musepose.cli.entry import Parser, run_script
 from musepose.pose.detectors.dwpose import mm_compat
-from musepose.training.checkpoints import States
+from musepose.training.checkpoints import Checkpoints
 from musepose.training.optimizers import Muon
 from musepose.utils.errors import UserError
 from musepose.utils.files import complete_file, require_file
@@ -99,7 +99,7 @@ def train(part: str, config: DictConfig, resume: str | None) -> Path:
     mean = AveragedModel(network, avg_fn=partial(ema_with_warmup, decay=solver.ema_decay), use_buffers=True)
     model, optimizer = accelerator.prepare(network, optimizer)
     accelerator.register_for_checkpointing(mean, schedule)
-    states = States(accelerator, Path(config.output_dir) / part, config.total_limit)
+    states = Checkpoints(accelerator, Path(config.output_dir) / part, config.total_limit)
     done = states.load(resume)
     if done:
         check_continuous(schedule, settings.learning_rate)

@@ -28,6 +28,7 @@ from musepose.evaluation.metrics import psnr, to_float
 from musepose.training.checkpoints import States, list_states, seeded, step_of
 from musepose.training.config import OPTIMIZERS, Solver
 from musepose.training.optimizers import make_optimizer
+from musepose.training.seeding import seeded_generator
 from musepose.utils.errors import UserError
 from puppet.image_score import gradient_energy
 from puppet.scenes import SPAN, make_scene
@@ -107,8 +108,8 @@ class Training:
         self.model, self.optimizer = accelerator.prepare(Autoencode(self.vae), optimizer)
         accelerator.register_for_checkpointing(self.ema, self.schedule)
         self.critic = None
-        self.states = States(accelerator, config.output_dir, config.total_limit)
-        self.decays = States(accelerator, self.states.folder / f"decay-{self.begin:07d}", config.total_limit)
+        self.states = Checkpoints(accelerator, config.output_dir, config.total_limit)
+        self.decays = Checkpoints(accelerator, self.states.folder / f"decay-{self.begin:07d}", config.total_limit)
         self.done = self._load(resume)
         self.ema.to(accelerator.device)  # a state loads it on the CPU
 
@@ -166,7 +167,7 @@ class Training:
         images, masks = (t.to(accelerator.device) for t in pool.crops(step, rank, phase.crop, phase.batch))
         images = images.contiguous(memory_format=torch.channels_last)
         shape = phase.batch, self.vae.config.latent_channels, side, side
-        noise = torch.randn(shape, generator=seeded(config.seed, step, rank)).to(images.device)
+        noise = torch.randn(shape, generator=seeded_generator(config.seed, step, rank)).to(images.device)
         output, kl = self.model(images, noise)
         output = output.float()
         loss = reconstruction_loss(output, images, masks, solver.figure_weight)

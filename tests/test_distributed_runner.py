@@ -16,7 +16,7 @@ from test_pipeline import latents_rounding
 from together import started
 
 from musepose.inference.cases import Job
-from musepose.inference.distributed_runner import device_name, share_out
+from musepose.inference.distributed_runner import balance_jobs, device_name
 from musepose.media.video_reader import VideoInfo, probe
 from musepose.utils.errors import UserError
 
@@ -215,9 +215,9 @@ def test_shares_of_work_are_about_equal():
         return Job(Path("r.png"), pose, frames, Fraction(1), None, Path(f"{frames}.mp4"))
 
     jobs = [job(frames) for frames in (10, 50, 20, 30, 40)]
-    shares = share_out(jobs, 2)
+    shares = balance_jobs(jobs, 2)
     assert [[one.frames for one in share] for share in shares] == [[10, 50, 20], [30, 40]]
-    assert share_out(jobs[:1], 3) == [jobs[:1], [], []]
+    assert balance_jobs(jobs[:1], 3) == [jobs[:1], [], []]
 
 
 def test_one_device_for_several_processes_is_refused(monkeypatch):

@@ -227,7 +227,7 @@ def test_bad_arguments_are_one_line(tmp_path, capfd):
         main(["--device", "cpu"])
     if not torch.cuda.is_available():
         assert main(["--json", str(tmp_path / "r.json")]) == 2
-        assert capfd.readouterr().err.startswith("error: --device cuda is not there")
+        assert capfd.readouterr().err.startswith("error: --device cuda is not available")
         assert list(tmp_path.iterdir()) == []
 
 

@@ -10,7 +10,7 @@ from musepose.pose.draw import draw_video_frame
 from musepose.pose.keypoint_file import Source
 from musepose.pose.types import to_pose
 from musepose.training.data.clip_keypoints import load_clip_keypoints
-from musepose.training.data.manifest import Clip, check_clips, load_meta
+from musepose.training.data.manifest import Clip, check_clip_files, load_manifest
 from musepose.utils.errors import UserError
 from puppet.make_dataset import RATE, SIZE, Kind, main, render_frames
 from puppet.scenes import SPAN
@@ -21,7 +21,7 @@ SPREAD = ("--frames", "2", "--spread", "--workers", "1")
 
 def make(folder: Path, *flags: str) -> list[Clip]:
     assert main(["--output", str(folder), *flags]) == 0
-    return load_meta([folder / "meta.json"])
+    return load_manifest([folder / "meta.json"])
 
 
 @pytest.fixture(scope="module")

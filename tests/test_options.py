@@ -92,7 +92,7 @@ def test_a_flag_has_the_type_of_its_field(flags: str, name: str, wanted: Any) ->
     [
         ("--count 0", "--count is 0: give 1 to 9"),
         ("-c 1.5", "--count is '1.5': give a whole number"),
-        ("--side 20", "--side is 20, no multiple of 8: take 16 or 24"),
+        ("--side 20", "--side is 20, not a multiple of 8: take 16 or 24"),
         ("--ratio 1/0", "--ratio is '1/0': give a number or a fraction"),
         ("--limit all", "--limit is 'all': give auto, a number"),
         ("--limit 0", "--limit is 0: give at least 1"),

@@ -15,7 +15,7 @@ from musepose.pose.draw import draw_video_frame, video_size
 from musepose.pose.keypoint_file import Source
 from musepose.pose.types import People, to_pose
 from musepose.training.data.clip_keypoints import load_clip_keypoints
-from musepose.training.data.manifest import check_clips, load_meta
+from musepose.training.data.manifest import check_clip_files, load_manifest
 from musepose.training.data.preparation import Settings, load_detector
 from musepose.utils.errors import UserError
 from musepose.utils.files import DOWNLOAD_HINT
@@ -70,7 +70,7 @@ class Folder:
         return main([str(word) for word in words], load)
 
     def clips(self) -> list:
-        return load_meta([self.output / "meta.json"])
+        return load_manifest([self.output / "meta.json"])
 
     def asked(self) -> list[int]:
         """The numbers of the frames that a detector saw, in all runs and processes."""
@@ -89,7 +89,7 @@ def folder(tmp_path: Path) -> Folder:
 def test_a_folder_becomes_a_data_set(folder: Folder) -> None:
     assert folder.run() == 0
     clips = folder.clips()
-    check_clips(clips)
+    check_clip_files(clips)
     assert [clip.video for clip in clips] == [folder.first, folder.second]
     assert clips[1].poses == folder.output / "poses/deep/take.2.mp4"
     assert {(clip.frames, clip.rate, clip.width, clip.height) for clip in clips} == {(FRAMES, 10, WIDTH, HEIGHT)}
@@ -129,7 +129,7 @@ def test_finished_videos_are_skipped_and_replaced_ones_done_again(folder: Folder
     folder.run()
     assert [clip.frames for clip in folder.clips()] == [FRAMES - 2, FRAMES]
     assert len(folder.asked()) == 2 * FRAMES + FRAMES - 2
-    check_clips(folder.clips())
+    check_clip_files(folder.clips())
 
 
 def test_what_an_interrupted_run_has_made_is_kept(folder: Folder) -> None:
@@ -147,7 +147,7 @@ def test_what_an_interrupted_run_has_made_is_kept(folder: Folder) -> None:
     assert not (folder.output / "meta.json").exists()
     folder.run()
     assert len(folder.asked()) == FRAMES + 2 + FRAMES
-    check_clips(folder.clips())
+    check_clip_files(folder.clips())
 
 
 def test_drawing_again_detects_nothing(folder: Folder) -> None:
@@ -173,7 +173,7 @@ def test_lost_files_are_made_again(folder: Folder) -> None:
     first.poses.unlink()
     second.keypoints.write_bytes(b"damaged")
     folder.run(load=refuse_to_load)  # poses are drawn from the keypoints
-    check_clips(folder.clips())
+    check_clip_files(folder.clips())
     second.poses.unlink()
     folder.run()
     assert len(folder.asked()) == 3 * FRAMES
@@ -253,8 +253,8 @@ def test_no_video_that_can_be_used_is_an_error(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--video_dir", "nowhere"), "nowhere is no folder"),
-        (("--video_dir", "none"), "holds no .mp4"),
+        (("--video_dir", "nowhere"), "nowhere is not a folder"),
+        (("--video_dir", "none"), "has no .mp4"),
         (("--output", "videos/data"), "lies in --video_dir"),
         (("--output", "a_file"), "cannot write a_file/meta.json"),
         (("--workers", "0"), "--workers is 0"),
@@ -283,7 +283,7 @@ def test_videos_that_would_write_the_same_files_are_refused(folder: Folder) -> N
 
 def test_a_detector_that_fails_to_load_is_an_error_and_no_broken_video(folder: Folder) -> None:
     def fail(settings: Settings, worker: int) -> Detector:
-        raise UserError("--device nope is not there: try --device cpu")
+        raise UserError("--device nope is not available: try --device cpu")
 
     with pytest.raises(UserError, match="--device nope"):
         folder.run(load=fail)
@@ -307,5 +307,5 @@ def test_the_real_detector_is_loaded_with_the_settings(folder: Folder) -> None:
     folder.second.unlink()
     folder.run(*flags, "--detect_resolution", "64", "--device", "cpu,cpu", load=watched)
     assert seen == [64]
-    check_clips(folder.clips())
+    check_clip_files(folder.clips())
     assert load_clip_keypoints(folder.clips()[0].keypoints).keypoints.scores.any(axis=1).all()

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL
 from omegaconf import DictConfig, OmegaConf
 
 import puppet.train_vae as program
-from musepose.training.checkpoints import list_states
+from musepose.training.checkpoints import list_checkpoints
 from musepose.utils.errors import UserError
 from puppet.train_vae import Pool, Training, build_vae, normalise_latents
 from puppet.vae_losses import PatchDiscriminator, hinge_loss, reconstruction_loss, weighted_mean
@@ -191,7 +191,7 @@ def test_a_harvest_decays_from_the_newest_state_and_leaves_it(trained, tmp_path:
     config = copied(trained[0], tmp_path, "step-0000008")
     config.phases[1].steps = 1000
     assert_same(trained[1], run(config, harvest=True))
-    assert [path.name for path in list_states(Path(config.output_dir))] == ["step-0000008"]
+    assert [path.name for path in list_checkpoints(Path(config.output_dir))] == ["step-0000008"]
 
 
 def test_without_a_state_there_is_nothing_to_harvest(tmp_path: Path) -> None:

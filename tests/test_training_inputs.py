@@ -14,7 +14,7 @@ from tiny_training import SIZE, random_animator, write_workplace
 import musepose.training.trainer
 from musepose.cli.train import main
 from musepose.training.config import read_config
-from musepose.training.data.manifest import load_meta, save_meta
+from musepose.training.data.manifest import load_manifest, save_manifest
 from musepose.training.model import save_models
 from musepose.utils.errors import UserError
 
@@ -60,7 +60,7 @@ def test_good_input_gets_as_far_as_the_models(workplace: Path) -> None:
         (1, "data.train_bs=0", "train_bs is 0: give at least 1"),
         (1, "data.train_bs=1.5", "1.5"),
         (1, "uncond_ratio=1.1", "uncond_ratio is 1.1: give 0 to 1"),
-        (1, "data.train_width=100", "train_width is 100, no multiple of 8: take 96 or 104"),
+        (1, "data.train_width=100", "train_width is 100, not a multiple of 8: take 96 or 104"),
         (1, "data.train_height=32", "train_height is 32"),
         (1, "solver.optimizer=sgd", "solver.optimizer is sgd: choose from adamw, muon"),
         (1, "solver.lr_scheduler=steep", "lr_scheduler is steep: choose from constant"),
@@ -102,7 +102,7 @@ def test_two_validation_cases_of_one_name(workplace: Path, tmp_path: Path) -> No
     from media import write_picture
 
     picture = write_picture(tmp_path / "a.png", "rgb")
-    clips = load_meta([workplace / "meta.json"])
+    clips = load_manifest([workplace / "meta.json"])
     other = tmp_path / clips[0].poses.name
     other.write_bytes(clips[0].poses.read_bytes())
     cases = f"val.test_cases={{{picture}: [{clips[0].poses}, {other}]}}"
@@ -139,9 +139,9 @@ def test_models_that_do_not_fit_each_other(workplace: Path, tmp_path: Path, fold
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_clip_that_is_gone(workplace: Path, tmp_path: Path, cached: bool) -> None:
-    clips = load_meta([workplace / "meta.json"])
+    clips = load_manifest([workplace / "meta.json"])
     gone = tmp_path / "gone.mp4"
-    save_meta(tmp_path / "meta.json", [clips[0], type(clips[0])(gone, *list(vars(clips[1]).values())[1:])])
+    save_manifest(tmp_path / "meta.json", [clips[0], type(clips[0])(gone, *list(vars(clips[1]).values())[1:])])
     cache = [f"data.cache_latents={tmp_path}/cache"] if cached else []
     with pytest.raises(UserError, match=r"gone.mp4"):
         start(workplace, 1, f"output_dir={tmp_path}", f"data.meta_paths=[{tmp_path}/meta.json]", *cache)
@@ -165,7 +165,7 @@ def test_states_of_an_earlier_run_are_not_overwritten(workplace: Path, tmp_path:
     (tmp_path / "states" / "step-0000100").mkdir(parents=True)
     with pytest.raises(UserError, match="holds states of an earlier run: give --resume latest"):
         start(workplace, 1, f"output_dir={tmp_path}")
-    with pytest.raises(UserError, match="is no training state"):
+    with pytest.raises(UserError, match="is not a training state"):
         start(workplace, 1, f"output_dir={tmp_path}", "--resume", f"{tmp_path}/states/step-0000200")
 
 

@@ -19,7 +19,7 @@ from musepose.training.model import (
     build_stage_1,
     build_stage_2,
     save_models,
-    select,
+    set_trainable,
     stage_1_parameters,
     stage_2_parameters,
     weight_paths,
@@ -88,7 +88,7 @@ def test_the_pose_guider_starts_from_controlnet(workplace: Path, tmp_path: Path)
 def test_what_is_trained_always_gets_a_gradient_and_nothing_else_would(motion: bool, dropped: Tensor) -> None:
     animator = random_animator(motion)
     names = stage_2_parameters(animator) if motion else stage_1_parameters(animator)
-    trained = select(animator, names)
+    trained = set_trainable(animator, names)
     predict(animator, dropped).square().mean().backward()
     assert len(trained) == len(names)
     assert {name for name, p in animator.named_parameters() if p.grad is not None} == set(names)

@@ -16,10 +16,10 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
 from musepose.training.config import TrainConfig, read_config
-from musepose.training.data.manifest import Clip, load_meta, save_meta
+from musepose.training.data.manifest import Clip, load_manifest, save_manifest
 from musepose.training.model import Animator
 from musepose.training.stages import STAGE_1, STAGE_2
-from musepose.training.trainer import Training
+from musepose.training.trainer import Trainer
 
 SIZE, FRAMES, CLIPS = 64, 8, 3
 UNET = {
@@ -101,7 +101,7 @@ def write_clips(folder: Path) -> list[Clip]:
         write_video(video, pictures, rate=15)
         write_video(poses, bars, rate=15)
         clips.append(Clip(video, poses, None, FRAMES, Fraction(15), SIZE, SIZE))
-    save_meta(folder / "meta.json", clips)
+    save_manifest(folder / "meta.json", clips)
     return clips
 
 
@@ -140,12 +140,12 @@ def make_training(folder: Path, stage: int, *overrides: str, resume: str | None 
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     config = config_of(folder, stage, *overrides)
-    return Training((STAGE_1, STAGE_2)[stage - 1], config, load_meta(config.data.meta_paths), resume)
+    return Trainer((STAGE_1, STAGE_2)[stage - 1], config, load_manifest(config.data.meta_paths), resume)
 
 
-def train(folder: Path, stage: int, *overrides: str, resume: str | None = None) -> tuple[Training, list[float]]:
+def train(folder: Path, stage: int, *overrides: str, resume: str | None = None) -> tuple[Trainer, list[float]]:
     """Run a training to its end. → it, and the mean loss of each micro-step."""
-    training, losses = make_training(folder, stage, *overrides, resume=resume), []
+    training, losses = make_trainer(folder, stage, *overrides, resume=resume), []
     step = training.micro_step
 
     def noted(samples: dict) -> Tensor:
