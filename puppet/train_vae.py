@@ -25,7 +25,7 @@ from torch import Tensor
 
 from musepose.cli.entry import Parser, run_script
 from musepose.evaluation.metrics import psnr, to_float
-from musepose.training.checkpoints import States, list_states, seeded, step_of
+from musepose.training.checkpoints import Checkpoints, list_checkpoints, step_of
 from musepose.training.config import OPTIMIZERS, Solver
 from musepose.training.optimizers import make_optimizer
 from musepose.training.seeding import seeded_generator
@@ -114,8 +114,8 @@ class Training:
         self.ema.to(accelerator.device)  # a state loads it on the CPU
 
     def _load(self, resume: str | None) -> int:
-        """Load a state. → finished steps. Raises UserError: as States.load; the settings do not fit the state."""
-        in_decay = resume == "latest" and bool(list_states(self.decays.folder))
+        """Load a state. → finished steps. Raises UserError: as Checkpoints.load; the settings do not fit the state."""
+        in_decay = resume == "latest" and bool(list_checkpoints(self.decays.folder))
         if in_decay or (resume is not None and Path(resume).parent.resolve() == self.decays.folder.resolve()):
             self._add_critic()
             done = self.decays.load(resume)
@@ -194,7 +194,7 @@ class Training:
 
 def newest_state(folder: str) -> int:
     """Finished steps of the newest state of the phases. Raises UserError: there is none."""
-    states = list_states(Path(folder))
+    states = list_checkpoints(Path(folder))
     if not states:
         raise UserError(f"{folder} holds no state to harvest: train first")
     return step_of(states[-1])

@@ -31,7 +31,7 @@ def spread(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
 
 
 def test_the_manifest_lists_the_clips(spread: list[Clip]) -> None:
-    check_clips(spread)
+    check_clip_files(spread)
     assert [clip.video.name for clip in spread] == ["scene-0000007.mp4", "scene-0000008.mp4"]
     assert {(probe(clip.video).rate, clip.rate) for clip in spread} == {(1, 1)}
 

@@ -37,7 +37,7 @@ def clip(tmp_path: Path) -> Clip:
 
 
 def test_paths_are_relative_to_the_manifests_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (clip,) = load_meta([write(tmp_path / "meta.json", [{**ENTRY, "kps_path": "/elsewhere/a.mp4"}])])
+    (clip,) = load_manifest([write(tmp_path / "meta.json", [{**ENTRY, "kps_path": "/elsewhere/a.mp4"}])])
     assert clip.video == tmp_path / "videos/a.mp4" and clip.poses == Path("/elsewhere/a.mp4")
     assert clip.rate == Fraction(30000, 1001) and (clip.frames, clip.width, clip.height) == (48, 64, 48)
 
@@ -77,7 +77,7 @@ def test_several_files_are_read_in_their_order(tmp_path: Path) -> None:
 def test_an_error_names_the_entrys_number(tmp_path: Path, change: dict, message: str) -> None:
     wrong = {key: value for key, value in {**ENTRY, **change}.items() if value is not ...}
     with pytest.raises(UserError, match="entry 1") as error:
-        load_meta([write(tmp_path / "meta.json", [ENTRY, wrong])])
+        load_manifest([write(tmp_path / "meta.json", [ENTRY, wrong])])
     assert message in str(error.value)
 
 
@@ -88,7 +88,7 @@ def test_an_error_names_the_entrys_number(tmp_path: Path, change: dict, message:
 def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "meta.json").write_text(content)
     with pytest.raises(UserError, match=message):
-        load_meta([tmp_path / "meta.json"])
+        load_manifest([tmp_path / "meta.json"])
 
 
 def test_a_missing_manifest_is_refused(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_the_check_names_the_first_broken_clip_and_counts_them(clip: Clip, tmp_p
 )
 def test_the_check_compares_files_and_manifest(clip: Clip, change: dict, message: str) -> None:
     with pytest.raises(UserError) as error:
-        check_clips([replace(clip, **change)])
+        check_clip_files([replace(clip, **change)])
     assert message in str(error.value)
 
 

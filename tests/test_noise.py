@@ -14,7 +14,7 @@ from musepose.pipelines.noise import initial_noise
 )
 @pytest.mark.parametrize("piece", [1, 256, 2**20])
 def test_chunks_equal_a_single_draw(monkeypatch, dtype, frames, height, width, piece):
-    monkeypatch.setattr(noise, "PIECE", piece)
+    monkeypatch.setattr(noise, "CHUNK", piece)
     generator = torch.Generator().manual_seed(5)
     whole = torch.randn(1, 4, frames, height, width, generator=generator, dtype=dtype)
     ours = initial_noise(frames, (4, height, width), generator.manual_seed(5), dtype)

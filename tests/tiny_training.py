@@ -135,7 +135,7 @@ def config_of(folder: Path, stage: int, *overrides: str) -> TrainConfig:
     return read_config(folder / f"train_stage_{stage}.yaml", overrides)
 
 
-def make_training(folder: Path, stage: int, *overrides: str, resume: str | None = None) -> Training:
+def make_trainer(folder: Path, stage: int, *overrides: str, resume: str | None = None) -> Trainer:
     """A training in this process, with Accelerate's state reset."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()

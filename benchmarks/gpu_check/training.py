@@ -20,7 +20,6 @@ from musepose.training.data.encoding import Encoder
 from musepose.training.data.manifest import Clip
 from musepose.training.model import Animator
 from musepose.training.stages import STAGE_1, STAGE_2, Stage
-from musepose.training.trainer import Trainer
 
 STEPS = 3  # timed, after one warm-up step
 
@@ -38,7 +37,7 @@ class RandomFrames:
         return {"pixels": pictures / 127.5 - 1, "clip_pixels": clip, "poses": pictures.flip(0)}
 
 
-class TrainingWithoutFiles(Training):
+class TrainerWithoutFiles(Trainer):
     """A training with random frozen models and random data instead of files."""
 
     def __init__(self, check: Check, stage: Stage, config: TrainConfig):
@@ -73,7 +72,7 @@ def training_steps(check: Check) -> None:
         with check.guarded(4, what), tempfile.TemporaryDirectory() as folder:
             check.release()
             own = replace(stage, build=lambda _, stage=stage: animator(check, stage))
-            training = TrainingWithoutFiles(check, own, config(check, count, checkpointing, folder))
+            training = TrainerWithoutFiles(check, own, config(check, count, checkpointing, folder))
             check.report.add(4, what, **one_step(check, training))
             training.accelerator.free_memory()
             del training
@@ -113,7 +112,7 @@ def animator(check: Check, stage: Stage) -> Animator:
     return Animator(*parts).requires_grad_(False)
 
 
-def one_step(check: Check, training: Training) -> dict[str, float | None]:
+def one_step(check: Check, training: Trainer) -> dict[str, float | None]:
     """→ median seconds of a step, seconds of its encoding and of the first step, peak GiB, loss; ok: losses finite."""
     batches = list(training._batches())
     check.reset_peak()
