@@ -20,6 +20,7 @@ from musepose.training.data.encoding import Encoder
 from musepose.training.data.manifest import Clip
 from musepose.training.model import Animator
 from musepose.training.stages import STAGE_1, STAGE_2, Stage
+from musepose.training.trainer import Trainer
 
 STEPS = 3  # timed, after one warm-up step
 
