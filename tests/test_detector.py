@@ -230,7 +230,7 @@ def test_no_pictures_no_people(detector):
 
 @pytest.mark.parametrize("device", ["cuda:99", "toaster"])
 def test_unavailable_device(files, device):
-    with pytest.raises(UserError, match=f"--device {device} is not there"):
+    with pytest.raises(UserError, match=f"--device {device} is not available"):
         PoseDetector(**files, device=device)
 
 

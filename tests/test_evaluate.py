@@ -123,7 +123,7 @@ def test_invalid_arguments_are_refused(arguments: list[str], message: str):
 
 
 def test_flags_without_their_metric_are_refused(videos: tuple[str, str]):
-    with pytest.raises(UserError, match="--fvd_frames is of no use without --fvd"):
+    with pytest.raises(UserError, match="--fvd_frames has no effect without --fvd"):
         evaluate.main(["--pairs", *videos, "--fvd_frames", "3"])
 
 

@@ -127,7 +127,7 @@ def test_weights_of_another_architecture(tiny):
 
 @pytest.mark.parametrize("name", ["cuda:77", "meta", "abacus"])
 def test_missing_device(tiny, name):
-    with pytest.raises(UserError, match=f"--device {name} is not there .*try --device"):
+    with pytest.raises(UserError, match=f"--device {name} is not available .*try --device"):
         test_stage_2.main(["--config", str(tiny.write_config()), *SMALL, "--device", name])
 
 
