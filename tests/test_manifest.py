@@ -83,7 +83,12 @@ def test_an_error_names_the_entrys_number(tmp_path: Path, change: dict, message:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "is not a JSON"), ('{"a": 1}', "is not a manifest"), ("[3]", "entry 0, is not a JSON object"), ("[]", "no clips")],
+    [
+        ("{", "is not a JSON"),
+        ('{"a": 1}', "is not a manifest"),
+        ("[3]", "entry 0, is not a JSON object"),
+        ("[]", "no clips"),
+    ],
 )
 def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "meta.json").write_text(content)
