@@ -5,14 +5,12 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-import transformers
 from einops import rearrange
 from PIL import Image
 from torch import Tensor
+from transformers import CLIPImageProcessorPil  # CLIPImageProcessor needs torchvision
 
 CLIP_SIDE = 224
-# In transformers 5 CLIPImageProcessor needs torchvision; CLIPImageProcessorPil does not.
-CLIPImageProcessor = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
 
 Picture: TypeAlias = "Image.Image | np.ndarray | Tensor"
 
@@ -71,4 +69,4 @@ def convert_output(pictures: Tensor, output_type: str) -> list[list[Image.Image]
 def clip_pixels(pictures: Sequence[Image.Image]) -> Tensor:
     """Pictures → CLIP's input b 3 224 224; aspect ratios are not kept."""
     squares = [picture.convert("RGB").resize((CLIP_SIDE, CLIP_SIDE)) for picture in pictures]
-    return CLIPImageProcessor()(squares, return_tensors="pt").pixel_values
+    return CLIPImageProcessorPil()(squares, return_tensors="pt").pixel_values
