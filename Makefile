@@ -19,6 +19,8 @@ setup:
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements.txt -r requirements-dev.txt -c constraints.txt
 	$(PIP) --no-deps -r requirements-mmpose.txt
+	@$(VENV)/bin/python download_weights.py --only blazepose || echo "set up, but without BlazePose's networks: \
+	run $(VENV)/bin/python download_weights.py --only blazepose when there is a network"
 
 # A worker for each core (tests/conftest.py). One that has nothing left takes over tests from another.
 test:

@@ -133,10 +133,10 @@ def mm_calls(files: dict[str, Path]) -> Callable[[np.ndarray], list]:
 
     def call(rgb: np.ndarray) -> list:
         bgr = np.ascontiguousarray(resize_for_detection(rgb, 512)[..., ::-1])
-        with yolox.described(), mm_compat.quiet():
+        with yolox.config_errors(), mm_compat.quiet():
             found = inference_detector(yolox.model, bgr).pred_instances.cpu().numpy()
         persons = select_people(found.bboxes, found.scores, found.labels)
-        with dwpose.described(), mm_compat.quiet():
+        with dwpose.config_errors(), mm_compat.quiet():
             return inference_topdown(dwpose.model, bgr, found.bboxes[persons])
 
     return call

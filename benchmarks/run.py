@@ -34,6 +34,7 @@ CASES = {
     "pose_stage": ("pose", "pose_stage"),
     "det_every": ("pose", "det_every"),
     "pose_memory": ("pose", "pose_memory"),
+    "blazepose": ("blazepose", "blazepose"),
 }
 
 

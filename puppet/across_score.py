@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from musepose.evaluation.metrics import joint_distances
-from musepose.evaluation.pairs import NEAR
+from musepose.evaluation.pairs import PCK_THRESHOLD
 from musepose.pose.align import SEGMENTS, fit_alignment, segment_lengths, typical_lengths
 from musepose.pose.detectors.dwpose.detector import PoseDetector
 from musepose.pose.person_tracking import choose_person
@@ -61,7 +61,7 @@ def score_pair(options: Options, k: int) -> dict[str, Any]:
     )
     for pose, result in zip(wanted, results, strict=True):
         distances = joint_distances(find_pose(detector, result), pose, aspect=1)
-        record["joints"] += (distances[~np.isnan(distances)] <= NEAR).tolist()
+        record["joints"] += (distances[~np.isnan(distances)] <= PCK_THRESHOLD).tolist()
     return record
 
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from musepose.evaluation.metrics import Changes, mean_or_none, psnr, ssim, unit
+from musepose.evaluation.metrics import FrameDifferences, mean_or_none, psnr, ssim, to_float
 from musepose.media.video_reader import read_frames
 from musepose.media.video_writer import VideoWriter
 from musepose.pipelines.context_windows import context_windows
@@ -95,7 +95,7 @@ def show(k: int, frames: int, size: int) -> Subject:
         Image.fromarray(scene.at(moment).image),
         pose_video([person.pose for person in people]),
         [to_size(picture.image, size) for picture in pictures],
-        [unit(to_size(person.mask, size)) for person in people],
+        [to_float(to_size(person.mask, size)) for person in people],
     )
 
 
@@ -118,7 +118,7 @@ def picture_figures(results: Sequence[np.ndarray], subject: Subject) -> dict[str
     """
     rows, energies = [], []
     for result, truth, mask in zip(results, subject.truths, subject.masks, strict=False):
-        x, y = unit(result), unit(truth)
+        x, y = to_float(result), to_float(truth)
         rows.append((psnr(x, y), psnr(x, y, mask), ssim(x, y)))
         energies.append([gradient_energy(picture, mask) for picture in (x, y)])
     figures = dict(zip(("psnr", "figure", "ssim"), np.mean(rows, axis=0).tolist(), strict=True))
@@ -145,7 +145,7 @@ def motion_figures(
     results: Sequence[np.ndarray], subject: Subject, seams: np.ndarray | None = None
 ) -> dict[str, float | None]:
     """Means over the transitions, levels of 255; the error of the change at the seams (frames - 1,) and elsewhere."""
-    changes = Changes.of(results, subject.truths[: len(results)])
+    changes = FrameDifferences.of(results, subject.truths[: len(results)])
     error = np.array(changes.error)
     figures = {"change": float(np.mean(changes.result)), "true_change": float(np.mean(changes.truth))}
     figures["error"] = float(error.mean())

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from musepose.evaluation.metrics import mean_or_none
-from musepose.evaluation.pairs import NEAR
+from musepose.evaluation.pairs import PCK_THRESHOLD
 from musepose.evaluation.report import number, table
 from puppet.across_score import SAME_LENGTH
 
@@ -114,7 +114,7 @@ def tables(summary: Mapping[str, Any], options: Mapping[str, Any], seconds: floa
             f"Across characters, {across['pairs']} pairs, of which {across['not_aligned']} could not be aligned: "
             f"{limbs} of the aligned limb lengths are within {SAME_LENGTH:.0%} of the target's own "
             f"(mean error {error}), "
-            f"{joints} of the joints in the generated frames within {NEAR:.0%} of the torso length."
+            f"{joints} of the joints in the generated frames within {PCK_THRESHOLD:.0%} of the torso length."
         )
     return "\n\n".join([*parts, f"Measured in {seconds / 60:.1f} minutes."])
 

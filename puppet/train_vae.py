@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from musepose.cli.entry import Parser, run_script
-from musepose.evaluation.metrics import psnr, unit
+from musepose.evaluation.metrics import psnr, to_float
 from musepose.training.checkpoints import States, list_states, seeded, step_of
 from musepose.training.config import OPTIMIZERS, Solver
 from musepose.training.optimizers import make_optimizer
@@ -255,9 +255,9 @@ def finish(vae: AutoencoderKL, config: DictConfig) -> None:
         images, weights = _images([image]), mask / 255
         output = vae.decode(vae.encode(images).latent_dist.mean).sample.clamp(-1, 1)[0]
         output = (output.permute(1, 2, 0).numpy() + 1) / 2
-        frame.append(psnr(output, unit(image)))
-        figure.append(psnr(output, unit(image), weights))
-        energy.append(gradient_energy(output, weights) / gradient_energy(unit(image), weights))
+        frame.append(psnr(output, to_float(image)))
+        figure.append(psnr(output, to_float(image), weights))
+        energy.append(gradient_energy(output, weights) / gradient_energy(to_float(image), weights))
     print(
         f"wrote {config.save_dir}: {JUDGED} held-out pictures, PSNR {np.mean(frame):.2f} dB, "
         f"on the figure {np.mean(figure):.2f} dB, gradient energy on the figure {np.mean(energy):.3f} of the truth's",

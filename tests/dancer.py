@@ -1,11 +1,12 @@
 """A dancer of sticks: 133 whole-body keypoints from a few angles, to stand in for what a detector finds."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from musepose.pose.box_tracking import find_people
 from musepose.pose.types import People, Pose
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -70,6 +71,9 @@ class OneByOne:
     """What makes a detector of a function of one picture, for pictures that go in together."""
 
     frames_at_once = 3
+
+    def find(self, frames: Iterable[np.ndarray], every: int = 1) -> Iterator[People]:
+        return find_people(self, frames, every)
 
     def prepare(self, rgb: np.ndarray) -> np.ndarray:
         return rgb

@@ -37,13 +37,21 @@ def sample(file: str) -> None:
 def fail(exception: str) -> None:
     import torch
 
-    from musepose.utils.distributed import Processes
+    from musepose.utils.distributed import ProcessGroup
 
-    processes = Processes.start(torch.device("cpu"))
-    if processes.rank == 1:
+    group = ProcessGroup.start(torch.device("cpu"))
+    if group.rank == 1:
         atexit.register(threading.Event().wait)  # what comes after the error waits for ever
         raise eval(exception)
-    processes.sum(torch.zeros(1))
+    group.all_reduce(torch.zeros(1))
+
+
+def mistake() -> None:
+    """Rank 1 finds it long before rank 0."""
+    from musepose.utils.errors import UserError
+
+    time.sleep(3 * (os.environ["RANK"] == "0"))
+    raise UserError("a mistake: mend it")
 
 
 def cases(arguments: list[str]) -> int:
@@ -75,4 +83,11 @@ def cases(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     work, *rest = sys.argv[1:]
-    run_script({"sample": lambda: sample(*rest), "fail": lambda: fail(*rest), "cases": lambda: cases(rest)}[work])
+    run_script(
+        {
+            "sample": lambda: sample(*rest),
+            "fail": lambda: fail(*rest),
+            "mistake": mistake,
+            "cases": lambda: cases(rest),
+        }[work]
+    )

@@ -77,7 +77,7 @@ def places(people: People) -> list[float]:
 
 
 def helpers() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "musepose-ahead"]
+    return [thread.name for thread in threading.enumerate() if thread.name == "musepose-prefetch"]
 
 
 def walk(frames: int, start: float = 100.0) -> list[list[float]]:
@@ -171,7 +171,7 @@ def test_an_error_of_the_frames_arrives_and_leaves_no_thread():
 def test_closing_half_way_leaves_no_thread():
     found = find_people(World(*walk(50)), World(*walk(50)).pictures(), 2)
     next(found)
-    assert helpers() == ["musepose-ahead"]
+    assert helpers() == ["musepose-prefetch"]
     found.close()
     assert helpers() == []
 

@@ -149,7 +149,7 @@ BAD_SETTINGS = [
     ("dtype", "int8", "--dtype is int8: choose from fp16, fp32, bf16"),
     ("output", "", "--output is '': give a path"),
     ("scheduler", "lcm", "--scheduler is lcm: choose from ddim, dpm++, unipc, euler"),
-    ("vram", "lots", "--vram is 'lots': give auto, high, low, a number"),
+    ("vram", "lots", "--vram is 'lots': give auto, high, sequential, medium, low, least, a number"),
     ("vram", "0.5", "--vram is 0.5: give at least 1"),
     ("tail", "cut", "--tail is cut: choose from pad, flush"),
     ("split", "halves", "--split is halves: choose from cases, frames"),

@@ -11,9 +11,9 @@ from musepose.models.unet import UNet
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
 NARROW = dict(
-    block_out_channels=(32, 64),
-    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    block_out_channels=(32,),
+    down_block_types=("CrossAttnDownBlock2D",),
+    up_block_types=("CrossAttnUpBlock2D",),
     layers_per_block=1,
     cross_attention_dim=16,
     motion_module={"heads": 8, "max_frames": 32, "blocks": 1, "attentions": 1},

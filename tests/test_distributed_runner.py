@@ -167,6 +167,13 @@ def test_a_mistake_is_told_once(four_cases):
     assert not Path("out").exists()
 
 
+def test_a_mistake_is_told_though_another_process_finds_it_first():
+    """A launcher ends all processes with the first one, rank 0 too before it has printed."""
+    done = launch(2, "mistake")
+    assert done.returncode != 0
+    assert done.stderr.count("error: a mistake: mend it") == 1
+
+
 FAILURES = ("RuntimeError('NCCL error')", "MemoryError('of the host')", "__import__('torch').OutOfMemoryError('CUDA')")
 
 

@@ -51,7 +51,8 @@ def run(hub, tmp_path):
 
     def call(*arguments: str, endpoint: str | None = None, **environment: str) -> tuple[int, str, str]:
         kept = {key: value for key, value in os.environ.items() if key[:3] != "HF_" and "proxy" not in key.lower()}
-        settings = {"HF_ENDPOINT": endpoint or hub.url, "HF_HOME": str(tmp_path / "hf")} | environment
+        settings = {"HF_ENDPOINT": endpoint or hub.url, "HF_HOME": str(tmp_path / "hf")}
+        settings |= {"PIP_INDEX_URL": CLOSED, "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull} | environment
         command = [sys.executable, "download_weights.py", "--dir", str(tmp_path / "weights"), *arguments]
         process = subprocess.run(command, cwd=ROOT, env=kept | settings, capture_output=True, text=True, timeout=600)
         return process.returncode, process.stdout, process.stderr
@@ -195,8 +196,8 @@ def test_the_cache_of_the_hub_is_used(hub, run, tmp_path):
 
 def test_no_network(run, tmp_path):
     status, output, errors = run("--yolox_url", f"{CLOSED}/yolox.pth", endpoint=CLOSED)
-    assert status == 1 and "missing, 11 of 11 files" in output
-    assert "Traceback" not in errors and len(errors.splitlines()) == 2  # one for each site
+    assert status == 1 and "missing, 17 of 17 files" in output
+    assert "Traceback" not in errors and len(errors.splitlines()) == 3  # one for each site
     assert all(line.startswith("error: ") and "check the network" in line for line in errors.splitlines())
     assert not written(tmp_path)
 
@@ -222,7 +223,7 @@ def test_the_token_is_not_sent_on_to_the_storage(hub, run, tmp_path):
 
 def test_check_on_nothing(run, tmp_path):
     status, output, errors = run("--check", endpoint=CLOSED)
-    assert status == 1 and "missing, 11 of 11 files" in output and errors == ""
+    assert status == 1 and "missing, 17 of 17 files" in output and errors == ""
     assert not (tmp_path / "weights").exists()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from dancer import DWPOSE_CASES, POSE_CASES, dancer, golden_case, golden_pose
 
-from musepose.media.side_by_side import WIDEST, panel_layout, side_by_side
+from musepose.media.side_by_side import MAX_WIDTH, panel_layout, side_by_side
 from musepose.pose.draw import canvas_size, draw_pose_map, draw_poses, draw_video_frame, grid_size, video_size
 from musepose.pose.types import Pose, to_pose
 
@@ -113,7 +113,7 @@ def test_the_strip_shows_the_pictures_side_by_side():
     ]
     widths, height = panel_layout([(p.shape[1], p.shape[0]) for p in pictures])
     strip = side_by_side(pictures, widths, height)
-    assert strip.shape == (height, sum(widths), 3) and sum(widths) <= WIDEST
+    assert strip.shape == (height, sum(widths), 3) and sum(widths) <= MAX_WIDTH
     assert all(side % 2 == 0 for side in (*widths, height))
     middles = np.cumsum(widths) - np.array(widths) // 2
     assert strip[height // 2, middles, 0].tolist() == list(colours)

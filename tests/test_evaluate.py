@@ -98,7 +98,7 @@ def test_pairs_from_folders_go_by_name(tmp_path: Path):
     found = find_pairs([str(tmp_path / "results"), str(tmp_path / "truths")])
     assert [(a.name, b.name) for a, b in found] == [("a.mp4", "a.mov"), ("b.mp4", "b.mp4")]
     (tmp_path / "truths/b.mp4").unlink()
-    with pytest.raises(UserError, match="b.mp4 has no truth"):
+    with pytest.raises(UserError, match="b.mp4 has no ground truth"):
         find_pairs([str(tmp_path / "results"), str(tmp_path / "truths")])
 
 
@@ -176,10 +176,10 @@ def test_fvd_of_one_clip_is_refused_before_the_work(tmp_path: Path, videos: tupl
 
 def test_a_network_that_does_not_fit_is_a_plain_error(tmp_path: Path, videos: tuple[str, str]):
     (tmp_path / "broken.pt").write_bytes(b"no network")
-    with pytest.raises(UserError, match="broken.pt is no TorchScript"):
+    with pytest.raises(UserError, match="broken.pt is not TorchScript"):
         evaluate.main(["--pairs", *videos, "--lpips", str(tmp_path / "broken.pt")])
     features = save_network(tmp_path / "i3d.pt", Features())
-    with pytest.raises(UserError, match="i3d.pt does not take what --lpips gives it"):
+    with pytest.raises(UserError, match="i3d.pt does not accept the input of --lpips"):
         evaluate.main(["--pairs", *videos, "--lpips", features])
 
 

@@ -11,10 +11,10 @@ PACKAGE = ROOT / "musepose"
 # A folder imports from its own level and the levels before it.
 LEVELS = (
     ("utils",),
-    ("media", "download"),
+    ("media",),
     ("models",),
     ("pose",),
-    ("memory",),
+    ("memory", "download"),
     ("pipelines",),
     ("inference", "training", "evaluation"),
     ("cli",),

@@ -6,7 +6,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from test_golden_pipeline import CASES, FINAL, error, golden_arguments, load, pipeline, sampling
+from test_golden_pipeline import CASES, FINAL, SCHEDULER, error, golden_arguments, load, pipeline, sampling
 from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
 
@@ -19,9 +19,11 @@ from musepose.memory.plan import BY_NAME, GIB, HIGH, LOW, PLANS, RESERVE, free_m
 from musepose.models.unet import UNet
 from musepose.models.weights import WeightPaths
 from musepose.pipelines.pose2video import Pose2VideoPipeline
+from musepose.pipelines.schedulers import make_scheduler
 from musepose.utils.errors import UserError, is_out_of_memory
 from random_models.tiny_weights import MOTION_CONFIG, tiny_models, write_published_layout
 
+peak_bytes = cache(peak_bytes)  # a dry run takes seconds, and several tests ask for the same one
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 LENGTH_48 = dict(window=48, video_length=48, guided=True)
 
@@ -30,6 +32,11 @@ def own_pipeline(plan=HIGH) -> Pose2VideoPipeline:
     made = Pose2VideoPipeline(**tiny_models(), scheduler=pipeline().scheduler)
     made.offloader.plan = plan.for_device(CPU)
     return made
+
+
+@pytest.fixture(autouse=True)
+def known_peaks(monkeypatch):
+    monkeypatch.setattr(memory_estimate, "peak_bytes", peak_bytes)
 
 
 @cache
@@ -97,6 +104,22 @@ def test_the_largest_plan_that_fits_is_chosen(vram, name):
     chosen, told = choose_plan(full_size(), Workload(512, 512, **LENGTH_48), vram, GPU)
     assert chosen == BY_NAME[name]
     assert name in told
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpm++", "unipc", "euler"])
+def test_a_solver_s_history_is_counted(name):
+    """Of a very long video, in latents: the video, two branches' predictions, the solver's history, a step's terms.
+
+    Second-order solvers keep two results, UniPC the last sample too. A step has a few terms as large as the video, in
+    float32 with all solvers but DDIM: what is beyond ten of float16's size would be copies that nobody needs.
+    """
+    made = Pose2VideoPipeline(**full_size().models(), scheduler=make_scheduler(SCHEDULER, name))
+    short, long = (
+        peak_bytes(made, LOW, Workload(512, 512, 48, length, True))["denoising"] for length in (20_000, 40_000)
+    )
+    latents = (long - short) / (20_000 * 4 * 64 * 64 * 2)
+    held = {"ddim": 3, "euler": 3, "dpm++": 5, "unipc": 6}[name]
+    assert held < latents <= held + 10
 
 
 def test_auto_goes_by_what_is_free(monkeypatch):

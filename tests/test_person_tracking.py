@@ -12,6 +12,7 @@ from tolerance import rounding
 from musepose.pose.detectors.dwpose.nms import select_people
 from musepose.pose.person_tracking import choose_person, follow
 from musepose.pose.types import People, to_pose
+from musepose.utils.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
 SIZE = (1000, 500)  # of the synthetic video: not square, so that mixed-up axes show
@@ -249,3 +250,36 @@ def test_his_size_does_not_follow_a_crouch_at_once():
     """Crouched to a third and risen again, he is still himself."""
     heights = [300] * 5 + [220, 150, 100, 100, 100, 150, 220, 300]
     assert followed([crowd((400, 400 - h / 2, h), (850, 250, 290)) for h in heights]) == [0] * len(heights)
+
+
+THREE = ((500, 250, 320), (200, 250, 200), (800, 250, 250))  # middle, left, right
+
+
+@pytest.mark.parametrize(
+    ("which", "index"), [("largest", 0), ("left", 1), ("right", 2), (1, 1), (2, 0), (3, 2)], ids=str
+)
+def test_who_is_asked_for(which, index):
+    assert choose_person(crowd(*THREE), which) == index
+    hidden = (100, 250, 300, 0.2)  # further left, but nobody to be seen
+    assert choose_person(crowd(*THREE, hidden), which) == index
+    # In a video he is followed wherever he goes: all move to the right, the first of them through the others.
+    frames = [crowd((500 + 2 * t, 250, 320), (200 + 20 * t, 250, 200), (800, 250, 250)) for t in range(40)]
+    assert [person for _, person in follow(frames, which)] == [index] * 40
+
+
+def test_who_is_asked_for_and_not_there():
+    with pytest.raises(UserError, match="person 4 from the left is wanted, but only 3 can be seen"):
+        choose_person(crowd(*THREE), 4)
+    with pytest.raises(UserError, match="person 4 from the left"):
+        list(follow([crowd(*THREE)] * 5, 4))
+
+
+def test_somebody_who_only_flickers_does_not_count():
+    frames = [crowd(*THREE, *([(50, 250, 100)] if t == 0 else [])) for t in range(10)]
+    assert [person for _, person in follow(frames, "left")] == [1] * 10
+
+
+def test_after_a_cut_to_fewer_the_last_of_them_is_taken():
+    frames = [crowd(*THREE)] * 10 + [crowd()] * 40 + [crowd((300, 250, 300), (700, 250, 300))] * 10
+    persons = [person for _, person in follow(frames, 3)]
+    assert persons[:10] == [2] * 10 and persons[-10:] == [1] * 10

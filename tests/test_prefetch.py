@@ -86,7 +86,7 @@ def test_each_takes_no_more_than_it_works_on():
     assert next(results) == 0
     assert len(taken) == 4
     results.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("musepose-each")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("musepose-map")]
 
 
 @pytest.mark.parametrize("broken", ["items", "function"])

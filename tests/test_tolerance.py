@@ -134,7 +134,7 @@ def test_bfloat16_in_place_of_float16():
 
 
 def test_half_precision_between_processes():
-    latents = pipeline().sample(reference(), poses(9), **SHORT)
+    latents = pipeline()(reference(), poses(9), output_type="latent", **SHORT).frames
     assert largest(latents.half().float() - latents) > CLEARLY * latents_rounding(9)
 
 

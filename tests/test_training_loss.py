@@ -110,9 +110,9 @@ def test_frames_share_the_portion_of_the_noise_that_is_wanted() -> None:
 def test_timesteps_cover_the_schedule_and_the_bias_shifts_its_portion() -> None:
     even = objective().draw(MANY, SHAPE).timesteps
     assert even.min() < 5 and even.max() > 994 and abs((even >= 600).float().mean() - 0.4) < 0.04
-    biased = objective(timestep_bias=TimestepBias(0.5, 600)).draw(MANY, SHAPE).timesteps
+    biased = objective(timestep_bias=TimestepBias(portion=0.5, first=600)).draw(MANY, SHAPE).timesteps
     assert biased.min() < 10 and biased.max() > 994 and abs((biased >= 600).float().mean() - 0.7) < 0.04
-    late = objective(timestep_bias=TimestepBias(1.0, 600)).draw(MANY, SHAPE).timesteps
+    late = objective(timestep_bias=TimestepBias(portion=1.0, first=600)).draw(MANY, SHAPE).timesteps
     assert late.min() >= 600 and late.max() <= 999 and late.min() < 605
 
 

@@ -152,7 +152,7 @@ def test_refuses_what_it_would_compute_wrongly():
     unet = models()["denoising_unet"]
     with pytest.raises(ValueError, match="token"):
         unet.prepare(torch.zeros(1, 77, 32))
-    with pytest.raises(ValueError, match="clips of 2"):
+    with pytest.raises(ValueError, match="not a multiple of 2 frames"):
         unet(torch.zeros(3, 4, 8, 8), 1, unet.prepare(torch.zeros(1, 1, 32)), frames=2)
 
 

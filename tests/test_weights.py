@@ -2,11 +2,14 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+from musepose.inference.memory_estimate import meta_pipeline
 from musepose.models.state_dicts import read_checkpoint
 from musepose.models.weights import WeightPaths, check_weights, load_models
 from musepose.utils.errors import UserError
@@ -154,3 +157,22 @@ def test_an_inference_config_that_asks_for_something_else(paths, tmp_path):
     other.write_text(text)
     with pytest.raises(UserError, match="motion_module_mid_block is False"):
         check_weights(WeightPaths(**{**vars(paths), "inference_config": other}))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("noise_scheduler_kwargs", "beta_schedule", "sqrt_linear", "sqrt_linear"),
+        ("noise_scheduler_kwargs", "prediction_type", "v-prediction", "prediction_type is v-prediction, give v_pred"),
+        ("noise_scheduler_kwargs", "beta_begin", 0.001, "beta_begin"),
+        ("motion_module_kwargs", "num_attention_heads", 7, "heads is 7, which does not divide the widths"),
+        ("motion_module_kwargs", "num_attention_heads", 0, "heads is 0"),
+    ],
+)
+def test_slips_in_the_inference_config_are_found_before_loading(paths, tmp_path, section, key, value, message):
+    config = OmegaConf.load(paths.inference_config)
+    part = config.unet_additional_kwargs[section] if section == "motion_module_kwargs" else config[section]
+    part[key] = value
+    OmegaConf.save(config, tmp_path / "slip.yaml")
+    with pytest.raises(UserError, match=message):  # of which load_pipeline makes sure before it loads
+        meta_pipeline(replace(paths, inference_config=tmp_path / "slip.yaml"), torch.float32)

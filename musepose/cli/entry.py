@@ -5,11 +5,15 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from musepose.utils import launch
 from musepose.utils.errors import UserError
+
+RANK_0_PRINTS_WITHIN = 60  # seconds
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,6 +39,9 @@ def run_script(main: Callable[[], int | None]) -> None:
     except UserError as error:
         if launch.local_rank() == 0 or "torch" in sys.modules:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        else:
+            with suppress(SystemExit):  # the launcher ends all processes with the first one: rank 0 must print before
+                time.sleep(RANK_0_PRINTS_WITHIN)
         status = 2
     except KeyboardInterrupt:
         print("interrupted: nothing half-written was kept", file=sys.stderr)

@@ -55,7 +55,7 @@ class MetaDeviceMode(TorchFunctionMode):
             return query.new_empty(*query.shape[:-1], value.shape[-1])
         if function is Tensor.to:
             target = args[1] if len(args) > 1 else (kwargs or {}).get("device")
-            if str(target) == "cpu":
+            if str(target) == "cpu" and args[0].is_meta:
                 return args[0].new_empty(1).expand(args[0].shape)
             if target is not None and args[0].ndim and not any(args[0].stride()):
                 return args[0].contiguous()

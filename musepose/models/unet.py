@@ -128,6 +128,12 @@ class UNet(ModelMixin, ConfigMixin):
         super().__init__()
         widths = list(block_out_channels)
         temb_width = widths[0] * 4
+        for what, heads in (
+            ("attention_head_dim", attention_head_dim),
+            ("heads", (motion_module or {}).get("heads", 1)),
+        ):
+            if heads < 1 or any(width % heads for width in widths):
+                raise ValueError(f"{what} is {heads}, which does not divide the widths {widths}")
         self.time_proj = Timesteps(widths[0], flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(widths[0], temb_width)
 

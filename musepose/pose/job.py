@@ -1,4 +1,4 @@
-"""A run of pose_align.py: all the checks that can be made before a model loads."""
+"""Checks of a pose_align.py run that need no model, made before any model loads."""
 
 import os
 from dataclasses import dataclass
@@ -9,40 +9,55 @@ from PIL import Image
 from musepose.media.image import read_image
 from musepose.media.video_reader import VideoInfo, probe
 from musepose.media.video_writer import CONTAINERS
+from musepose.pose.detectors.choice import check_detector_files, chosen
 from musepose.pose.keypoint_file import KeypointFile, Source, load_keypoints
-from musepose.pose.options import DetectorFiles, Settings
+from musepose.pose.openpose_files import check_replaceable, is_openpose, read_people
+from musepose.pose.options import DETECTORS, Settings
+from musepose.pose.person_choice import LARGEST
+from musepose.pose.types import People
 from musepose.utils.errors import UserError
-from musepose.utils.files import DOWNLOAD_HINT, check_writable, require_file
-from musepose.utils.options import declared
+from musepose.utils.files import check_writable
 
-LONGEST_SHAPE = 10  # long side over short side; what is made of a picture grows with it
+OPENPOSE_PARTS = DANCE, PICTURE, ALIGNED = ("dance", "picture", "aligned")  # sub-folders of --save_openpose
+MAX_ASPECT_RATIO = 10  # long side over short side; the size of drawings and videos grows with it
 
 
 @dataclass(frozen=True)
 class Job:
-    """A checked run."""
+    """A run whose settings and files have been checked."""
 
     settings: Settings
     reference: Image.Image
     dance: VideoInfo
-    frames: int  # of the dance, from its first, in which the person is looked for
+    frames: int  # how many frames of the dance are used, counted from frame 0
     aligned_path: Path
     demo_path: Path
     image_source: Source
     video_source: Source
-    known: KeypointFile | None  # that fits the dance and covers `frames`
+    known: KeypointFile | None  # of --keypoints; matches the dance and covers `frames`
+    image_people: People | None = None  # from OpenPose JSON
+    video_people: list[People] | None = None  # likewise, for each frame
+
+    @property
+    def detector(self) -> str:
+        """Which one is used, for the picture too: the one that made the keypoint file, if there is one."""
+        return chosen(self.settings) if self.known is None else self.known.detector
 
     @property
     def detect_image(self) -> bool:
-        return self.known is None or self.known.image.sha256 != self.image_source.sha256
+        """The picture's keypoints come from no file; those of a keypoint file may be another person's."""
+        if self.image_people is not None:
+            return False
+        same = self.known is not None and self.known.image.sha256 == self.image_source.sha256
+        return not same or self.settings.picture_person != LARGEST
 
     @property
     def detect_video(self) -> bool:
-        return self.known is None
+        return self.known is None and self.video_people is None
 
 
 def prepare(settings: Settings) -> Job:
-    """Check the files that the settings name. Raises UserError. Writes nothing, and imports neither torch nor mm."""
+    """Check the files that the settings name. Raises UserError. Writes nothing; imports neither torch nor mm*."""
     reference = read_image(settings.imgfn_refer)
     dance = probe(settings.vidfn)
     check_shape(settings.imgfn_refer, *reference.size)
@@ -52,40 +67,80 @@ def prepare(settings: Settings) -> Job:
         used = f"{dance.path} has {dance.frames} frames" if frames == dance.frames else f"--max_frame is {frames}"
         raise UserError(f"--align_frame is {settings.align_frame}, but {used}: give at most {frames - 1}")
     image_source, video_source = Source.of(settings.imgfn_refer), Source.of(settings.vidfn)
-    known = None if settings.keypoints is None else _known_keypoints(settings, video_source, frames)
+    known = image_people = video_people = None
+    if settings.picture_keypoints is not None:
+        image_people = _picture_people(settings, reference.size)
+    if settings.keypoints is not None and is_openpose(settings.keypoints):
+        video_people = _dance_people(settings, dance, frames)
+    elif settings.keypoints is not None:
+        known = _known_keypoints(settings, video_source, frames)
     aligned, demo = _output_paths(settings)
     _check_outputs(settings, aligned, demo)
-    job = Job(settings, reference, dance, frames, aligned, demo, image_source, video_source, known)
+    sources = image_source, video_source, known, image_people, video_people
+    job = Job(settings, reference, dance, frames, aligned, demo, *sources)
     if job.detect_image or job.detect_video:
-        check_detector_files(settings)
+        check_detector_files(settings, job.detector)
     return job
 
 
 def check_shape(path: Path, width: int, height: int) -> None:
-    """Raises UserError where a picture or video is much longer than high, or the other way round."""
-    if max(width, height) > LONGEST_SHAPE * min(width, height):
-        raise UserError(f"{path} is {width} x {height}, no shape for a person: crop it to at most {LONGEST_SHAPE} : 1")
+    """Raises UserError if the aspect ratio is beyond 10 : 1 or 1 : 10."""
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise UserError(f"{path} is {width} x {height}, too elongated: crop it to at most {MAX_ASPECT_RATIO} : 1")
 
 
 def _known_keypoints(settings: Settings, video: Source, frames: int) -> KeypointFile:
     path, known = settings.keypoints, load_keypoints(settings.keypoints)
+    if settings.person != LARGEST:
+        raise UserError(f"{path} holds one person only, so that --person has no choice: leave one of the two out")
     if known.video.sha256 != video.sha256:
         raise UserError(
             f"{path} was made for another video ({known.video.name}), not for {settings.vidfn}: "
             "leave --keypoints out to detect anew"
         )
-    if known.detect_resolution != settings.detect_resolution:
+    if settings.detector not in (None, known.detector):
+        raise UserError(
+            f"{path} was made by --detector {known.detector}, not {settings.detector}: give the same or none, "
+            "or leave --keypoints out to detect anew"
+        )
+    if known.detector not in DETECTORS:
+        raise UserError(f"{path} was made by another detector, {known.detector}: leave --keypoints out to detect anew")
+    if known.detector == "dwpose" and known.detect_resolution != settings.detect_resolution:
         raise UserError(
             f"{path} was made with --detect_resolution {known.detect_resolution}, not {settings.detect_resolution}: "
             "give the same, or leave --keypoints out to detect anew"
         )
-    have = len(known.video_keypoints.points)
+    _check_length(path, len(known.video_keypoints.points), frames)
+    return known
+
+
+def _check_length(path: Path, have: int, frames: int) -> None:
     if have < frames:
         raise UserError(
-            f"{path} holds {have} frames, but {frames} are wanted: give --max_frame {have}, "
+            f"{path} holds {have} frames, but {frames} are needed: give --max_frame {have}, "
             "or leave --keypoints out to detect anew"
         )
-    return known
+
+
+def _dance_people(settings: Settings, dance: VideoInfo, frames: int) -> list[People]:
+    """The people of each frame from OpenPose JSON."""
+    path = settings.keypoints
+    people = read_people(path, (dance.width, dance.height))
+    _check_length(path, len(people), frames)
+    if len(people) > dance.frames:
+        told = f"{path} holds {len(people)} frames, but {dance.path} has {dance.frames}"
+        raise UserError(f"{told}: give the keypoints of this very video, at its own rate")
+    return people[:frames]
+
+
+def _picture_people(settings: Settings, size: tuple[int, int]) -> People:
+    path = settings.picture_keypoints
+    if not is_openpose(path):
+        raise UserError(f"--picture_keypoints is {path}, no OpenPose JSON: give a .json file")
+    people = read_people(path, size)
+    if len(people) != 1:
+        raise UserError(f"{path} holds {len(people)} frames: give the keypoints of one picture")
+    return people[0]
 
 
 def _output_paths(settings: Settings) -> tuple[Path, Path]:
@@ -95,21 +150,28 @@ def _output_paths(settings: Settings) -> tuple[Path, Path]:
 
 
 def _check_outputs(settings: Settings, aligned: Path, demo: Path) -> None:
-    """Every output can be written, and none is another one or an input."""
+    """Raises UserError if an output cannot be written, or equals an input or another output."""
     taken = {os.path.realpath(path): path for path in (settings.imgfn_refer, settings.vidfn)}
     for path in (aligned, demo):
         if path.suffix.lower() not in CONTAINERS:
             raise UserError(f"cannot write a video called {path.name}: end its name in {', '.join(CONTAINERS)}")
+    if settings.save_keypoints is not None and (settings.picture_keypoints or is_openpose(settings.keypoints)):
+        raise UserError("--save_keypoints keeps what a detector found, not OpenPose JSON: leave one of the two out")
     for path in filter(None, (aligned, demo, settings.save_keypoints)):
         real = os.path.realpath(path)
         if real in taken:
-            raise UserError(f"{path} is to be written, but it is also {taken[real]}: choose another output path")
+            raise UserError(f"{path} is an output, but also {taken[real]}: choose another output path")
         taken[real] = path
         check_writable(path)
+    if settings.save_openpose is not None:
+        _check_openpose_output(settings, taken)
 
 
-def check_detector_files(files: DetectorFiles) -> None:
-    """Raises UserError: a config or weight file is missing. Not in the detector's module, which imports torch."""
-    for one in declared(DetectorFiles):
-        remedy = DOWNLOAD_HINT if one.name.endswith("ckpt") else "check the path"
-        require_file(getattr(files, one.name), f"{remedy}, or give another with {one.flags[0]}")
+def _check_openpose_output(settings: Settings, taken: dict[str, Path]) -> None:
+    """The folder can be written, and nothing that is read or written otherwise lies in there."""
+    folder = os.path.realpath(settings.save_openpose)
+    read = {os.path.realpath(path): path for path in (settings.keypoints, settings.picture_keypoints) if path}
+    for real, path in (taken | read).items():
+        if Path(real).is_relative_to(folder):
+            raise UserError(f"{settings.save_openpose} is to be replaced, but {path} lies in there: give a new folder")
+    check_replaceable(settings.save_openpose, OPENPOSE_PARTS)

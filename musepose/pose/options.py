@@ -1,17 +1,30 @@
-"""Options of pose_align.py, and the detector's files, which other commands need too."""
+"""Options of pose_align.py, and the detector's files, which other commands use too."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from musepose.pose.person_choice import LARGEST, WORDS
 from musepose.utils.options import option
 
 DETECTOR = "detector"  # heading in --help
+DRAWING = "drawing"
+DETECTORS = ("dwpose", "blazepose")  # the first is the default
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorFiles:
-    """The person detector and the pose network: mm configs and weights."""
+    """Which detector, and its files: DWPose's mm configs and weights, or BlazePose's networks."""
 
+    detector: str | None = option(
+        None,
+        "dwpose: YOLOX and RTMPose, by mmdet and mmpose; blazepose: MediaPipe's networks, small and fast, by LiteRT. "
+        "Default: dwpose, or the one that made --keypoints",
+        choices=DETECTORS,
+        group=DETECTOR,
+    )
+    blazepose_dir: Path = option(
+        Path("pretrained_weights/blazepose"), "BlazePose's networks", group=DETECTOR, project=True, metavar="DIR"
+    )
     yolox_config: Path = option(
         Path("configs/dwpose/yolox_l_8xb8-300e_coco.py"),
         "mm config of the person detector",
@@ -43,23 +56,23 @@ class Settings(DetectorFiles):
         Path("assets/images/ref.png"), "reference picture of the person to animate", project=True
     )
     vidfn: Path = option(Path("assets/videos/dance.mp4"), "dance video", project=True)
-    detect_resolution: int = option(512, "short side of what the detector sees, pixels", low=64, high=4096)
+    detect_resolution: int = option(512, "short side of what dwpose sees, pixels", low=64, high=4096)
     image_resolution: int = option(
         720, "short side of the pictures' own poses in the demo video, pixels", low=64, high=4096
     )
     align_frame: int = option(
-        0, "frame of the dance that is laid onto the picture; the pose video starts with it", low=0
+        0, "frame of the dance that is aligned to the picture; the pose video starts with it", low=0
     )
     det_every: int = option(
         1,
-        "look for persons in every N-th frame only; in between follow those found",
+        "look for persons in every N-th frame only; in between follow those found, as blazepose does in any case",
         low=1,
     )
     max_frame: int = option(300, "use at most this many frames of the dance; 0: all", low=0)
     scale_from: str = option(
         "frame",
-        "measure the dancer in the align frame, as published, or over the whole video, where one foreshortened frame "
-        "does not spoil the fit",
+        "measure limb lengths in the align frame, as published, or over the whole video, which is robust to "
+        "foreshortening in that frame",
         choices=("frame", "video"),
     )
     outfn_align_pose_video: Path | None = option(
@@ -68,8 +81,39 @@ class Settings(DetectorFiles):
     outfn: Path | None = option(
         None, "demo video, side by side; default assets/poses/align_demo/img_REF_video_DANCE.mp4"
     )
-    save_keypoints: Path | None = option(None, "write what was detected to this .npz file")
+    person: int | str = option(
+        LARGEST,
+        "which of several people in the video: the largest, or the N-th from the left (1 is left, also called left), "
+        "judged over the first second that shows somebody",
+        low=1,
+        words=WORDS,
+    )
+    picture_person: int | str = option(LARGEST, "which of several people in the picture, likewise", low=1, words=WORDS)
+    save_keypoints: Path | None = option(None, "write the detected keypoints to this .npz file")
     keypoints: Path | None = option(
-        None, "a file written by --save_keypoints for this video; another picture is detected anew", project=True
+        None,
+        "a file written by --save_keypoints for this video (a new picture is detected again), or OpenPose JSON: a "
+        "folder with a file a frame, or a .json file with a list of frames; 18 or 25 body points, pixels or fractions",
+        project=True,
+    )
+    picture_keypoints: Path | None = option(
+        None, "OpenPose JSON of the picture, instead of detecting", project=True, metavar="FILE.json"
+    )
+    save_openpose: Path | None = option(
+        None,
+        "write OpenPose JSON, a file a frame, into this folder: dance and picture in their pixels, and aligned, the "
+        "aligned poses in the picture's pixels",
+        metavar="DIR",
+    )
+    colors: str = option(
+        "musepose",
+        "palette of the drawn poses: musepose, which its weights learned, or openpose, red and blue exchanged, which "
+        "other models learned",
+        choices=("musepose", "openpose"),
+        group=DRAWING,
+    )
+    draw_face: bool = option(False, "draw the face too; MusePose's weights know none", group=DRAWING)
+    line_width: float = option(
+        1.0, "draw strokes and points so many times as wide as published", low=0.1, high=10, group=DRAWING
     )
     device: str | None = option(None, "cpu, cuda, cuda:1, mps, ...; default: cuda or mps if there is one, else cpu")

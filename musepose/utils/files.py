@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -132,6 +133,44 @@ class CompleteFiles:
                 old.unlink()
 
 
+@contextmanager
+def complete_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """As `complete_file` for a folder: give an empty one beside it, which becomes `path` when it is complete.
+
+    It takes the place of an older folder of that name, with all that is in there.
+    """
+    path = Path(os.path.realpath(path))  # a link stays where it is
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(path)
+        partial = _partial_name(path)
+        partial.mkdir()
+        lock = _lock(partial)
+    except OSError as error:
+        raise write_error(path, error) from error
+    try:
+        yield partial
+        for file in partial.rglob("*"):
+            if file.is_file() or os.name == "posix":
+                sync_file(file)
+        old = _partial_name(path)
+        if path.exists():
+            os.replace(path, old)
+        try:
+            os.replace(partial, path)
+        except OSError:
+            if old.exists():
+                os.replace(old, path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        _close(lock)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def sync_file(path: str | os.PathLike) -> None:
     """Wait until a closed file is on the disk. On POSIX it may be read-only."""
     descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
@@ -141,12 +180,16 @@ def sync_file(path: str | os.PathLike) -> None:
         os.close(descriptor)
 
 
-def check_writable(path: str | os.PathLike) -> None:
-    """Raise a UserError if the output file `path` cannot be written. Creates nothing that stays, no folder either."""
+def check_writable(path: str | os.PathLike, folder: bool = False) -> None:
+    """Raise a UserError if the output file `path`, or the folder, cannot be written.
+
+    Creates nothing that stays, no folder either.
+    """
     path = Path(path)
     try:
-        if path.is_dir():
-            raise UserError(f"cannot write {path} (it is a folder): choose another output path")
+        if path.exists() and path.is_dir() != folder:
+            kind = "no folder" if folder else "a folder"
+            raise UserError(f"cannot write {path} (it is {kind}): choose another output path")
         existing = next(folder for folder in path.absolute().parents if folder.exists())
         for name in path.absolute().parts[1:]:  # too long a name shows only in a folder that exists
             with suppress(FileNotFoundError, NotADirectoryError):
@@ -166,7 +209,10 @@ def remove_stale(path: Path) -> None:
         except OSError:  # held by a living run, or gone meanwhile
             continue
         with suppress(OSError):  # in use (Windows), or the folder forbids it: not ours to enforce
-            partial.unlink(missing_ok=True)
+            if not partial.is_dir():
+                partial.unlink(missing_ok=True)
+            elif lock is not None:  # where folders cannot be locked, a living run may be at work in it
+                shutil.rmtree(partial)
         _close(lock)
 
 
@@ -199,7 +245,7 @@ def _lock(path: Path) -> int | None:
         return None
     try:
         descriptor = os.open(path, os.O_RDWR)  # as NFS wants it for an exclusive lock
-    except PermissionError:  # a read-only file that was linked or copied here
+    except (PermissionError, IsADirectoryError):  # a read-only file that was linked or copied here; a folder
         descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

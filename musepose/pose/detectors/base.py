@@ -1,6 +1,6 @@
 """The interface of a pose detector: frames in, People out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,7 +9,20 @@ from musepose.pose.types import People
 
 
 class Detector(Protocol):
-    """What is needed of a `musepose.pose.detectors.dwpose.detector.PoseDetector`; its docstrings say more."""
+    """All people in pictures and videos. Each detector documents its files and the errors of its constructor."""
+
+    def __call__(self, rgb: np.ndarray) -> People:
+        """All people in one picture, (h, w, 3) uint8."""
+
+    def find(self, frames: Iterable[np.ndarray], every: int = 1) -> Iterator[People]:
+        """All people in each frame of a video, in order. Close or exhaust the iterator. Raises what `frames` raises.
+
+        `every`: search for people in every n-th frame only, if the detector can follow them in between.
+        """
+
+
+class BoxDetector(Protocol):
+    """A detector that finds people's boxes first and then the keypoints in them, as box_tracking.py requires."""
 
     frames_at_once: int
 

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from musepose.pose.keypoint_file import Keypoints, Source, open_arrays, read_keypoints, read_source
+from musepose.pose.keypoint_file import (
+    Keypoints,
+    Source,
+    keypoint_arrays,
+    open_arrays,
+    read_detector,
+    read_keypoints,
+    read_source,
+)
 from musepose.utils.files import complete_file
 
 FORMAT = "musepose clip keypoints 1"
@@ -19,6 +27,7 @@ class ClipKeypoints:
     video: Source
     keypoints: Keypoints  # one row a frame
     detect_resolution: int  # pixels, short side of what the networks saw; 0: the points are true, none were detected
+    detector: str = "dwpose"  # which one found them; older files do not say
 
 
 def save_clip_keypoints(path: str | os.PathLike, content: ClipKeypoints) -> None:
@@ -27,10 +36,10 @@ def save_clip_keypoints(path: str | os.PathLike, content: ClipKeypoints) -> None
         "format": FORMAT,
         "video_name": content.video.name,
         "video_sha256": content.video.sha256,
-        "video_keypoints": content.keypoints.points.astype(np.float32),
-        "video_scores": content.keypoints.scores.astype(np.float32),
         "detect_resolution": content.detect_resolution,
+        "detector": content.detector,
     }
+    arrays |= keypoint_arrays(content.keypoints, "video")
     with complete_file(path) as partial, open(partial, "wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -39,5 +48,8 @@ def load_clip_keypoints(path: str | os.PathLike) -> ClipKeypoints:
     """Read what `save_clip_keypoints` wrote. Raises UserError where it is missing, damaged, or something else."""
     with open_arrays(Path(path), FORMAT, "delete it and prepare its video anew") as arrays:
         return ClipKeypoints(
-            read_source(arrays, "video"), read_keypoints(arrays, "video"), int(arrays["detect_resolution"])
+            read_source(arrays, "video"),
+            read_keypoints(arrays, "video"),
+            int(arrays["detect_resolution"]),
+            read_detector(arrays),
         )

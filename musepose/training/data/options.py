@@ -16,4 +16,4 @@ class Settings(DetectorFiles):
     workers: int = option(1, "processes, each with its own detector", low=1)
     device: str | None = option(None, "as in pose_align.py; several with commas: workers take turns")
     draw_face: bool = option(False, "draw faces too; pose_align.py and the published weights know none")
-    detect_resolution: int = option(512, "short side of what the detector sees, pixels", low=64, high=4096)
+    detect_resolution: int = option(512, "short side of what dwpose sees, pixels", low=64, high=4096)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from musepose.media.video_reader import VIDEO_SUFFIXES
 from musepose.pose.detectors.base import Detector
-from musepose.pose.job import check_detector_files
+from musepose.pose.detectors.choice import check_detector_files, chosen, detector_files, load_chosen
 from musepose.pose.keypoint_file import Source
 from musepose.training.data.manifest import save_meta
 from musepose.training.data.options import Settings
@@ -23,21 +23,13 @@ NAMED_BROKEN = 20  # at most so many left out videos are listed on the screen; t
 
 
 def load_detector(settings: Settings, worker: int) -> Detector:
-    """YOLOX and DWPose as the settings have them, on the worker's device."""
-    import torch
+    """The detector as the settings have it, on the worker's device."""
+    if chosen(settings) == "dwpose":
+        import torch
 
-    from musepose.pose.detectors.dwpose.detector import PoseDetector
-
-    torch.set_num_threads(max(1, torch.get_num_threads() // settings.workers))  # else each takes all cores
+        torch.set_num_threads(max(1, torch.get_num_threads() // settings.workers))  # else each takes all cores
     devices = settings.device.split(",") if settings.device else [None]
-    return PoseDetector(
-        settings.yolox_config,
-        settings.yolox_ckpt,
-        settings.dwpose_config,
-        settings.dwpose_ckpt,
-        device=devices[worker % len(devices)],
-        detect_resolution=settings.detect_resolution,
-    )
+    return load_chosen(settings, devices[worker % len(devices)], settings.detect_resolution)
 
 
 Load = Callable[[Settings, int], Detector]
@@ -50,7 +42,7 @@ def plan(settings: Settings) -> list[Task]:
         raise UserError(f"--output {settings.output} lies in --video_dir, among the videos: choose another folder")
     check_writable(settings.output / "meta.json")
     check_detector_files(settings)
-    detection = Detection(_detector_digest(settings), settings.detect_resolution)
+    detection = Detection(_detector_digest(settings), settings.detect_resolution, chosen(settings))
     return [_task(settings, detection, video) for video in videos]
 
 
@@ -132,5 +124,5 @@ def _task(settings: Settings, detection: Detection, video: Path) -> Task:
 
 
 def _detector_digest(settings: Settings) -> str:
-    files = (settings.yolox_config, settings.yolox_ckpt, settings.dwpose_config, settings.dwpose_ckpt)
+    files = detector_files(settings)
     return hashlib.sha256("".join(Source.of(file).sha256 for file in files).encode()).hexdigest()

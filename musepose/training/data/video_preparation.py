@@ -9,9 +9,8 @@ from pathlib import Path
 
 from musepose.media.video_reader import VideoInfo, probe, read_frames
 from musepose.media.video_writer import VideoWriter
-from musepose.pose.box_tracking import find_people
 from musepose.pose.detectors.base import Detector
-from musepose.pose.draw import draw_video_frame, video_size
+from musepose.pose.draw import Style, draw_video_frame, video_size
 from musepose.pose.job import check_shape
 from musepose.pose.keypoint_file import Keypoints, Source
 from musepose.pose.person_tracking import follow
@@ -30,6 +29,7 @@ class Detection:
 
     detector: str  # SHA-256 of its configs and weights
     detect_resolution: int
+    name: str = "dwpose"  # of the detector
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def prepare_video(task: Task, load: Callable[[], Detector]) -> Outcome:
             keypoints = detect(info, detector)
         except UserError as error:
             return Outcome(task.video, None, str(error))
-        content = ClipKeypoints(Source.of(task.video), keypoints, task.detection.detect_resolution)
+        content = ClipKeypoints(Source.of(task.video), keypoints, task.detection.detect_resolution, task.detection.name)
         save_clip_keypoints(task.keypoints, content)
     poses = Poses(keypoints, info.frames)
     left_out = _nobody(task.video, poses)
@@ -98,7 +98,7 @@ def prepare_video(task: Task, load: Callable[[], Detector]) -> Outcome:
 
 def detect(info: VideoInfo, detector: Detector) -> Keypoints:
     """The points of the person to follow, one row for each frame. Raises UserError where the video is broken."""
-    with closing(find_people(detector, read_frames(info.path))) as found:
+    with closing(detector.find(read_frames(info.path))) as found:
         keypoints = gather_keypoints(follow(found))
     if len(keypoints.points) != info.frames:
         raise UserError(f"{info.path} has {len(keypoints.points)} frames instead of {info.frames}: mend it")
@@ -107,10 +107,10 @@ def detect(info: VideoInfo, detector: Detector) -> Keypoints:
 
 def draw_poses_video(path: Path, poses: Poses, info: VideoInfo, draw_face: bool) -> None:
     """As pose_align.py draws a dance that is aligned to a picture of its own size: what inference will see."""
-    size = (info.width, info.height)
+    size, style = (info.width, info.height), Style(face=draw_face)
     with VideoWriter(path, *video_size(*size), info.rate) as writer:
         for frame in range(info.frames):
-            writer.write(draw_video_frame(poses[frame], size, size, draw_face))
+            writer.write(draw_video_frame(poses[frame], size, size, style))
 
 
 def _nobody(video: Path, poses: Poses) -> str | None:
@@ -133,7 +133,9 @@ def _read_record(task: Task) -> dict | None:
     """The record of an earlier run, if the keypoints it speaks of are the ones that would be found now."""
     try:
         record = json.loads(task.record.read_text(encoding="utf-8"))
-        fits = record["video"] == _stamp(task.video) and record["detection"] == asdict(task.detection)
+        fits = record["video"] == _stamp(task.video) and {"name": "dwpose"} | record["detection"] == asdict(
+            task.detection
+        )
         return record if fits else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,0 +1,72 @@
+"""What is said before the long work: which frame suits the picture, which limbs look wrong, what leaves it."""
+
+import numpy as np
+
+from musepose.pose.measure import SEGMENTS, posture_apart, segment_lengths, sides_apart, tilt
+from musepose.pose.placement import HIPS, outside
+from musepose.pose.types import NECK
+
+ODD = 1.4  # a limb is odd whose factor is so many times the others', or as many times less
+_ALIKE = 1.5  # sides up to so many times as long as one another, and ...
+_UPRIGHT = 30.0  # ... degrees of the trunk up to which One-to-All (2025) takes a frame
+_COMPARED = [limb for limb, _, _ in SEGMENTS if limb not in ("face", "neck")]
+
+
+def choose_align_frame(
+    picture: np.ndarray,  # (18, 2) joints in picture heights, NaN where not visible
+    dance: np.ndarray,  # (n, 18, 2) of all frames, NaN where nobody is
+) -> tuple[int, str]:
+    """The frame most like the picture, and why.
+
+    Frames whose two sides are within 1.5 times of one another and whose trunk is within 30 degrees of upright come
+    first, among them those which show most of the joints that the picture shows, among them the one whose limbs point
+    most nearly where the picture's do.
+    """
+    seen, wanted = ~np.isnan(dance[..., 0]), ~np.isnan(picture[:, 0])
+    shown = (seen & wanted).sum(axis=1)
+    lengths = segment_lengths(dance)
+    apart = 2 ** np.array(
+        [np.nanmax([sides_apart(row, limb) for limb in set(_COMPARED) if _paired(limb)] + [0]) for row in lengths]
+    )
+    leaning = np.array([tilt(frame[NECK], frame[HIPS].mean(axis=0), axis=1) for frame in dance])
+    posture = posture_apart(picture, dance)
+    unlike = (apart > _ALIKE).astype(int) + ~(leaning <= _UPRIGHT)
+    best = int(np.lexsort((np.nan_to_num(posture, nan=4), -shown, unlike))[0])
+    degrees = np.degrees(2 * np.arcsin(min(np.sqrt(posture[best]) / 2, 1)))
+    reasons = [f"shows {shown[best]} of the picture's {wanted.sum()} joints"]
+    if not np.isnan(degrees):
+        reasons.append(f"limbs {degrees:.0f} degrees from the picture's on the average")
+    if not np.isnan(leaning[best]):
+        reasons.append(f"trunk {leaning[best]:.0f} degrees from upright")
+    reasons.append(f"sides within {apart[best]:.2f} of one another")
+    return best, ", ".join(reasons)
+
+
+def odd_limbs(scales: dict[str, float]) -> list[str]:
+    """A line for each limb whose factor is far from the others': what, by how much, and the flag that changes it."""
+    middle = float(np.median([scale for limb, scale in scales.items() if limb != "hands"]))
+    lines = []
+    for limb, scale in scales.items():
+        if limb == "hands" or 1 / ODD < scale / middle < ODD:
+            continue
+        more = scale / middle
+        told = f"{more:.2f} times as long" if more > 1 else f"{1 / more:.2f} times as short"
+        flag = f"--limb_scale {limb.replace(' ', '_')}={middle:.2f}"
+        lines.append(f"the {limb} become {told}, for the rest, as the dancer's: if the picture's are not, give {flag}")
+    return lines
+
+
+def what_leaves(points: np.ndarray, aspect: float, empty: int) -> list[str]:
+    """Lines on aligned joints (n, 18, 2), heights, outside a picture of this width / height, and on `empty` frames."""
+    some, none = outside(points, aspect)
+    total = len(points) + empty
+    told = (
+        (some, "have joints outside the picture"),
+        (none, "show nobody inside the picture"),
+        (empty, "have no person"),
+    )
+    return [f"{count} of {total} frames {what}" for count, what in told if count]
+
+
+def _paired(limb: str) -> bool:
+    return sum(name == limb for name, _, _ in SEGMENTS) == 2
