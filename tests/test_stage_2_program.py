@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from fractions import Fraction
-from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -151,23 +150,6 @@ def test_dtype_fit_for_a_cpu(capsys):
     assert capsys.readouterr().err == ""
     assert choose_dtype("float16", cpu) == torch.float32
     assert capsys.readouterr().err == "cpu does not support float16: using float32\n"
-
-
-def test_the_readme_s_python(stage_2, published):
-    """Its example as it stands, but for the device and smaller figures."""
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    block = takewhile(lambda line: line.startswith("    ") or not line, lines[lines.index("    import torch") :])
-    code = "\n".join(line[4:] for line in block)
-    for figure, smaller in {'"cuda", torch.float16': '"cpu"', "512": "32", "48": "4"}.items():
-        assert figure in code
-        code = code.replace(figure, smaller)
-    Path("pretrained_weights").symlink_to(published)
-    for target, source in {"images/ref.png": "ref.png", "poses/align/img_ref_video_dance.mp4": "dance.mp4"}.items():
-        (Path("assets") / target).parent.mkdir(parents=True)
-        shutil.copy(source, Path("assets") / target)
-    exec(compile(code, "README.md", "exec"), {})
-    made = probe("dance.mp4")
-    assert (made.width, made.height, made.frames, made.rate) == (32, 32, 4, 15)
 
 
 @pytest.mark.parametrize(
