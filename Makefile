@@ -1,28 +1,28 @@
-# Set-up, tests and linter. `make setup PYTHON=python3.12 VENV=somewhere` chooses the interpreter and the folder.
+# Set-up, tests, linter, demo. `make setup PYTHON=python3.12 VENV=folder` selects the interpreter and the environment.
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 PIP = $(VENV)/bin/python -m pip install --only-binary :all:
 
-# The puppets' small weights, in the published layout, and the detector's flags that go with them.
+# The puppets' small weights, in the published layout, and the flags of their detector.
 PUPPET = pretrained_weights/puppet
 PUPPET_DETECTOR = --yolox_config configs/puppet/yolox.py --yolox_ckpt $(PUPPET)/dwpose/yolox.pth \
 	--dwpose_config configs/puppet/dwpose.py --dwpose_ckpt $(PUPPET)/dwpose/dwpose.pth
-# Training on CPUs: so many processes of one thread each, which beats one process of many threads.
+# Training on CPUs: processes of one thread each are faster than one process with many threads.
 PROCESSES ?= 2
 TRAIN = OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node $(PROCESSES)
 
 .PHONY: setup test lint format demo demo-weights
 
 setup:
-	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 to 3.13 on the path: install one, or name it: make setup PYTHON=..." >&2; exit 2; }
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 to 3.13 on the path: install one, or give its path: make setup PYTHON=..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements.txt -r requirements-dev.txt -c constraints.txt
 	$(PIP) --no-deps -r requirements-mmpose.txt
 	@$(VENV)/bin/python download_weights.py --only blazepose || echo "set up, but without BlazePose's networks: \
 	run $(VENV)/bin/python download_weights.py --only blazepose when there is a network"
 
-# A worker for each core (tests/conftest.py). One that has nothing left takes over tests from another.
+# One worker per core (tests/conftest.py); idle workers take over tests from others.
 test:
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal
 
@@ -41,7 +41,7 @@ demo:
 	@echo "the aligned pose video:  assets/poses/align/img_ref_video_dance.mp4"
 	@ls output/demo/*.mp4 | sed "/_cmp/! s/^/the result:              /; /_cmp/ s/^/side by side:            /"
 
-# From nothing to $(PUPPET), in hours; what was interrupted goes on where it was.
+# Train $(PUPPET) from scratch, in hours; after an interruption, run it again to resume.
 demo-weights:
 	$(VENV)/bin/python -m puppet.make_models --folder $(PUPPET)
 	$(VENV)/bin/python -m puppet.make_dataset --output output/puppet/data/stills --scenes 3200 --frames 6 --spread

@@ -1,4 +1,4 @@
-"""Fetches the published weights, or tells which are missing; `--help` lists the options."""
+"""Downloads the published weights, or checks them; `--help` lists the options."""
 
 from musepose.cli.download_weights import main
 from musepose.cli.entry import run_script

@@ -1,4 +1,4 @@
-"""Measures videos against their truths, or puppet weights; `--help` lists the options."""
+"""Evaluates videos against ground truth, or puppet weights; `--help` lists the options."""
 
 from musepose.cli.entry import run_script
 from musepose.cli.evaluate import main

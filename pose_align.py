@@ -1,4 +1,4 @@
-"""Picture and dance video → pose video, aligned to the person in the picture; `--help` lists the options."""
+"""Aligns the poses of a dance video to a reference picture; `--help` lists the options."""
 
 from musepose.cli.entry import run_script
 from musepose.cli.pose_align import main, parse

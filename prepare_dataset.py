@@ -1,4 +1,4 @@
-"""A folder of videos → a data set for training; `--help` lists the options."""
+"""Prepares a training data set from a folder of videos; `--help` lists the options."""
 
 from musepose.cli.entry import run_script
 from musepose.cli.prepare_dataset import main

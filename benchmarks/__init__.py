@@ -1,1 +1,1 @@
-"""How fast and how lean it is: `python -m benchmarks.run CASE …`; results in RESULTS.md."""
+"""Speed and memory benchmarks: `python -m benchmarks.run CASE …`; results in RESULTS.md."""

@@ -1,14 +1,14 @@
-"""Getting the pose video ready: reading, resizing to the sampling size, keeping on disk."""
+"""Preparing the pose video: reading, resizing to the sampling size, caching on disk."""
 
 from itertools import islice
 
-from benchmarks.measure import ROOT, Table, against_first, medians
+from benchmarks.measure import ROOT, Table, median_times, with_speedups
 from musepose.media.video_reader import read_frames
 from musepose.pipelines.pose_frames import PoseFrames
 
 
 def pose_frames() -> Table:
-    """96 frames of 576 x 576 to 768 x 768: one after the other, and on as many threads as there are processors."""
+    """96 frames of 576 x 576 to 768 x 768: in one thread, and with one thread per processor."""
     import musepose.pipelines.pose_frames as module
 
     parallel = module.each
@@ -16,12 +16,12 @@ def pose_frames() -> Table:
     def read() -> None:
         PoseFrames(islice(read_frames(ROOT / "assets" / "videos" / "dance.mp4"), 96), 768, 768)
 
-    def in_turns() -> None:
+    def one_thread() -> None:
         module.each = map
         try:
             read()
         finally:
             module.each = parallel
 
-    rows = against_first(medians({"one after the other": in_turns, "threads": read}, 5))
-    return Table("Pose frames made ready, 96 of them, 768 x 768", ("way", "seconds", "first / this"), rows)
+    rows = with_speedups(median_times({"one thread": one_thread, "threads": read}, 5))
+    return Table("Preparing 96 pose frames, 768 x 768", ("variant", "seconds", "first / this"), rows)

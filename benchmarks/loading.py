@@ -1,4 +1,4 @@
-"""Loading the full-size weights from float16 files, against reading the files."""
+"""Loading the full-size weights from float16 files, compared with reading the files alone."""
 
 import json
 import tempfile
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measure import ROOT, Table, medians, peak_memory
+from benchmarks.measure import ROOT, Table, median_times, peak_memory
 from benchmarks.models import BUILD, CLIP, VAE, full_size
 from musepose.models.weights import WeightPaths
 
@@ -26,7 +26,7 @@ def loading() -> Table:
         size = sum(path.stat().st_size for path in files) / 2**30
         imports = ["-c", LOAD.rsplit(";", 1)[0], str(folder)]
         peaks: list[float] = []
-        times = medians(
+        times = median_times(
             {
                 "reading the files": lambda: [path.read_bytes() for path in files] and None,
                 "importing": lambda: peak_memory(imports),
@@ -41,7 +41,7 @@ def loading() -> Table:
 
 
 def write_full_size(folder: Path) -> None:
-    """Random weights under the published names."""
+    """Save random weights under the published file names."""
     paths = WeightPaths.published(folder, inference_config=ROOT / "configs" / "inference_v2.yaml")
     for path in (paths.base_model / "unet", paths.vae, paths.image_encoder, paths.denoising_unet.parent):
         path.mkdir(parents=True)

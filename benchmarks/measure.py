@@ -1,4 +1,4 @@
-"""Times of several ways to do the same thing, taken in turns; the machine's name; tables in Markdown."""
+"""Interleaved timing of variants, peak memory of a process, a description of the machine, Markdown tables."""
 
 import gc
 import os
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Table:
-    """A case's result: what was measured, one row a variant, and remarks under it."""
+    """The result of a case: a title, one row per variant, and remarks below."""
 
     title: str
     columns: Sequence[str]
@@ -35,40 +35,40 @@ def _row(cells: Sequence[Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """Three digits of a number, more only where they stand before the point."""
+    """Numbers with three significant digits, or all digits before the decimal point."""
     if not isinstance(value, float):
         return str(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def medians(
-    ways: Mapping[str, Callable[[], Any]],
+def median_times(
+    variants: Mapping[str, Callable[[], Any]],
     repeats: int = 3,
     warm_up: int = 1,
     synchronize: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Seconds of each way, the median of `repeats`. They take turns, so that a slow moment of the machine hits all."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    """Median seconds of each variant over `repeats` rounds. Each round runs all variants, so that load affects all."""
+    times: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(warm_up + repeats):
-        for name, way in ways.items():
+        for name, variant in variants.items():
             gc.collect()
             synchronize()
             start = time.perf_counter()
-            way()
+            variant()
             synchronize()
             if turn >= warm_up:
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
-def against_first(times: Mapping[str, float]) -> list[tuple[str, float, float]]:
-    """Rows of a table: each way, its seconds, and how many times as long the first one takes."""
+def with_speedups(times: Mapping[str, float]) -> list[tuple[str, float, float]]:
+    """Table rows: variant, seconds, speed-up over the first variant."""
     first = next(iter(times.values()))
-    return [(way, seconds, first / seconds) for way, seconds in times.items()]
+    return [(variant, seconds, first / seconds) for variant, seconds in times.items()]
 
 
 def machine() -> str:
-    """Processor, cores, memory and GPU, and the libraries that do the work."""
+    """One line: processor, cores, memory, GPU, operating system, Python and torch versions."""
     import torch
 
     parts = [f"{_processor()}, {os.cpu_count()} cores"]
@@ -88,7 +88,7 @@ def _processor() -> str:
 
 
 def revision() -> str:
-    """The commit that was measured, with a + where the tree differed from it; "unknown" outside a repository."""
+    """The current commit, with a + if the working tree has changes; "unknown" outside a repository."""
     git = ["git", "-C", str(ROOT)]
     try:
         commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
@@ -99,9 +99,9 @@ def revision() -> str:
 
 
 def peak_memory(arguments: Sequence[str], status: int = 0, **options: Any) -> tuple[float, float]:
-    """Run a Python command line in a process of its own. → (resident peak in MiB, seconds).
+    """Run a Python command line in a subprocess. → (peak resident memory in MiB, seconds).
 
-    Raises RuntimeError where it ends with another exit status than expected.
+    Raises RuntimeError: the exit status is not `status`.
     """
     code = (
         "import resource, subprocess, sys; done = subprocess.run([sys.executable, *sys.argv[1:]]); "

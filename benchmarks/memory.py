@@ -1,4 +1,4 @@
-"""Memory: what each plan takes on a GPU by rehearsal, and the host's memory against the length of a video."""
+"""Memory: the estimated GPU peak of each memory plan, and host memory by video length."""
 
 import json
 import tempfile
@@ -16,7 +16,7 @@ from musepose.memory.plan import GIB, PLANS
 
 
 def plans() -> Table:
-    """What every memory plan takes in float16, 48 frames, 512 and 768 pixels, and what the rehearsal itself takes."""
+    """Estimated peak of every memory plan, float16, 48 frames, 512 and 768 pixels, and the time the estimate takes."""
     pipeline = full_size_pipeline(torch.float16, "meta")
     rows = []
     for side in (512, 768):
@@ -25,7 +25,7 @@ def plans() -> Table:
             stages = peak_bytes(pipeline, plan, Workload(side, side, 48, 48, guided=True))
             seconds = time.perf_counter() - start
             rows.append((f"{side} x {side}, {plan.name}", *(stages[name] / GIB for name in STAGES), seconds))
-    columns = ("plan", *(f"{name}, GiB" for name in STAGES), "rehearsed in, s")
+    columns = ("plan", *(f"{name}, GiB" for name in STAGES), "estimated in, s")
     remarks = ["Counted, not measured on a GPU; models included. The published system is said to take 16 and 28 GB."]
     return Table("Peak memory of a guided sampling, full size, float16, 48 frames", columns, rows, remarks)
 
@@ -33,7 +33,7 @@ def plans() -> Table:
 STAGES = ("reference", "denoising", "decoding")
 
 
-# The program with networks that cost no time: how much the rest of it holds shows within minutes.
+# The program with no-op networks: the memory of everything else can be measured within minutes.
 WITHOUT_NETWORKS = """
 import sys, torch
 import torch.nn.functional as F
@@ -53,7 +53,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def stage_2_memory() -> Table:
-    """Resident peak of test_stage_2.py at 512 x 512, float32: tiny models; and without networks, up to 3,000 frames."""
+    """Peak resident memory of test_stage_2.py, 512 x 512, float32: tiny models; no-op networks, up to 3,000 frames."""
     from PIL import Image
 
     from random_models.tiny_weights import write_published_layout
@@ -74,8 +74,8 @@ def stage_2_memory() -> Table:
             rows.append((f"{frames} frames, {program}", *peak_memory([*command, "--dtype", "fp32"])))
     more = rows[2][1] - rows[1][1]
     remarks = [
-        f"3,000 frames take {more:.0f} MiB more than 300, whatever the networks, which hold a window at a time: "
-        f"{1 + more / rows[0][1]:.2f} x the whole program's peak."
+        f"3,000 frames take {more:.0f} MiB more than 300, {1 + more / rows[0][1]:.2f} x the whole program's peak. "
+        "The networks process one window at a time, so their share does not depend on the length."
     ]
     title = "Host memory of test_stage_2.py, 512 x 512, float32"
     return Table(title, ("what", "peak, MiB", "seconds"), rows, remarks)

@@ -1,4 +1,4 @@
-"""Full-size models with random weights, for what depends on sizes and not on results."""
+"""Full-size models with random weights, for measuring time and memory."""
 
 import math
 from typing import Any
@@ -33,7 +33,7 @@ BUILD = {
 
 
 def full_size(name: str, dtype: torch.dtype, device: str = "cpu") -> nn.Module:
-    """One of the models of `BUILD`; on the meta device it stays without numbers."""
+    """A model of `BUILD` with random weights, or without storage on the meta device."""
     with torch.device("meta"):
         model = BUILD[name]()
     if device != "meta":
@@ -42,12 +42,12 @@ def full_size(name: str, dtype: torch.dtype, device: str = "cpu") -> nn.Module:
 
 
 def full_size_pipeline(dtype: torch.dtype, device: str = "cpu") -> Pose2VideoPipeline:
-    """All of them."""
+    """A pipeline of all models of `BUILD`."""
     return Pose2VideoPipeline(**{name: full_size(name, dtype, device) for name in BUILD}, scheduler=DDIMScheduler())
 
 
 def random_model(model: nn.Module, dtype: torch.dtype, device: str = "cpu") -> nn.Module:
-    """Give a model that is on the meta device numbers that keep the size of what passes through."""
+    """Initialise a model from the meta device with random weights that preserve the scale of activations."""
     model.to_empty(device=device)
     generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
@@ -62,7 +62,7 @@ def random_model(model: nn.Module, dtype: torch.dtype, device: str = "cpu") -> n
 
 
 def naive_unet(unet: UNet) -> Any:
-    """The second, deliberately naive implementation, with the same parameters."""
+    """The naive reference implementation, with the parameters of `unet`."""
     config = unet.config
     sizes = (list(config.block_out_channels), config.layers_per_block, config.norm_num_groups)
     heads = (config.attention_head_dim, config.motion_module["heads"])
@@ -75,7 +75,7 @@ def step_inputs(
     side: int,  # pixels
     frames: int,
 ) -> tuple[Tensor, list[BlockContext], Tensor, Tensor, list[Tensor]]:
-    """→ sample f c h w, contexts of both rows, pose features f c h w, token 1 1 d, the reference's features 1 n c."""
+    """→ sample f c h w, contexts of both CFG branches, pose features f c h w, token 1 1 d, reference features 1 n c."""
     like = {"dtype": unet.dtype, "device": unet.device}
     size = side // 8
     widths = unet.config.block_out_channels

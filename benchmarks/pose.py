@@ -1,4 +1,4 @@
-"""The pose stage: frames a second against mm's own calls, the price of `--det_every`, memory over long videos."""
+"""The pose stage: frames per second compared with mm's own calls, the error of `--det_every`, memory by length."""
 
 import contextlib
 import io
@@ -10,7 +10,7 @@ from unittest import mock
 
 import numpy as np
 
-from benchmarks.measure import ROOT, Table, against_first, medians, peak_memory
+from benchmarks.measure import ROOT, Table, median_times, peak_memory, with_speedups
 
 DETECTOR = {
     "yolox_config": "configs/puppet/yolox.py",
@@ -26,7 +26,7 @@ SHORT, LONG = 300, 3000  # frames
 
 
 def pose_stage() -> Table:
-    """Frames a second of detection, and of pose_align.py as a whole: mm's calls frame by frame against ours."""
+    """Frames per second of detection and of pose_align.py as a whole: mm's calls frame by frame against ours."""
     from musepose.media.video_reader import read_frames
     from musepose.pose.box_tracking import find_people
     from musepose.pose.detectors.dwpose.detector import PoseDetector
@@ -39,66 +39,66 @@ def pose_stage() -> Table:
             ("full-size models, random weights", _full_size_files(Path(folder)), frames[:FULL_SIZE_FRAMES]),
         ):
             theirs, ours = mm_calls(files), PoseDetector(**files)
-            ways = {
+            variants = {
                 "`inference_detector` and `inference_topdown`, frame by frame": lambda f=some, w=theirs: [*map(w, f)],
                 "`PoseDetector`, frame by frame": lambda f=some, w=ours: [*map(w, f)],
                 "`find_people`, in batches": lambda f=some, w=ours: list(find_people(w, f)),
                 "`find_people`, every 4th": lambda f=some, w=ours: list(find_people(w, f, 4)),
             }
-            rows += _rates(f"{name}: ", medians(ways), len(some))
+            rows += _rates(f"{name}: ", median_times(variants), len(some))
         run = cache(lambda: PoseDetector(**_puppet_files()))
-        ways = {
-            "reading, detection, drawing, encoding in turns": lambda: _in_turns(lambda: _align(Path(folder), run())),
-            "side by side": lambda: _align(Path(folder), run()),
+        variants = {
+            "without prefetch": lambda: _without_prefetch(lambda: _align(Path(folder), run())),
+            "with prefetch": lambda: _align(Path(folder), run()),
         }
-        rows += _rates("`pose_align.py`, puppets' models: ", medians(ways), len(frames))
-    return Table("Pose stage", ("way", "frames a second", "times the first"), rows)
+        rows += _rates("`pose_align.py`, puppets' models: ", median_times(variants), len(frames))
+    return Table("Pose stage", ("variant", "frames per second", "times the first"), rows)
 
 
 def det_every() -> Table:
-    """What `--det_every` costs in keypoint distance, on dancers that nothing was trained on, and what it gains."""
+    """Keypoint error and speed of `--det_every N`, on held-out puppets."""
     from musepose.pose.box_tracking import find_people
     from musepose.pose.detectors.dwpose.detector import PoseDetector
     from musepose.pose.person_tracking import follow
     from musepose.pose.runner import gather_keypoints
 
     detector, clips = PoseDetector(**_puppet_files()), [_clip(n) for n in range(DANCERS)]
-    found, looks = {}, {}
+    found, detections = {}, {}
 
-    def look(every: int) -> None:
+    def detect_all(every: int) -> None:
         with mock.patch.object(detector, "detect", side_effect=detector.detect) as detect:
             found[every] = [gather_keypoints(follow(find_people(detector, frames, every))) for frames, *_ in clips]
-        looks[every] = sum(len(call.args[0]) for call in detect.call_args_list)
+        detections[every] = sum(len(call.args[0]) for call in detect.call_args_list)
 
-    seconds = medians({every: lambda n=every: look(n) for every in EVERY})
+    seconds = median_times({every: lambda n=every: detect_all(n) for every in EVERY})
     frames = DANCERS * CLIP_FRAMES
     rows = []
     for every in EVERY:
-        truth, first, seen = [], [], []
+        from_truth, from_first, reported = [], [], []
         for (_, points, visible), mine, base in zip(clips, found[every], found[EVERY[0]], strict=True):
             torso = np.linalg.norm(points[:, [5, 6]].mean(1) - points[:, [11, 12]].mean(1), axis=-1)[:, None]
             shown, base_shown = mine.scores > 0.3, base.scores > 0.3
-            truth.append((np.linalg.norm(mine.points - points, axis=-1) / torso)[shown & visible])
-            first.append((np.linalg.norm(mine.points - base.points, axis=-1) / torso)[shown & base_shown])
-            seen.append(shown[visible])
-        cells = [f(100 * np.concatenate(d)) for d in (truth, first) for f in (np.mean, _percentile_95)]
-        share = 100 * float(np.concatenate(seen).mean())
-        rows.append((every, *map(float, cells), share, looks[every], frames / seconds[every]))
+            from_truth.append((np.linalg.norm(mine.points - points, axis=-1) / torso)[shown & visible])
+            from_first.append((np.linalg.norm(mine.points - base.points, axis=-1) / torso)[shown & base_shown])
+            reported.append(shown[visible])
+        cells = [f(100 * np.concatenate(d)) for d in (from_truth, from_first) for f in (np.mean, _percentile_95)]
+        share = 100 * float(np.concatenate(reported).mean())
+        rows.append((every, *map(float, cells), share, detections[every], frames / seconds[every]))
     columns = ("N", "mean", "95th percentile", "from N = 1: mean", "95th percentile", "points reported", "YOLOX calls")
     return Table(
         "`--det_every N`",
-        (*columns, "frames a second"),
+        (*columns, "frames per second"),
         rows,
         (
-            f"{DANCERS} held-out puppets, {CLIP_FRAMES} frames each at {RATE} a second, {SIDE} x {SIDE}. Distances of "
-            "the visible keypoints from the true ones, and from those of N = 1, in per cent of the torso; points "
-            "reported, in per cent of those visible. Detection alone, frames in memory.",
+            f"{DANCERS} held-out puppets, {CLIP_FRAMES} frames each at {RATE} per second, {SIDE} x {SIDE}. Distances "
+            "of visible keypoints from the ground truth, and from those of N = 1, in per cent of the torso length; "
+            "points reported, in per cent of the visible ones. Detection alone, frames in memory.",
         ),
     )
 
 
 def pose_memory() -> Table:
-    """Resident peak of pose_align.py for a short and a ten times longer video."""
+    """Peak resident memory of pose_align.py for a video of 300 frames and one of 3,000."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for frames in (SHORT, LONG):
@@ -110,11 +110,13 @@ def pose_memory() -> Table:
             peak, seconds = peak_memory(["pose_align.py", *flags])
             rows.append((frames, peak, peak / rows[0][1] if rows else 1.0, frames / seconds))
     title = f"Memory of `pose_align.py`, puppets' models, {SIDE} x {SIDE}"
-    return Table(title, ("frames", "resident peak, MiB", "times the first", "frames a second, start-up included"), rows)
+    return Table(
+        title, ("frames", "resident peak, MiB", "times the first", "frames per second, start-up included"), rows
+    )
 
 
 def mm_calls(files: dict[str, Path]) -> Callable[[np.ndarray], list]:
-    """One picture by mmdet's and mmpose's own functions, with the same models, as a user of theirs would call them."""
+    """Per-image detection with mmdet's and mmpose's public functions, with the same models."""
     from musepose.pose.detectors.dwpose import mm_compat
     from musepose.pose.detectors.dwpose.detector import _Network, resize_for_detection
     from musepose.pose.detectors.dwpose.nms import select_people
@@ -133,10 +135,10 @@ def mm_calls(files: dict[str, Path]) -> Callable[[np.ndarray], list]:
 
     def call(rgb: np.ndarray) -> list:
         bgr = np.ascontiguousarray(resize_for_detection(rgb, 512)[..., ::-1])
-        with yolox.described(), mm_compat.quiet():
+        with yolox.config_errors(), mm_compat.quiet():
             found = inference_detector(yolox.model, bgr).pred_instances.cpu().numpy()
         persons = select_people(found.bboxes, found.scores, found.labels)
-        with dwpose.described(), mm_compat.quiet():
+        with dwpose.config_errors(), mm_compat.quiet():
             return inference_topdown(dwpose.model, bgr, found.bboxes[persons])
 
     return call
@@ -153,11 +155,11 @@ def _full_size_files(folder: Path) -> dict[str, Path]:
 
 
 def _rates(prefix: str, seconds: dict[str, float], frames: int) -> list[tuple[str, float, float]]:
-    return [(prefix + name, frames / taken, ratio) for name, taken, ratio in against_first(seconds)]
+    return [(prefix + name, frames / taken, ratio) for name, taken, ratio in with_speedups(seconds)]
 
 
 def _align(folder: Path, detector: object) -> None:
-    """A run of pose_align.py, all but the loading of its models."""
+    """A run of pose_align.py without loading the models."""
     from musepose.cli.pose_align import main
 
     outputs = ["--outfn", f"{folder}/demo.mp4", "--outfn_align_pose_video", f"{folder}/aligned.mp4"]
@@ -168,21 +170,21 @@ def _align(folder: Path, detector: object) -> None:
         )
 
 
-def _in_turns(work: Callable[[], None]) -> None:
-    """`work` in one thread: what would be done ahead is done when it is asked for."""
+def _without_prefetch(work: Callable[[], None]) -> None:
+    """Run `work` in one thread, without prefetch."""
 
-    def when_asked(items: Sequence, depth: int) -> Iterator:
+    def on_demand(items: Sequence, depth: int) -> Iterator:
         yield from items
 
     with (
-        mock.patch("musepose.pose.runner.prefetch", when_asked),
-        mock.patch("musepose.pose.box_tracking.prefetch", when_asked),
+        mock.patch("musepose.pose.runner.prefetch", on_demand),
+        mock.patch("musepose.pose.box_tracking.prefetch", on_demand),
     ):
         work()
 
 
 def _clip(number: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """A held-out puppet's dance: frames, true keypoints (n, 133, 2) as fractions, which are visible (n, 133)."""
+    """A held-out puppet's dance: frames, ground-truth keypoints (n, 133, 2) as fractions, visibility (n, 133)."""
     from puppet.scenes import make_scene
     from puppet.world import HELD_OUT
 

@@ -1,4 +1,4 @@
-"""Runs benchmark cases and prints their tables, ready for RESULTS.md.
+"""Run benchmark cases and print their Markdown tables, as they stand in RESULTS.md.
 
 python -m benchmarks.run --list
 python -m benchmarks.run unet_256 start_up
@@ -14,7 +14,7 @@ from benchmarks.measure import Table, machine, revision
 from musepose.cli.entry import run_script
 from musepose.utils.errors import UserError
 
-# case → module of this folder, function in it
+# case → (module in this folder, function)
 CASES = {
     "start_up": ("start_up", "start_up"),
     "loading": ("loading", "loading"),
@@ -22,7 +22,6 @@ CASES = {
     "stage_2_memory": ("memory", "stage_2_memory"),
     "unet_256": ("unet", "unet_256"),
     "unet_512": ("unet", "unet_512"),
-    "earlier": ("earlier", "earlier"),
     "compiled": ("compiled", "compiled"),
     "sampling": ("sampling", "sampling"),
     "length": ("sampling", "length"),
@@ -48,13 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("cases", nargs="*", metavar="CASE", help="which cases; default: all")
-    parser.add_argument("--list", action="store_true", help="say what each case measures, and stop")
-    asked = parser.parse_args(arguments)
-    unknown = [name for name in asked.cases if name not in CASES]
+    parser.add_argument("--list", action="store_true", help="list the cases and exit")
+    args = parser.parse_args(arguments)
+    unknown = [name for name in args.cases if name not in CASES]
     if unknown:
         raise UserError(f"there is no case {unknown[0]}: choose from {', '.join(CASES)}")
-    names = asked.cases or list(CASES)
-    if asked.list:
+    names = args.cases or list(CASES)
+    if args.list:
         for name in names:
             print(f"{name:20} {(load_case(name).__doc__ or '').splitlines()[0]}")
         return 0

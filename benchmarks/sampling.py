@@ -1,4 +1,4 @@
-"""Whole videos on a CPU with the puppets' small models: against the naive implementation, by length, by processes."""
+"""Whole videos on a CPU with the puppets' small models: against the naive UNet, by length, by number of processes."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.measure import ROOT, Table, against_first, medians, peak_memory
+from benchmarks.measure import ROOT, Table, median_times, peak_memory, with_speedups
 from benchmarks.models import naive_unet
 from musepose.media.image import read_image
 from musepose.media.video_reader import read_frames
@@ -39,13 +39,13 @@ def reference() -> Image.Image:
 
 
 def poses(frames: int) -> list[np.ndarray]:
-    """Frames of the dance, over and over: of a pose video's size, which is all that matters here."""
+    """Frames of the dance video, repeated: only their size matters here, which is a pose video's."""
     dance = list(read_frames(ROOT / "assets" / "videos" / "dance.mp4", count=24))
     return [dance[index % len(dance)] for index in range(frames)]
 
 
 def sample(frames: int, **changes) -> Callable[[], object]:
-    """A whole video, decoded."""
+    """A function that samples and decodes a whole video."""
     pipeline, pictures = puppets(), poses(frames)
     arguments = {**SIZE, **WINDOW, "num_inference_steps": 2, "num_frames": frames, **changes}
 
@@ -57,13 +57,13 @@ def sample(frames: int, **changes) -> Callable[[], object]:
 
 
 def sampling() -> Table:
-    """28 frames, 2 steps, guided, from picture to picture: naive UNet, and each memory plan."""
-    ways = {"naive UNet": naive_sampling(28)}
+    """28 frames, 2 steps, guided, encoding and decoding included: naive UNet, and each memory plan."""
+    variants = {"naive UNet": naive_sampling(28)}
     for plan in PLANS:
-        ways[plan.name] = _planned(sample(28), plan)
-    rows = against_first(medians(ways, 3))
+        variants[plan.name] = _planned(sample(28), plan)
+    rows = with_speedups(median_times(variants, 3))
     title = "Whole sampling, puppets, 192 x 192, 28 frames, 2 steps, guided"
-    return Table(title, ("way", "seconds", "naive / this"), rows)
+    return Table(title, ("variant", "seconds", "naive / this"), rows)
 
 
 def _planned(run: Callable, plan) -> Callable[[], None]:
@@ -77,7 +77,7 @@ def _planned(run: Callable, plan) -> Callable[[], None]:
 
 @torch.no_grad()
 def naive_sampling(frames: int) -> Callable[[], None]:
-    """The same video by a loop that reuses nothing: pose features, both rows and every frame by themselves."""
+    """The same video without reuse: pose features, both CFG branches and every frame are computed separately."""
     pipeline, pictures = puppets(), poses(frames)
     unet = pipeline.denoising_unet
     naive = naive_unet(unet)
@@ -97,8 +97,8 @@ def naive_sampling(frames: int) -> Callable[[], None]:
                 part = slice(window.start, window.stop)
                 pose = pipeline.pose_guider(pixels[part])
                 rows = [
-                    naive.row(latents[part], float(timestep), torch.zeros_like(token[0]), None, pose),
-                    naive.row(latents[part], float(timestep), token[0], bank, pose),
+                    naive.branch(latents[part], float(timestep), torch.zeros_like(token[0]), None, pose),
+                    naive.branch(latents[part], float(timestep), token[0], bank, pose),
                 ]
                 total[part] += rows[0] + 3.5 * (rows[1] - rows[0])
                 count[part] += 1
@@ -110,7 +110,7 @@ def naive_sampling(frames: int) -> Callable[[], None]:
 
 
 def length() -> Table:
-    """Processor time a frame, 48 to 960 frames, whole videos, not guided: should be flat."""
+    """Processor time per frame, 48 to 960 frames, whole videos, not guided: should be constant."""
     rows = []
     sample(8, guidance_scale=1.0)()
     for frames in (48, 240, 960):
@@ -119,26 +119,26 @@ def length() -> Table:
         run()
         seconds = time.process_time() - start
         rows.append((frames, seconds, 1000 * seconds / frames))
-    return Table("Cost by length, puppets, 192 x 192, 2 steps", ("frames", "processor seconds", "ms a frame"), rows)
+    return Table("Cost by length, puppets, 192 x 192, 2 steps", ("frames", "processor seconds", "ms per frame"), rows)
 
 
 def tail() -> Table:
-    """--tail flush against pad where a clip is much shorter than a window: 20 frames, windows of 48."""
+    """--tail flush against pad for a clip much shorter than a window: 20 frames, windows of 48."""
     window = {"context_frames": 48, "context_overlap": 4}
-    rows = against_first(medians({name: sample(20, tail=name, **window) for name in ("pad", "flush")}, 3))
+    rows = with_speedups(median_times({name: sample(20, tail=name, **window) for name in ("pad", "flush")}, 3))
     title = "20 frames, windows of 48, puppets, 192 x 192, 2 steps, guided"
     return Table(title, ("--tail", "seconds", "pad / this"), rows)
 
 
 def processes() -> Table:
-    """One video by one and by two processes of one thread each, as a command, models and all."""
+    """One video with one and with two processes of one thread each: the whole command, loading included."""
     with tempfile.TemporaryDirectory() as folder:
         config = _config(Path(folder))
         script = ["test_stage_2.py", "--config", str(config), "--overwrite", "--skip", "0", "-L", "120", "--steps", "6"]
         script += ["--cfg", "3.5", "--device", "cpu", "--output", str(Path(folder) / "out")]
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
-        times = medians(
+        times = median_times(
             {
                 "1 process": lambda: peak_memory(script, env=one_thread),
                 "2 processes, --split frames": lambda: peak_memory([*launcher, *script], env=one_thread),
@@ -147,11 +147,11 @@ def processes() -> Table:
             warm_up=0,
         )
     title = "120 frames, 6 steps, guided, puppets, 192 x 192; threads: 1 a process"
-    return Table(title, ("way", "seconds", "one / this"), against_first(times))
+    return Table(title, ("variant", "seconds", "one / this"), with_speedups(times))
 
 
 def _config(folder: Path) -> Path:
-    """The demo's, with absolute paths and a pose video that is made on the spot."""
+    """The demo's config, with absolute paths and a generated pose video."""
     from omegaconf import OmegaConf
 
     from musepose.media.video_writer import VideoWriter

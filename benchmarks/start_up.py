@@ -1,6 +1,6 @@
-"""How long a user waits for help, and to be told of a mistake."""
+"""Time until the commands print their help or an input error."""
 
-from benchmarks.measure import Table, medians, peak_memory
+from benchmarks.measure import Table, median_times, peak_memory
 
 COMMANDS = {
     "`test_stage_2.py --help`": (["test_stage_2.py", "--help"], 0),
@@ -13,6 +13,8 @@ COMMANDS = {
 
 
 def start_up() -> Table:
-    """Help and input errors, which load no torch; the last row is what they would wait for."""
-    times = medians({name: lambda c=command: peak_memory(*c[:1], status=c[1]) for name, command in COMMANDS.items()}, 5)
+    """Help and input errors, which import no torch; the last row is the import time that this saves."""
+    times = median_times(
+        {name: lambda c=command: peak_memory(*c[:1], status=c[1]) for name, command in COMMANDS.items()}, 5
+    )
     return Table("Start-up", ("command", "seconds"), [(name, seconds) for name, seconds in times.items()])

@@ -19,7 +19,7 @@ CHOOSERS = {"stage 1, a pair": PairChooser(30, 1), "stage 2, 48 frames": ClipCho
 
 
 def training_samples() -> Table:
-    """A sample's frames from a video of 3,000 frames, 576 x 576: decoded and converted from the start, and sought."""
+    """A sample's frames from a video of 3,000 frames, 576 x 576: decoded from the start, and by seeking."""
     with tempfile.TemporaryDirectory() as folder:
         path = repeat_video(ROOT / "assets" / "videos" / "dance.mp4", Path(folder) / "long.mp4", FRAMES)
         info = probe(path)
@@ -29,16 +29,16 @@ def training_samples() -> Table:
             rng = np.random.default_rng(0)
             choices = [choose(clip, rng) for _ in range(SAMPLES)]
             samples = [(choice.reference, *choice.targets) for choice in choices]
-            whole, sought = (processor_seconds(path, samples, read) / SAMPLES for read in (read_all, read_frames_at))
-            rows += [(f"{name}, from the start", whole, 1.0), (f"{name}, sought", sought, whole / sought)]
-    title = f"The frames of a training sample, from a video of {info.frames:,}, {info.width} x {info.height}"
-    return Table(title, ("way", "processor seconds a sample", "from the start / this"), rows)
+            whole, seeking = (processor_seconds(path, samples, read) / SAMPLES for read in (read_all, read_frames_at))
+            rows += [(f"{name}, from the start", whole, 1.0), (f"{name}, by seeking", seeking, whole / seeking)]
+    title = f"The frames of a training sample, from a video of {info.frames:,} frames, {info.width} x {info.height}"
+    return Table(title, ("variant", "processor seconds per sample", "from the start / this"), rows)
 
 
 def processor_seconds(
     path: Path, samples: list[tuple[int, ...]], read: Callable[[Path, tuple[int, ...]], Any]
 ) -> float:
-    """Of all threads together, which a busy machine changes little."""
+    """CPU time of all threads together, which depends little on the machine's load."""
     start = time.process_time()
     for numbers in samples:
         read(path, numbers)
@@ -46,13 +46,13 @@ def processor_seconds(
 
 
 def read_all(path: Path, numbers: tuple[int, ...]) -> dict[int, np.ndarray]:
-    """The frames with these numbers, out of all up to the last of them."""
+    """The frames `numbers`, by decoding all frames up to the last of them."""
     every = enumerate(read_frames(path, count=max(numbers) + 1))
     return {number: frame for number, frame in every if number in numbers}
 
 
 def repeat_video(source: Path, target: Path, frames: int) -> Path:
-    """A video's pictures over and over, without coding them anew, until there are `frames` of them."""
+    """Repeat a video's packets, without encoding again, until there are `frames` frames."""
     with av.open(str(source)) as container, av.open(str(target), "w") as output:
         stream = container.streams.video[0]
         packets = [packet for packet in container.demux(stream) if packet.size]

@@ -1,10 +1,10 @@
-"""One guided denoising step of the full-size UNet on a CPU, against the naive implementation of the tests."""
+"""One guided denoising step of the full-size UNet on a CPU, compared with the naive implementation."""
 
 from collections.abc import Sequence
 
 import torch
 
-from benchmarks.measure import Table, against_first, medians
+from benchmarks.measure import Table, median_times, with_speedups
 from benchmarks.models import full_size, naive_unet, step_inputs
 from musepose.memory.plan import PLANS, MemoryPlan
 from musepose.models.attention import BlockContext
@@ -20,7 +20,7 @@ def unet_256() -> Table:
 
 
 def unet_512() -> Table:
-    """The same at 512 x 512, naive and `high`, once: half an hour."""
+    """The same at 512 x 512, naive and `high`, one round: takes half an hour."""
     return _table(512, 1, [PLANS[0]])
 
 
@@ -28,9 +28,9 @@ def _table(side: int, repeats: int, plans: Sequence[MemoryPlan]) -> Table:
     rows = []
     for name, dtype in DTYPES.items():
         times = _times(full_size("denoising_unet", dtype), side, repeats, plans)
-        rows += [(f"{name}, {way}", seconds, ratio) for way, seconds, ratio in against_first(times)]
+        rows += [(f"{name}, {variant}", seconds, ratio) for variant, seconds, ratio in with_speedups(times)]
     title = f"A guided UNet step on a CPU, full size, {FRAMES} frames of {side} x {side}"
-    return Table(title, ("way", "seconds", "naive / this"), rows, [f"{torch.get_num_threads()} threads."])
+    return Table(title, ("variant", "seconds", "naive / this"), rows, [f"{torch.get_num_threads()} threads."])
 
 
 @torch.no_grad()
@@ -40,20 +40,20 @@ def _times(unet: UNet, side: int, repeats: int, plans: Sequence[MemoryPlan]) -> 
     bank = {name: feature[0] for name, feature in zip(unet.spatial_blocks(), features, strict=True)}
 
     def run_naive() -> None:
-        naive.row(sample, 500.0, torch.zeros_like(token[0]), None, pose)
-        naive.row(sample, 500.0, token[0], bank, pose)
+        naive.branch(sample, 500.0, torch.zeros_like(token[0]), None, pose)
+        naive.branch(sample, 500.0, token[0], bank, pose)
 
-    ways = {"naive": run_naive}
+    variants = {"naive": run_naive}
     for plan in plans:
-        ways[plan.name] = lambda plan=plan: step(unet, sample, context, pose, plan)
-    return medians(ways, repeats, warm_up=0)
+        variants[plan.name] = lambda plan=plan: step(unet, sample, context, pose, plan)
+    return median_times(variants, repeats, warm_up=0)
 
 
 @torch.no_grad()
 def step(
     unet: UNet, sample: torch.Tensor, context: list[BlockContext], pose: torch.Tensor, plan: MemoryPlan
 ) -> torch.Tensor:
-    """A guided step as the pipeline takes it."""
+    """A guided step as the pipeline runs it."""
     rest = {"pose_features": pose, "frames": len(sample), "chunks": plan.for_device(sample.device).chunks}
     if plan.joint:
         return unet(sample.repeat(2, 1, 1, 1), 500.0, context, **rest)

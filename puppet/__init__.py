@@ -1,1 +1,1 @@
-"""The puppet world: characters that our own code draws, with their true keypoints."""
+"""The puppet world: rendered cartoon characters with ground-truth keypoints, for training, evaluation and the demo."""

@@ -1,11 +1,11 @@
-"""Backgrounds: plain, gradient, room, stage and meadow, drawn once per video; and the shadow on the floor."""
+"""Backgrounds: plain, gradient, room, stage, meadow; and the shadow on the floor."""
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from puppet.character import CLOTH_COLOURS, Colour, tint
+from puppet.palettes import CLOTH_COLOURS, Colour, tint
 
 KINDS = ("plain", "gradient", "room", "stage", "meadow")
 SOFT_COLOURS: tuple[Colour, ...] = (
@@ -28,12 +28,12 @@ class Backdrop:
     wall: Colour
     floor: Colour
     accent: Colour
-    horizon: float  # where the floor begins, as a fraction of the height
-    detail: int  # seed of the small things
+    horizon: float  # upper edge of the floor, as a fraction of the height
+    detail: int  # seed of the details
 
 
 def sample_backdrop(rng: np.random.Generator) -> Backdrop:
-    """A background; every random choice comes from `rng`."""
+    """A random background; every random choice comes from `rng`."""
     wall = SOFT_COLOURS[int(rng.integers(len(SOFT_COLOURS)))]
     floors = ((186, 148, 112), (160, 122, 92), (198, 184, 168), (120, 116, 122), (214, 196, 170), (146, 150, 140))
     return Backdrop(
@@ -55,14 +55,14 @@ def _vertical(width: int, height: int, stops: list[tuple[float, Colour]]) -> np.
 
 
 def _glow(width: int, height: int, x: float, y: float, radius: float) -> np.ndarray:
-    """A soft spot, 1 at its middle, (h, w, 1); position as fractions, radius in picture heights."""
+    """A Gaussian spot, 1 at its centre, (h, w, 1); position as fractions, radius in image heights."""
     gy, gx = np.mgrid[:height, :width]
     distance = np.hypot((gx + 0.5) / height - x * width / height, (gy + 0.5) / height - y) / radius
     return np.exp(-(distance**2))[..., None]
 
 
 class _Scene:
-    """A picture to draw on with coordinates as fractions; anti-aliased."""
+    """An image with anti-aliased drawing; coordinates are fractions of width and height."""
 
     def __init__(self, base: np.ndarray):
         self.image = np.clip(np.rint(base), 0, 255).astype(np.uint8)
@@ -196,7 +196,7 @@ PAINTERS = {"plain": _plain, "gradient": _gradient, "room": _room, "stage": _sta
 
 
 def paint_backdrop(drop: Backdrop, width: int, height: int) -> np.ndarray:
-    """The background as an RGB picture (h, w, 3) uint8."""
+    """The background as an RGB image (h, w, 3) uint8."""
     image = PAINTERS[drop.kind](drop, width, height, np.random.default_rng(drop.detail))
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 

@@ -1,75 +1,17 @@
-"""Characters as plain data, and how one is drawn by lot: proportions, skin, face, hair, clothes."""
+"""Characters as plain data, and their random sampling: proportions, skin, face, hair, clothes."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-Colour = tuple[int, int, int]  # RGB, 0..255
-
-SKINS: tuple[Colour, ...] = (
-    (255, 226, 204),
-    (247, 208, 179),
-    (236, 188, 150),
-    (222, 168, 124),
-    (201, 143, 98),
-    (172, 116, 76),
-    (140, 91, 60),
-    (108, 69, 47),
-    (94, 60, 44),
+from puppet.palettes import (
+    CLOTH_COLOURS,
+    EYE_COLOURS,
+    HAIR_COLOURS,
+    SKIN_COLOURS,
+    TROUSER_COLOURS,
+    Colour,
 )
-HAIR_COLOURS: tuple[Colour, ...] = (
-    (32, 27, 30),
-    (58, 40, 32),
-    (92, 60, 40),
-    (131, 86, 52),
-    (176, 122, 68),
-    (226, 188, 118),
-    (240, 214, 160),
-    (168, 74, 40),
-    (198, 96, 46),
-    (140, 138, 142),
-    (212, 210, 208),
-    (186, 74, 128),
-    (70, 110, 176),
-    (64, 138, 120),
-    (122, 86, 168),
-)
-CLOTH_COLOURS: tuple[Colour, ...] = (
-    (244, 241, 234),
-    (52, 56, 66),
-    (36, 58, 96),
-    (62, 110, 172),
-    (112, 172, 214),
-    (44, 128, 122),
-    (92, 168, 128),
-    (150, 186, 92),
-    (240, 202, 84),
-    (238, 152, 62),
-    (222, 96, 70),
-    (190, 52, 62),
-    (226, 128, 152),
-    (246, 184, 190),
-    (140, 92, 162),
-    (186, 160, 212),
-    (120, 84, 62),
-    (204, 172, 132),
-    (150, 152, 158),
-    (96, 104, 84),
-)
-TROUSER_COLOURS: tuple[Colour, ...] = (
-    (48, 52, 64),
-    (46, 68, 112),
-    (72, 100, 150),
-    (118, 148, 186),
-    (198, 174, 138),
-    (112, 86, 66),
-    (92, 98, 82),
-    (146, 148, 152),
-    (236, 232, 224),
-    (140, 58, 66),
-    (70, 62, 92),
-)
-EYE_COLOURS: tuple[Colour, ...] = ((74, 48, 34), (110, 72, 42), (70, 118, 150), (84, 132, 88), (96, 104, 112))
 
 HAIR_STYLES = ("short", "crop", "spiky", "bob", "long", "wavy", "ponytail", "bun", "pigtails", "afro", "mohawk", "bald")
 FRINGES = ("swept", "straight", "parted", "back")
@@ -110,7 +52,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Face:
-    """Features in units of half the head's height."""
+    """Facial features, lengths in half the head's height."""
 
     width: float
     jaw: float  # below 1 square, above 1 pointed
@@ -141,7 +83,7 @@ class Pattern:
     kind: str
     colour: Colour
     count: int  # repeats over the torso
-    logo: int  # which emblem, where kind is "logo"
+    logo: int  # which emblem, if kind is "logo"
 
 
 @dataclass(frozen=True)
@@ -149,8 +91,8 @@ class Garment:
     kind: str
     colour: Colour
     pattern: Pattern
-    length: float  # 0 short .. 1 long, within what the kind allows
-    ease: float  # how loose it sits: added to the limb's radius, as a fraction of it
+    length: float  # 0 short .. 1 long, within the range of its kind
+    ease: float  # looseness: added to the limb's radius, as a fraction of it
 
 
 @dataclass(frozen=True)
@@ -174,13 +116,6 @@ class Character:
         return self.top.kind == "dress" or self.bottom.kind == "skirt"
 
 
-def tint(colour: Colour, factor: float) -> Colour:
-    """Darker (factor < 1) or lighter, towards white (factor > 1)."""
-    if factor <= 1:
-        return tuple(round(c * factor) for c in colour)
-    return tuple(round(c + (255 - c) * (factor - 1)) for c in colour)
-
-
 def _jitter(rng: np.random.Generator, colour: Colour, amount: float = 10) -> Colour:
     return tuple(int(c) for c in np.clip(np.array(colour) + rng.normal(0, amount, 3), 8, 250).round())
 
@@ -196,7 +131,7 @@ def _contrast(a: Colour, b: Colour) -> float:
 
 
 def _contrasting(rng: np.random.Generator, options: tuple[Colour, ...], others: tuple[Colour, ...]) -> Colour:
-    """A colour by lot that can be told from all the others."""
+    """A random colour of `options` with enough contrast to all `others`."""
     far = [c for c in options if min(_contrast(c, other) for other in others) > 110]
     return _jitter(rng, _pick(rng, far or options), 7)
 
@@ -273,7 +208,7 @@ def sample_pattern(rng: np.random.Generator, base: Colour, weights) -> Pattern:
 
 
 def sample_clothes(rng: np.random.Generator, skin: Colour, curve: float) -> dict:
-    """The clothes' fields of a Character; a dress or skirt more often with a high curve."""
+    """The clothing fields of a Character; a high curve makes dresses and skirts more frequent."""
     top_kind = _pick(rng, TOPS, (5, 4, 2, 2, 2, 4.5 * curve))
     bottom_kind = _pick(rng, BOTTOMS, (5, 2, 3, 5 * curve, 1.6))
     if bottom_kind == "overalls" and top_kind not in ("tshirt", "long"):
@@ -297,12 +232,12 @@ def sample_clothes(rng: np.random.Generator, skin: Colour, curve: float) -> dict
 
 
 def sample_character(rng: np.random.Generator, seed: int) -> Character:
-    """One character; every random choice comes from `rng`, `seed` is only noted down."""
+    """A random character; every random choice comes from `rng`, `seed` is only stored."""
     young = float(rng.choice([0.0, rng.uniform(0.1, 0.5), rng.uniform(0.5, 1.0)], p=[0.66, 0.18, 0.16]))
     build = float(np.clip(rng.beta(1.6, 2.4), 0, 1))
     curve = float(np.clip(rng.choice([rng.uniform(0, 0.35), rng.uniform(0.6, 1.0)]), 0, 1))
     shade = rng.uniform(0.96, 1.04)
-    skin = tuple(min(255, round(c * shade)) for c in _pick(rng, SKINS))
+    skin = tuple(min(255, round(c * shade)) for c in _pick(rng, SKIN_COLOURS))
     return Character(
         seed=seed,
         body=sample_body(rng, young, build, curve * (1 - 0.6 * young)),

@@ -1,4 +1,4 @@
-"""Judge puppet weights on held-out puppets: every character and every pair of characters is a job of its own."""
+"""Evaluate puppet weights on held-out puppets: one job for each character and each pair of characters."""
 
 import math
 import multiprocessing
@@ -15,7 +15,7 @@ from PIL import Image
 from musepose.evaluation.report import save_json
 from musepose.utils.files import complete_file
 from musepose.utils.progress import progress_bar
-from puppet.across_score import score_pair
+from puppet.cross_identity_score import score_pair
 from puppet.image_score import score_character
 from puppet.options import Options, Outputs
 from puppet.pose_score import score_detector
@@ -25,7 +25,7 @@ from puppet.world import HELD_OUT
 
 
 def run_and_report(options: Options, outputs: Outputs) -> int:
-    """Measure, print tables, write what `outputs` names. → exit status. Raises UserError as `check` does."""
+    """Evaluate, print tables, write the files of `outputs`. → exit status. Raises UserError as `check` does."""
     measured = run(options)
     summary = summarise(measured)
     print(f"\n{tables(summary, measured['options'], measured['seconds'])}")
@@ -42,7 +42,7 @@ def run_and_report(options: Options, outputs: Outputs) -> int:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """A record for each character and each pair of characters, in order: what puppet.score_tables makes tables of.
+    """Records of each character and each pair of characters, in order, for puppet.score_tables.
 
     Raises UserError as `check` does.
     """
@@ -50,9 +50,9 @@ def run(options: Options) -> dict[str, Any]:
     check(options)
     jobs = [(score_character, options, k) for k in range(options.characters)]
     others = [(score_pair, options, k) for k in range(options.across)] + [(score_poses, options, 0)][: options.set_ups]
-    # The long ones first, so that no worker is left alone with one at the end.
+    # Long jobs first, so that the workers finish at about the same time.
     ordered = jobs[: options.motion] + (others if has_detector(options) else []) + jobs[options.motion :]
-    records = list(progress_bar(_work(options, ordered), total=len(ordered)))
+    records = list(progress_bar(_results(options, ordered), total=len(ordered)))
     records.sort(key=lambda record: record["number"])
     return {
         "options": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()},
@@ -63,17 +63,17 @@ def run(options: Options) -> dict[str, Any]:
     }
 
 
-def _work(options: Options, jobs: Sequence[tuple]) -> Iterator[dict[str, Any]]:
-    """Run the jobs here, or in `workers` processes of one thread each; in any order."""
+def _results(options: Options, jobs: Sequence[tuple]) -> Iterator[dict[str, Any]]:
+    """Run the jobs in this process, or in `workers` processes of one thread each; results come in any order."""
     if options.workers == 1:
-        yield from map(_do, jobs)
+        yield from map(_run_job, jobs)
         return
     with multiprocessing.get_context("spawn").Pool(options.workers, _one_thread) as pool:
-        yield from pool.imap_unordered(_do, jobs)
+        yield from pool.imap_unordered(_run_job, jobs)
 
 
 def score_poses(options: Options, k: int) -> dict[str, Any]:
-    """The detector on its own, on held-out set-ups (see puppet.pose_score)."""
+    """The detector alone, on held-out set-ups (see puppet.pose_score)."""
     figures = score_detector(load_detector(options), range(HELD_OUT, HELD_OUT + options.set_ups))
     known = {name: value if math.isfinite(value) else None for name, value in figures.items()}  # JSON has no NaN
     return {"kind": "detector", "number": k, "figures": known}
@@ -84,6 +84,6 @@ def _one_thread() -> None:
     cv2.setNumThreads(1)
 
 
-def _do(job: tuple) -> dict[str, Any]:
+def _run_job(job: tuple) -> dict[str, Any]:
     score, options, k = job
     return score(options, k)

@@ -12,7 +12,7 @@ DEPTH = 0.86  # of the head
 
 
 def surface(x: np.ndarray, y: np.ndarray, width: float) -> np.ndarray:
-    """How far forward the face is at (x, y)."""
+    """z of the face's surface at (x, y)."""
     return DEPTH * np.sqrt(np.maximum(1 - 0.80 * (x / width) ** 2 - 0.42 * (y / 1.05) ** 2, 0.02))
 
 

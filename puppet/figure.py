@@ -1,4 +1,4 @@
-"""One figure, painted part by part from back to front."""
+"""Painting of one figure, part by part from back to front."""
 
 from puppet.character import Character
 from puppet.hair import paint_back_hair, paint_front_hair
@@ -15,7 +15,7 @@ from puppet.view import View, nearness
 def paint_figure(
     character: Character, stance: Stance, skeleton: Skeleton, view: View, width: int, height: int, supersample: int = 2
 ) -> Painted:
-    """The figure alone, on a transparent picture of the given size."""
+    """Paint the figure on a transparent image of the given size."""
     canvas = Canvas(width, height, view.unit, supersample)
     sketch = Sketch(canvas, character, skeleton, stance, view)
     plan = HeadPlan(sketch)

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from puppet.character import Colour, tint
 from puppet.head import HeadPlan
 from puppet.paint import ellipse, spline
+from puppet.palettes import Colour, tint
 from puppet.sketch import line_colour
 
-# The hairline from the image's left temple to the right: (x as a fraction of the head's width, y in half-heads).
+# The hairline from the left temple in the image to the right: (x as a fraction of the head's width, y in half-heads).
 HAIRLINES = {
     "swept": (
         (-0.99, -0.12),
@@ -58,7 +58,7 @@ LONG = {"long": 2.15, "wavy": 2.05, "bob": 1.15}
 
 
 def _mass(plan: HeadPlan, outline: np.ndarray, colour: Colour, light: int = 178) -> None:
-    """A body of hair with an outline."""
+    """Paint a filled area of hair with an outline."""
     plan.sketch.canvas.shape(outline, colour, line_colour(colour), light)
 
 
@@ -68,7 +68,7 @@ def _strands(plan: HeadPlan, lines: list[np.ndarray], light: int, width: float =
 
 
 def _curtain(plan: HeadPlan, length: float, waves: float) -> np.ndarray:
-    """Long hair down the back, hanging and swinging, as an outline (n, 2)."""
+    """Outline (n, 2) of long, swinging hair down the back."""
     swing = plan.sketch.stance.swing
     wide = plan.face.width + 0.16
     t = np.linspace(0, 1, 9)
@@ -82,7 +82,7 @@ def _curtain(plan: HeadPlan, length: float, waves: float) -> np.ndarray:
 
 
 def _tail(plan: HeadPlan, root: np.ndarray, length: float, lean: float, girth: float) -> None:
-    """A pony tail from a picture point: it falls, and swings."""
+    """Paint a swinging pony tail from the pixel `root`."""
     hair = plan.sketch.character.hair
     t = np.linspace(0, 1, 6)
     swing = plan.sketch.stance.swing
@@ -94,19 +94,19 @@ def _tail(plan: HeadPlan, root: np.ndarray, length: float, lean: float, girth: f
 
 
 def paint_back_hair(plan: HeadPlan) -> None:
-    """What hangs behind the trunk or stands out behind the head."""
+    """Paint the hair behind the trunk and the head."""
     hair, canvas = plan.sketch.character.hair, plan.sketch.canvas
     if hair.style in LONG:
         outline = _curtain(plan, LONG[hair.style], float(hair.style == "wavy"))
         _mass(plan, spline(outline, closed=True, samples=3), tint(hair.colour, 0.86), 164)
     elif hair.style == "ponytail":
-        _tail(plan, plan.spot(np.array([[0.0, 0.55, -0.75]]))[0], 1.75, 0.62 if plan.yaw <= 0 else -0.62, 0.27)
+        _tail(plan, plan.project(np.array([[0.0, 0.55, -0.75]]))[0], 1.75, 0.62 if plan.yaw <= 0 else -0.62, 0.27)
     elif hair.style == "pigtails":
         for side in (-1, 1):
-            root = plan.spot(np.array([[side * plan.face.width * 1.02, 0.02, -0.15]]))[0]
+            root = plan.project(np.array([[side * plan.face.width * 1.02, 0.02, -0.15]]))[0]
             _tail(plan, root, 1.35, side * 0.42, 0.22)
     elif hair.style == "bun":
-        top = plan.spot(np.array([[0.0, 1.10, -0.25]]))[0]
+        top = plan.project(np.array([[0.0, 1.10, -0.25]]))[0]
         canvas.tube(np.stack([top, top + 0.01]), np.full(2, 0.34 * plan.scale), hair.colour, line_colour(hair.colour))
         band = top + plan.up * -0.24 * plan.scale
         canvas.curve(
@@ -131,7 +131,7 @@ def _hairline(plan: HeadPlan, style: str) -> np.ndarray:
 
 
 def _cap_of_hair(plan: HeadPlan, thickness: float, fringe: str) -> np.ndarray:
-    """From the right temple over the crown to the left temple and back along the hairline."""
+    """Outline from the right temple over the crown to the left temple and back along the hairline, (n, 2)."""
     crown = plan.skull(thickness, -14, 194, 26)
     return np.concatenate([crown, _hairline(plan, fringe)])
 
@@ -160,7 +160,7 @@ def _mohawk(plan: HeadPlan) -> None:
 
 
 def _shine(plan: HeadPlan, thickness: float) -> None:
-    """Strands and a bright band over the crown."""
+    """Paint strands and a highlight over the crown."""
     for k in (-0.55, -0.2, 0.18, 0.52):
         x = k * plan.face.width
         line = plan.on_face(
@@ -174,7 +174,7 @@ def _shine(plan: HeadPlan, thickness: float) -> None:
 
 
 def paint_front_hair(plan: HeadPlan) -> None:
-    """Hair over the crown and around the face, then what is worn on it."""
+    """Paint the hair over the crown and around the face, then the hat."""
     hair = plan.sketch.character.hair
     if hair.style in LONG:
         _locks(plan, 0.75 if hair.style == "bob" else 1.15)
@@ -192,7 +192,7 @@ def paint_front_hair(plan: HeadPlan) -> None:
 
 
 def _locks(plan: HeadPlan, length: float) -> None:
-    """Strands that fall in front of the ears."""
+    """Paint strands in front of the ears."""
     hair = plan.sketch.character.hair
     swing = plan.sketch.stance.swing
     for side in (-1, 1):

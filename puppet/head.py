@@ -3,14 +3,14 @@
 import cv2
 import numpy as np
 
-from puppet.character import tint
 from puppet.facepoints import EYE_Y, surface
 from puppet.paint import LIT, ellipse, spline
+from puppet.palettes import tint
 from puppet.sketch import Sketch, line_colour
 
 
 class HeadPlan:
-    """Where points of the head lie in the picture; units of half the head's height."""
+    """Maps head coordinates, in half the head's height, to pixels."""
 
     def __init__(self, sketch: Sketch):
         self.sketch, self.face = sketch, sketch.character.face
@@ -18,30 +18,30 @@ class HeadPlan:
         self.axes = skeleton.head_axes
         self.half = sketch.body.head / 2
         self.scale = self.half * sketch.unit
-        self.centre = sketch.spot(skeleton.head)
+        self.centre = sketch.project(skeleton.head)
         up = sketch.view.direction(self.axes[:, 1])
         self.up = up / np.linalg.norm(up)
         self.right = np.array([-self.up[1], self.up[0]])
-        self.points = sketch.spot(skeleton.face)
+        self.points = sketch.project(skeleton.face)
         self.yaw = float(np.arctan2(self.axes[0, 2], self.axes[2, 2]))
 
-    def spot(self, local: np.ndarray) -> np.ndarray:
-        """Points (n, 3) in head axes to pixels."""
+    def project(self, local: np.ndarray) -> np.ndarray:
+        """Points (n, 3) in head axes → pixels (n, 2)."""
         return self.centre + self.sketch.view.direction(local @ self.axes.T) * self.half
 
     def on_face(self, flat: np.ndarray, lift: float = 1.0) -> np.ndarray:
-        """Points (n, 2) on the front of the head, raised by a factor, to pixels."""
+        """Points (n, 2) on the front of the head, scaled outwards by `lift` → pixels (n, 2)."""
         flat = np.asarray(flat, float)
         z = surface(flat[:, 0] / lift, flat[:, 1] / lift, self.face.width) * lift
-        return self.spot(np.concatenate([flat, z[:, None]], 1))
+        return self.project(np.concatenate([flat, z[:, None]], 1))
 
     def flat(self, points: np.ndarray) -> np.ndarray:
-        """Points (n, 2) that roll with the head but do not turn with it, to pixels."""
+        """Points (n, 2) that follow the head's roll but not its yaw → pixels (n, 2)."""
         points = np.asarray(points, float) * self.scale
         return self.centre + points[:, :1] * self.right + points[:, 1:] * self.up
 
     def skull(self, grow: float = 0.0, low: float = 0.0, high: float = 360.0, points: int = 28) -> np.ndarray:
-        """An arc of the cranium's outline, degrees from the image's right over the top, (n, 2)."""
+        """An arc (n, 2) of the cranium's outline; degrees from the image's right over the top."""
         angle = np.deg2rad(np.linspace(low, high, points))
         wide = self.face.width * 1.02 + 0.06 * abs(np.sin(self.yaw))
         x, y = (wide + grow) * np.cos(angle), 0.14 + (0.86 + grow) * np.sin(angle)
@@ -51,7 +51,7 @@ class HeadPlan:
 def _ears(plan: HeadPlan) -> None:
     sketch, skin = plan.sketch, plan.sketch.character.skin
     for side in (0, 1):
-        middle = sketch.spot(sketch.skeleton.ears[side])
+        middle = sketch.project(sketch.skeleton.ears[side])
         inward = plan.centre - middle
         middle = middle + 0.03 * inward
         size = plan.scale * np.array([0.13, 0.21])
@@ -61,7 +61,7 @@ def _ears(plan: HeadPlan) -> None:
 
 
 def _skin(plan: HeadPlan) -> None:
-    """The face's outline: the cranium and the jaw as one convex shape."""
+    """Paint cranium and jaw as one convex shape."""
     canvas, skin = plan.sketch.canvas, plan.sketch.character.skin
     cloud = np.concatenate([plan.skull(), plan.points[:17]]).astype(np.float32)
     outline = cv2.convexHull(cloud)[:, 0].astype(float)
@@ -206,12 +206,12 @@ def _glasses(plan: HeadPlan) -> None:
     bridge = plan.on_face([(-0.09, EYE_Y + 0.05), (0, EYE_Y + 0.08), (0.09, EYE_Y + 0.05)], 1.08)
     canvas.curve(bridge, frame, width)
     for side, k in ((-1, 10), (1, 0)):
-        temple = plan.spot(np.array([[side * plan.face.width, EYE_Y + 0.05, 0.1]]))
+        temple = plan.project(np.array([[side * plan.face.width, EYE_Y + 0.05, 0.1]]))
         canvas.curve(np.stack([rims[(side + 1) // 2][k], temple[0]]), frame, width)
 
 
 def paint_face(plan: HeadPlan) -> None:
-    """Everything of the head but hair and hat."""
+    """Paint the head without hair and hat."""
     _ears(plan)
     _skin(plan)
     _cheeks(plan)

@@ -1,7 +1,7 @@
-"""The image stage on held-out puppets: what a model makes of one picture and the true poses, beside the true frames.
+"""The image stage on held-out puppets: generated from a reference and ground-truth poses, compared with ground truth.
 
-Character k is scene HELD_OUT + k: one character, its own dance and place. Its reference picture shows it at another
-moment of that dance, at least a second away from the clip.
+Character k is scene HELD_OUT + k: a character, its dance and its background. Its reference image shows another moment
+of that dance, at least a second before the clip.
 """
 
 import tempfile
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from musepose.evaluation.metrics import Changes, mean_or_none, psnr, ssim, unit
+from musepose.evaluation.metrics import FrameDifferences, mean_or_none, psnr, ssim, to_float
 from musepose.media.video_reader import read_frames
 from musepose.media.video_writer import VideoWriter
 from musepose.pipelines.context_windows import context_windows
@@ -25,35 +25,35 @@ from puppet.scenes import make_scene
 from puppet.score_options import CLIP_START, RATE, RENDERED, animate, autoencode, load_pipeline, stages
 from puppet.world import HELD_OUT
 
-REFERENCE_UNTIL = 0.8  # seconds into a scene: the reference picture's moment lies before
-MOMENT = 7  # a stream of random numbers of its own: when the reference picture is taken
+REFERENCE_UNTIL = 0.8  # seconds into a scene: the latest moment of the reference image
+MOMENT = 7  # RNG stream of the reference image's moment
 FILMSTRIP_ROWS = 10
-GRADIENT_SIZE = 192  # pixels a side that gradients are measured at, whatever size was rendered
+GRADIENT_SIZE = 192  # pixels, width and height at which gradients are measured, for any rendered size
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A scene as the model gets it, and what it should make of it."""
+    """A scene: the model's inputs, and the ground truth."""
 
-    reference: Image.Image  # RENDERED pixels a side
+    reference: Image.Image  # RENDERED x RENDERED pixels
     poses: list[np.ndarray]  # uint8 RGB, as in an aligned pose video
-    truths: list[np.ndarray]  # (size, size, 3) uint8 RGB
-    masks: list[np.ndarray]  # (size, size) 0 to 1, how much of each pixel is the figure
+    ground_truth: list[np.ndarray]  # (size, size, 3) uint8 RGB
+    masks: list[np.ndarray]  # (size, size) 0 to 1, the figure's coverage of each pixel
 
 
 def score_character(options: Options, k: int) -> dict[str, Any]:
-    """All figures of character k, and a row of the filmstrip if it is one of the first."""
+    """All metrics of character k, and its row of the filmstrip if k < FILMSTRIP_ROWS."""
     has_motion = k < options.motion
     count = options.clip_frames
-    subject = show(k, max(count, options.long_frames if has_motion else 0), options.size)
-    other = show(k + 1, options.baseline_frames, options.size)
+    subject = make_subject(k, max(count, options.long_frames if has_motion else 0), options.size)
+    other = make_subject(k + 1, options.baseline_frames, options.size)
     pipeline, seed = load_pipeline(options, options.stage), HELD_OUT + k
     result = animate(pipeline, subject.reference, subject.poses[:count], options, seed)
     reference = to_size(np.asarray(subject.reference), options.size)
     short = options.baseline_frames
     stranger = animate(pipeline, other.reference, subject.poses[:short], options, seed)
     elsewhere = animate(pipeline, subject.reference, other.poses[:short], options, seed)
-    autoencoded = [autoencode(pipeline, truth) for truth in subject.truths]
+    autoencoded = [autoencode(pipeline, truth) for truth in subject.ground_truth]
     record = {
         "kind": "character",
         "number": k,
@@ -81,12 +81,12 @@ def score_character(options: Options, k: int) -> dict[str, Any]:
     if k < FILMSTRIP_ROWS:
         middle = count // 2
         pose = to_size(subject.poses[middle], options.size)
-        record["filmstrip"] = [reference, pose, result[middle], subject.truths[middle]]
+        record["filmstrip"] = [reference, pose, result[middle], subject.ground_truth[middle]]
     return record
 
 
-def show(k: int, frames: int, size: int) -> Subject:
-    """Scene HELD_OUT + k: its reference picture and the first frames of its clip."""
+def make_subject(k: int, frames: int, size: int) -> Subject:
+    """Scene HELD_OUT + k: its reference image and the first frames of its clip."""
     scene = make_scene(HELD_OUT + k, RENDERED)
     moment = np.random.default_rng([MOMENT, HELD_OUT + k]).uniform(0, REFERENCE_UNTIL)
     pictures = scene.at_all(CLIP_START + frame / RATE for frame in range(frames))
@@ -95,12 +95,12 @@ def show(k: int, frames: int, size: int) -> Subject:
         Image.fromarray(scene.at(moment).image),
         pose_video([person.pose for person in people]),
         [to_size(picture.image, size) for picture in pictures],
-        [unit(to_size(person.mask, size)) for person in people],
+        [to_float(to_size(person.mask, size)) for person in people],
     )
 
 
 def pose_video(poses: Iterable[Pose]) -> list[np.ndarray]:
-    """The frames of an aligned pose video, as read back from its file: uint8 RGB (768, 768, 3)."""
+    """Frames of an aligned pose video, encoded and decoded: uint8 RGB (768, 768, 3)."""
     square = RENDERED, RENDERED
     with tempfile.TemporaryDirectory(prefix="musepose-") as folder:
         path = Path(folder) / "poses.mp4"
@@ -111,14 +111,14 @@ def pose_video(poses: Iterable[Pose]) -> list[np.ndarray]:
 
 
 def picture_figures(results: Sequence[np.ndarray], subject: Subject) -> dict[str, float]:
-    """Means over the frames: PSNR, PSNR over the figure's own area, SSIM; and the gradient energy on the figure.
+    """Means over the frames: PSNR, PSNR on the figure, SSIM; and the relative gradient energy on the figure.
 
-    That is relative to the truth's, both summed over the frames. Below 1 is blurred; above 1 has edges or noise that
-    the truth does not have.
+    The latter is the ratio to the ground truth's, both summed over the frames: below 1 is blurred, above 1 has
+    additional edges or noise.
     """
     rows, energies = [], []
-    for result, truth, mask in zip(results, subject.truths, subject.masks, strict=False):
-        x, y = unit(result), unit(truth)
+    for result, truth, mask in zip(results, subject.ground_truth, subject.masks, strict=False):
+        x, y = to_float(result), to_float(truth)
         rows.append((psnr(x, y), psnr(x, y, mask), ssim(x, y)))
         energies.append([gradient_energy(picture, mask) for picture in (x, y)])
     figures = dict(zip(("psnr", "figure", "ssim"), np.mean(rows, axis=0).tolist(), strict=True))
@@ -130,9 +130,9 @@ def gradient_energy(
     picture: np.ndarray,  # (h, w, 3) from 0 to 1
     mask: np.ndarray,  # (h, w) from 0 to 1
 ) -> float:
-    """Mean squared gradient inside the mask, at GRADIENT_SIZE pixels a side.
+    """Mean squared gradient inside the mask, over channels too, at GRADIENT_SIZE x GRADIENT_SIZE pixels.
 
-    The gradient is half the difference of the two neighbours, down and across; the mean is over the colours too.
+    The gradient is the central difference, half that of the two neighbours, vertical and horizontal.
     """
     square = GRADIENT_SIZE, GRADIENT_SIZE
     if picture.shape[:2] != square:
@@ -144,8 +144,8 @@ def gradient_energy(
 def motion_figures(
     results: Sequence[np.ndarray], subject: Subject, seams: np.ndarray | None = None
 ) -> dict[str, float | None]:
-    """Means over the transitions, levels of 255; the error of the change at the seams (frames - 1,) and elsewhere."""
-    changes = Changes.of(results, subject.truths[: len(results)])
+    """Means over frame transitions, in levels of 255; errors of the change at `seams` (frames - 1,) and elsewhere."""
+    changes = FrameDifferences.of(results, subject.ground_truth[: len(results)])
     error = np.array(changes.error)
     figures = {"change": float(np.mean(changes.result)), "true_change": float(np.mean(changes.truth))}
     figures["error"] = float(error.mean())
@@ -155,7 +155,7 @@ def motion_figures(
 
 
 def seam_transitions(frames: int, context_frames: int, context_overlap: int) -> np.ndarray:
-    """Which of the frames - 1 transitions touch an overlap of windows, or lead from one window into the next."""
+    """(frames - 1,) bool: transitions that touch an overlap of context windows, or lead from one window to the next."""
     covering = [
         {i for i, window in enumerate(context_windows(frames, context_frames, context_overlap)) if frame in window}
         for frame in range(frames)
@@ -164,5 +164,5 @@ def seam_transitions(frames: int, context_frames: int, context_overlap: int) -> 
 
 
 def to_size(picture: np.ndarray, size: int) -> np.ndarray:
-    """As the pipeline resizes its pictures: Lanczos on bytes."""
+    """Resize as the pipeline does: Lanczos on uint8."""
     return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.LANCZOS))

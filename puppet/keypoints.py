@@ -1,4 +1,4 @@
-"""The true keypoints of a figure, in OpenPose form and in the 133-point form of COCO-WholeBody."""
+"""Ground-truth keypoints of a figure: OpenPose joints and the 133 points of COCO-WholeBody."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from puppet.kinematics import Skeleton
 BODY, FEET, FACE, HANDS = slice(0, 17), slice(17, 23), slice(23, 91), slice(91, 133)
 # OpenPose joints 0 and 2-17 as COCO body points; joint 1, the neck, is the middle of the shoulders.
 COCO_OF_OPENPOSE = (0, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
-HIDDEN = -0.5  # a point whose outward direction points this far away from the camera cannot be seen
+HIDDEN = -0.5  # a head point is hidden if z of its unit outward direction is below this
 SHOULDERS = [5, 6]
 
 
@@ -30,7 +30,7 @@ def whole_body(skeleton: Skeleton) -> np.ndarray:
 
 
 def faces_camera(skeleton: Skeleton) -> np.ndarray:
-    """Which of the 133 points (133,) do not lie on the far side of the turned head."""
+    """(133,) bool: False for points on the far side of the turned head."""
     seen = np.ones(133, bool)
     for points, which in ((skeleton.face, FACE), (skeleton.ears, slice(3, 5)), (skeleton.eyes, slice(1, 3))):
         away = points - skeleton.head
@@ -40,7 +40,7 @@ def faces_camera(skeleton: Skeleton) -> np.ndarray:
 
 
 def pose_from_whole_body(points: np.ndarray, visible: np.ndarray) -> Pose:
-    """The Pose of 133 points (133, 2), fractions of the picture, with their visibility (133,)."""
+    """The Pose of whole-body points (133, 2), fractions of the image, with visibility (133,)."""
     order = list(COCO_OF_OPENPOSE)
     body = np.insert(points[order], 1, points[SHOULDERS].mean(0), axis=0)
     body_visible = np.insert(visible[order], 1, visible[SHOULDERS].all())

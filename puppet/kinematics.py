@@ -1,4 +1,4 @@
-"""From a body and a stance to points in space: forward kinematics, with the feet set by inverse kinematics.
+"""3-D points of a body in a stance: forward kinematics, and inverse kinematics for the legs.
 
 World axes: x to the image's right, y up from the floor, z towards the camera. Pairs are ordered left, right (the
 person's own); a person who faces the camera has the left side at larger x.
@@ -14,7 +14,7 @@ from puppet.motion import Stance
 
 SIDES = np.array([1.0, -1.0])  # left is at positive x
 
-# Fingers: where the root lies (along and across the palm), splay at full spread (degrees), length, in hands.
+# Fingers: root position (along and across the palm), splay at full spread (degrees), length; in hand lengths.
 FINGERS = np.array(
     [
         (0.47, 0.17, 9.0, 0.43),  # index
@@ -29,7 +29,7 @@ CURL = np.deg2rad([72.0, 95.0, 60.0])  # bend of the three joints of a closed fi
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A body's points in space; see the module for the axes."""
+    """A body's 3-D points, axes as in the module's docstring."""
 
     pelvis: np.ndarray  # (3,) middle of the hip joints
     neck: np.ndarray  # (3,) middle of the shoulder line, at rest
@@ -53,7 +53,7 @@ class Skeleton:
 
 
 def rotation(yaw: float, roll: float, pitch: float) -> np.ndarray:
-    """Axes turned to the image's right (yaw), leaned to the image's right (roll) and bent forward (pitch), (3, 3)."""
+    """Rotation matrix (3, 3): turned to the image's right (yaw), leaned to it (roll), bent forward (pitch), radians."""
     (cy, cr, cp), (sy, sr, sp) = np.cos((yaw, roll, pitch)), np.sin((yaw, roll, pitch))
     turn = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     lean = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
@@ -62,7 +62,7 @@ def rotation(yaw: float, roll: float, pitch: float) -> np.ndarray:
 
 
 def _directions(angle: np.ndarray, forward: np.ndarray) -> np.ndarray:
-    """Unit vectors (2, 3) `angle` up from hanging, outwards, and tilted towards the camera; x is outwards."""
+    """Unit vectors (2, 3) raised sideways by `angle` from hanging, tilted by `forward` to the camera; x is outwards."""
     flat = np.cos(forward)
     return np.stack([flat * np.sin(angle), -flat * np.cos(angle), np.sin(forward)], -1)
 
@@ -72,9 +72,9 @@ def _unit(v: np.ndarray) -> np.ndarray:
 
 
 def hand_points(along: np.ndarray, roll: np.ndarray, fingers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """21 points a hand from the wrist, in hands, (2, 21, 3), and the palms' normals (2, 3); x is outwards.
+    """→ 21 points per hand relative to the wrist, in hand lengths (2, 21, 3), palm normals (2, 3); x is outwards.
 
-    `along` (2, 3) is the hand's direction, `roll` (2,) its turn about it, `fingers` (2, 2) curl and spread.
+    `along` (2, 3) is the hand's direction, `roll` (2,) its rotation about it, `fingers` (2, 2) curl and spread.
     """
     side = _unit(np.cross([0.0, 0.0, 1.0], along))
     out = np.cross(along, side)
@@ -115,11 +115,11 @@ def _knees(hips: np.ndarray, ankles: np.ndarray, body: Body, toes: np.ndarray) -
 
 
 def _pelvis_height(body: Body, hips: np.ndarray, ankles: np.ndarray) -> float:
-    """How much hips (at their place, height 0) must be lifted so that both legs are all but straight."""
+    """How far to raise the hips, given at height 0, so that the leg that limits the height is almost straight."""
     reach = 0.997 * (body.thigh + body.shin)
     across = ((hips - ankles)[:, ::2] ** 2).sum(1)
     room = np.sqrt(np.maximum(reach**2 - across, (0.4 * reach) ** 2)) + ankles[:, 1] - hips[:, 1]
-    soft = 0.006  # a soft minimum, so that the pelvis glides when the limiting leg changes
+    soft = 0.006  # a soft minimum: the pelvis moves smoothly when the limiting leg changes
     return float(-soft * np.log(np.exp(-(room - room.min()) / soft).sum()) + room.min())
 
 

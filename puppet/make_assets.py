@@ -1,4 +1,4 @@
-"""Write the example files: a picture and a dance video of two puppets that nothing is trained on, and their keypoints.
+"""Write the example files: an image and a dance video of two held-out puppets, and their ground-truth keypoints.
 
 python -m puppet.make_assets [--folder assets]
 """
@@ -30,7 +30,7 @@ from puppet.world import (
     render,
 )
 
-WIDTH, HEIGHT, RATE, SECONDS = 576, 576, 30, 4  # square, as what the puppets' models are trained on
+WIDTH, HEIGHT, RATE, SECONDS = 576, 576, 30, 4  # square, like the training data of the puppets' models
 SAMPLE_RATE = 44100
 MARGIN = 0.06  # around the dancer
 REFERENCE, REFERENCE_SCENE = EXAMPLES + 10, EXAMPLES + 9
@@ -38,7 +38,7 @@ DANCER, DANCE, DANCE_SCENE = EXAMPLES + 28, EXAMPLES + 1, EXAMPLES + 7
 
 
 def reference_picture() -> tuple[np.ndarray, Person]:
-    """The picture to animate: one character, standing, (576, 576, 3) uint8, and what is true of it."""
+    """→ the reference image, a standing character, (576, 576, 3) uint8, and its annotations."""
     character, stance = make_character(REFERENCE), neutral_stance()
     placement = fit(character, [stance], WIDTH, HEIGHT, margin=0.2)  # room for raised arms
     picture = render([Actor(character, stance, placement)], WIDTH, HEIGHT, make_backdrop(REFERENCE_SCENE))
@@ -51,19 +51,19 @@ def _tone(frequency: float, seconds: float, decay: float) -> np.ndarray:
 
 
 def _drum() -> np.ndarray:
-    """A bass drum: a sine that falls from 150 to 48 Hz."""
+    """A bass drum: a sine with a frequency that falls from 150 to 48 Hz."""
     t = np.arange(round(0.28 * SAMPLE_RATE)) / SAMPLE_RATE
     return np.sin(2 * np.pi * (48 * t + 102 * 0.035 * (1 - np.exp(-t / 0.035)))) * np.exp(-t / 0.09)
 
 
 def _hiss(rng: np.random.Generator, seconds: float, decay: float) -> np.ndarray:
-    """A cymbal or snare: noise without its low part."""
+    """A cymbal or snare: high-pass noise."""
     t = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     return np.diff(rng.normal(0, 0.5, len(t) + 1)) * np.exp(-t / decay)
 
 
 def beat(tempo: float, seconds: float) -> np.ndarray:
-    """Drums, a bass line and chords at a tempo in beats a minute; mono, (samples,) float in -1..1."""
+    """Drums, bass and chords at `tempo` beats per minute; mono, (samples,) float in -1..1."""
     rng = np.random.default_rng(0)
     track = np.zeros(round(seconds * SAMPLE_RATE))
 
@@ -86,7 +86,7 @@ def beat(tempo: float, seconds: float) -> np.ndarray:
 
 
 def _write_sound(path: Path, samples: np.ndarray) -> None:
-    """Uncompressed sound in Matroska."""
+    """Write uncompressed audio as Matroska."""
     with av.open(str(path), "w", format="matroska") as container:
         stream = container.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="mono")
         block = np.rint(samples * 30000).astype(np.int16)[None]
@@ -97,7 +97,7 @@ def _write_sound(path: Path, samples: np.ndarray) -> None:
 
 
 def write_dance(path: Path) -> list[Person]:
-    """The dance video: another character, with a beat at the dance's tempo. → what is true of each frame."""
+    """Write the dance video: another character, with music at the dance's tempo. → annotations of each frame."""
     character, dance = make_character(DANCER), make_dance(DANCE)
     stances = dance_stances(dance, RATE * SECONDS, RATE)
     placement = fit(character, stances, WIDTH, HEIGHT, margin=MARGIN)
@@ -115,14 +115,14 @@ def write_dance(path: Path) -> list[Person]:
 
 
 def _keypoints(people: list[Person]) -> Keypoints:
-    """The true points, as a detector would give them that sees all and is never in doubt."""
+    """Ground-truth keypoints in the detector's format: score 1 for visible points, 0 for the others."""
     points = np.stack([person.keypoints for person in people])
     return Keypoints(points.astype(np.float32), np.stack([person.visible for person in people]).astype(np.float32))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--folder", type=Path, default=Path("assets"), help="where images/ and videos/ stand")
+    parser.add_argument("--folder", type=Path, default=Path("assets"), help="where images/, videos/, keypoints/ lie")
     folder = parser.parse_args().folder
     reference, dance = folder / "images" / "ref.png", folder / "videos" / "dance.mp4"
     keypoints = folder / "keypoints" / "img_ref_video_dance.npz"
@@ -133,7 +133,7 @@ def main() -> None:
     content = KeypointFile(
         *(Source.of(reference), _keypoints([person])),
         *(Source.of(dance), _keypoints(people)),
-        detect_resolution=512,  # the default of pose_align.py, so that the file can be used without saying so
+        detect_resolution=512,  # the default of pose_align.py, so that the file works without this flag
     )
     save_keypoints(keypoints, content)
     for path in (reference, dance, keypoints):

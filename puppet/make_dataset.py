@@ -1,10 +1,10 @@
-"""Write puppet videos, their true keypoints and their pose videos, in the format of prepare_dataset.py.
+"""Write puppet videos, ground-truth keypoints and pose videos in the format of prepare_dataset.py.
 
     python -m puppet.make_dataset --output data/stills --first 0 --scenes 3200 --frames 6 --spread
     python -m puppet.make_dataset --output data/clips --first 500000 --scenes 200 --frames 48
 
-The first kind is for stage 1: moments spread over the dance, stored as a video of one frame a second, which is a mere
-name for its rate. The second is for stage 2: frames in a row. A run that was cut short goes on where it stopped.
+The first kind is for stage 1: frames at random moments of the dance, stored at a nominal rate of one frame per second.
+The second is for stage 2: consecutive frames. An interrupted run continues when it is started again.
 """
 
 import json
@@ -23,7 +23,7 @@ from musepose.media.video_writer import VideoWriter
 from musepose.pose.draw import draw_video_frame, video_size
 from musepose.pose.keypoint_file import Keypoints, Source
 from musepose.training.data.clip_keypoints import ClipKeypoints, save_clip_keypoints
-from musepose.training.data.manifest import Clip, save_meta
+from musepose.training.data.manifest import Clip, save_manifest
 from musepose.utils.errors import UserError
 from musepose.utils.files import complete_file
 from musepose.utils.options import option
@@ -32,33 +32,33 @@ from musepose.utils.workers import run_jobs
 from puppet.scenes import SPAN, make_scene
 from puppet.world import HELD_OUT, Actor, Person, Picture, render
 
-SIZE = 384  # pixels, twice what is trained on: pictures are made smaller on the way, as a user's are
-RATE = 15  # frames a second
+SIZE = 384  # pixels, twice the training size: frames are downsampled in training, like real data
+RATE = 15  # frames per second
 SPREAD_RATE = 1
-CRF = 14  # next to no loss
-MOMENTS = 6  # a stream of random numbers of its own
+CRF = 14  # almost lossless
+MOMENTS = 6  # RNG stream of the random moments
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What is the same for all videos of a folder."""
+    """The settings shared by all videos of a folder."""
 
     frames: int
-    spread: bool  # at random moments, instead of in a row
+    spread: bool  # at random moments instead of consecutive
 
     @property
     def rate(self) -> int:
         return SPREAD_RATE if self.spread else RATE
 
     def moments(self, number: int) -> np.ndarray:
-        """When the frames of scene `number` are taken: (frames,) seconds, rising."""
+        """Times of the frames of scene `number`: (frames,) seconds, ascending."""
         if self.spread:
             return np.sort(np.random.default_rng([MOMENTS, number]).uniform(0, SPAN, self.frames))
         return np.arange(self.frames) / RATE
 
 
 def scene_clip(folder: Path, number: int, kind: Kind) -> Clip:
-    """The clip of a scene, written or not."""
+    """The manifest entry of a scene; its files need not exist yet."""
     name = f"scene-{number:07d}"
     return Clip(
         video=folder / "videos" / f"{name}.mp4",
@@ -71,8 +71,8 @@ def scene_clip(folder: Path, number: int, kind: Kind) -> Clip:
     )
 
 
-def pictures(number: int, kind: Kind) -> list[Picture]:
-    """The frames of a scene, each with its one person."""
+def render_frames(number: int, kind: Kind) -> list[Picture]:
+    """Render the frames of a scene, each with one person."""
     scene = make_scene(number, SIZE)
     return [
         render(
@@ -80,18 +80,18 @@ def pictures(number: int, kind: Kind) -> list[Picture]:
             SIZE,
             SIZE,
             scene.stage,
-            supersample=1,  # shrinking to the size trained on smooths the edges
+            supersample=1,  # downsampling to the training size smooths the edges
         )
         for moment in kind.moments(number)
     ]
 
 
 def write_scene(number: int, folder: Path, kind: Kind) -> Clip:
-    """Write the three files of a scene, or leave them as they are if all are there."""
+    """Write the three files of a scene, unless all exist."""
     clip = scene_clip(folder, number, kind)
     if all(path.exists() for path in (clip.video, clip.poses, clip.keypoints)):
         return clip
-    frames = pictures(number, kind)
+    frames = render_frames(number, kind)
     people = [frame.people[0] for frame in frames]
     with VideoWriter(clip.video, SIZE, SIZE, kind.rate, crf=CRF) as writer:
         for frame in frames:
@@ -104,7 +104,7 @@ def write_scene(number: int, folder: Path, kind: Kind) -> Clip:
 
 
 def _write_poses(path: Path, people: Sequence[Person], rate: int) -> None:
-    """As pose_align.py draws a dance video that is aligned to a picture of its own size."""
+    """Write the pose video as pose_align.py draws it for a reference image of the same size."""
     size = (SIZE, SIZE)
     with VideoWriter(path, *video_size(*size), rate) as writer:
         for person in people:
@@ -112,23 +112,23 @@ def _write_poses(path: Path, people: Sequence[Person], rate: int) -> None:
 
 
 def _worker(number: int, folder: Path, kind: Kind):
-    cv2.setNumThreads(1)  # the processes share the cores among themselves
+    cv2.setNumThreads(1)  # one thread per process
     return partial(write_scene, folder=folder, kind=kind)
 
 
 def make_dataset(folder: Path, numbers: Sequence[int], kind: Kind, workers: int) -> list[Clip]:
-    """Write the scenes and `meta.json`. Raises UserError where the folder holds videos of another kind."""
-    _claim(folder, kind)
+    """Write the scenes and the manifest `meta.json`. Raises UserError: the folder holds videos of another kind."""
+    _check_kind(folder, kind)
     make_job = partial(_worker, folder=folder, kind=kind)
     done = run_jobs(make_job, numbers, workers)
     clips = list(progress_bar(done, total=len(numbers), unit="scene", smoothing=0.05))
     clips.sort(key=lambda clip: clip.video)
-    save_meta(folder / "meta.json", clips)
+    save_manifest(folder / "meta.json", clips)
     return clips
 
 
-def _claim(folder: Path, kind: Kind) -> None:
-    """Note in the folder what kind of videos it holds, so that it never gets a mixture."""
+def _check_kind(folder: Path, kind: Kind) -> None:
+    """Compare with the folder's kind.json, or write it. Raises UserError: the folder holds videos of another kind."""
     note, wanted = folder / "kind.json", json.dumps(asdict(kind))
     if note.exists():
         if note.read_text(encoding="utf-8") != wanted:
@@ -145,19 +145,19 @@ class Options:
     output: Path = option(help="folder to write to", metavar="DIR")
     first: int = option(0, "number of the first scene", low=0)
     scenes: int = option(help="how many scenes, one video each", low=1)
-    frames: int = option(help="frames of a video", low=1)
-    spread: bool = option(False, f"at random moments, instead of {RATE} a second")
+    frames: int = option(help="frames per video", low=1)
+    spread: bool = option(False, f"take frames at random moments instead of {RATE} per second")
     workers: int = option(2, "processes", low=1)
-    held_out: bool = option(False, f"allow scenes from {HELD_OUT} on, kept for judging")
+    held_out: bool = option(False, f"allow scenes from {HELD_OUT} on, reserved for evaluation")
 
 
 def parse(arguments: Sequence[str] | None) -> Options:
     options = parse_options(Options, "-m puppet.make_dataset", __doc__, arguments)
     if not options.spread and options.frames > SPAN * RATE:
         most = int(SPAN * RATE)
-        raise UserError(f"--frames is {options.frames}, and a scene has {most}: give at most that, or --spread")
+        raise UserError(f"--frames is {options.frames}, a scene has {most}: give at most that, or --spread")
     if options.first + options.scenes > HELD_OUT and not options.held_out:
-        raise UserError(f"scenes from {HELD_OUT} on are kept for judging: take smaller numbers, or give --held_out")
+        raise UserError(f"scenes from {HELD_OUT} on are kept for evaluation: take smaller numbers, or give --held_out")
     return options
 
 

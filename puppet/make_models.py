@@ -1,9 +1,9 @@
-"""Write what the puppets' models begin with and nobody trains: the UNets' sizes, and a small random CLIP encoder.
+"""Write the untrained parts of the puppets' models: the UNets' config and a small random CLIP encoder.
 
     python -m puppet.make_models [--folder pretrained_weights/puppet]
 
-The CLIP embedding is one token; a random projection of the picture is as good to tell puppets apart as a trained one
-would be, and reference attention does the rest.
+The CLIP embedding is one token: a random projection of the image distinguishes puppets well enough without training,
+and the appearance comes from reference attention.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> None:
         partial.write_text(json.dumps(UNET, indent=2) + "\n", encoding="utf-8")
     torch.manual_seed(SEED)
     CLIPVisionModelWithProjection(CLIP).half().save_pretrained(folder / "image_encoder")
-    print(f"wrote the UNets' sizes and the image encoder to {folder}")
+    print(f"wrote the UNets' config and the image encoder to {folder}")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-# An arm's pose, seen from the person: how far the upper arm is raised sideways (0 hanging, 180 overhead) and towards
-# the camera, how far the forearm is bent on (positive: further up) and towards the camera, how the hand is rolled
-# (0: palm to the camera when raised), the bend of the wrist; degrees. Then curl and spread of the fingers, 0..1.
+# An arm pose: upper arm raised sideways (0 hanging, 180 overhead) and towards the camera, forearm bend relative to it
+# (positive: upwards) and towards the camera, hand roll (0: palm to the camera when raised), wrist bend; degrees. Then
+# curl and spread of the fingers, 0..1.
 ARM_POSES = {
     "down": (19, 4, -7, 12, 148, 0, 0.16, 0.4),
     "low": (42, 0, 12, 0, 75, -12, 0.05, 0.9),
@@ -24,7 +24,7 @@ ARM_POSES = {
     "fist": (50, 20, 92, 24, 60, 0, 0.95, 0.1),
     "point": (136, 0, 0, 0, 30, 0, 0.85, 0.2),
 }
-# Pairs of arm poses that look well together (left, right); each may be mirrored.
+# Combinations of arm poses (left, right); each may be mirrored.
 ARM_PAIRS = (
     ("down", "down"),
     ("low", "low"),
@@ -46,8 +46,8 @@ ARM_PAIRS = (
     ("slope", "slope"),
     ("side", "goalpost"),
 )
-# Where the feet stand on each beat, in steps to the image's right of home, and how high each goes on the way there.
-# One row: left foot, right foot, left lift, right lift.
+# Foot positions on each of four beats, in steps to the image's right of the neutral stance, and the lift of the foot on
+# its way. One row: left foot, right foot, left lift, right lift.
 STEPS = {
     "planted": ((0, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0)),
     "touch": ((0, 1, 1, 1), (0, 0, 1, 0), (0.5, 0, 0, 0.5), (0, 0.5, 0.5, 0)),
@@ -60,7 +60,7 @@ STEPS = {
 
 @dataclass(frozen=True)
 class Stance:
-    """All that moves, at one moment. Angles in radians; first axis of pairs: left, right; lengths as the body's."""
+    """The pose of a figure at one moment. Angles in radians; first axis of pairs: left, right; lengths as in Body."""
 
     arms: np.ndarray  # (2, 6) raise, forward, bend, forearm forward, hand roll, wrist
     fingers: np.ndarray  # (2, 2) curl, spread
@@ -70,10 +70,10 @@ class Stance:
     chest: np.ndarray  # (3,) yaw, roll, pitch
     head: np.ndarray  # (3,) yaw, roll, pitch
     face: np.ndarray  # (5,) smile -1..1, mouth open 0..1, brows -1..1, eyes closed 0..1, gaze -1..1
-    swing: float = 0.0  # of hair and skirts, to the image's right
+    swing: float = 0.0  # of hair and skirt, to the image's right
 
     def mix(self, other: "Stance", amount: float) -> "Stance":
-        """The stance `amount` of the way from this one to the other."""
+        """Linear interpolation to `other`; `amount` 0 is this stance, 1 the other."""
         return Stance(
             **{f.name: (1 - amount) * getattr(self, f.name) + amount * getattr(other, f.name) for f in fields(self)}
         )
@@ -109,18 +109,17 @@ def ease(x: float) -> float:
 
 @dataclass(frozen=True)
 class Dance:
-    """A motion: `at(seconds)` gives the stance. Begins with a neutral stance and is periodic after the first second."""
+    """A motion: `at(seconds)` gives the stance. Starts from a neutral stance and is periodic after the first second."""
 
     seed: int
     tempo: float  # beats a minute
     arm_keys: np.ndarray  # (keys, 2, 8) arm poses, one every two beats
-    hold: float  # fraction of two beats in which an arm pose is held
+    hold: float  # fraction of two beats for which an arm pose is held
     arm_wave: np.ndarray  # (2, 6, 3) amplitude, beats a period, phase of each arm angle
     steps: np.ndarray  # (beats, 2, 2) foot x and lift on the way to the next beat
     stance_width: float
-    sway: (
-        np.ndarray
-    )  # (9, 3) amplitude, beats a period, phase: pelvis x, yaw, roll; chest yaw, roll; head yaw, roll, pitch; turn
+    # (9, 3) amplitude, beats a period, phase: pelvis x, yaw, roll; chest yaw, roll; head yaw, roll, pitch; turn
+    sway: np.ndarray
     bounce: float  # of the pelvis, in shins
     mouth: np.ndarray  # (4,) smile, opening, its beats a period, brows
 
@@ -175,7 +174,7 @@ def _mirrored(pair: np.ndarray, flip: bool) -> np.ndarray:
 
 
 def sample_steps(rng: np.random.Generator) -> np.ndarray:
-    """Eight or sixteen beats of steps that begin and end at home, (beats, 2, 2)."""
+    """Sixteen beats of steps that start and end in the neutral position, (beats, 2, 2) foot x and lift."""
     names = list(STEPS)
     first, second = (names[int(rng.choice(len(names), p=(0.2, 0.22, 0.18, 0.16, 0.12, 0.12)))] for _ in range(2))
     width, height = rng.uniform(0.3, 0.55), rng.uniform(0.22, 0.42)
@@ -190,7 +189,7 @@ def sample_steps(rng: np.random.Generator) -> np.ndarray:
 
 
 def sample_dance(rng: np.random.Generator, seed: int) -> Dance:
-    """One dance; every random choice comes from `rng`, `seed` is only noted down."""
+    """A random dance; every random choice comes from `rng`, `seed` is only stored."""
     energy = rng.uniform(0.55, 1.0)
     keys = [np.stack([arm_pose("down")] * 2)]
     for choice in rng.permutation(len(ARM_PAIRS))[: int(rng.integers(5, 9))]:

@@ -1,4 +1,4 @@
-"""Make the README's moving pictures: a video as an animated WebP.
+"""Convert a video to an animated WebP, as the README shows it.
 
 python -m puppet.moving_picture output/demo/ref_img_ref_video_dance_1.0_2_1_cmp.mp4 assets/readme/demo.webp
 """
@@ -14,7 +14,7 @@ from musepose.utils.files import complete_file
 
 
 def moving_picture(video: Path, height: int) -> tuple[list[Image.Image], int]:
-    """→ the frames, resized, and how many milliseconds each is shown. Raises UserError: no video."""
+    """→ the resized frames, and the duration of each in milliseconds. Raises UserError: not a video."""
     info = probe(video)
     width = round(info.width * height / info.height)
     frames = [Image.fromarray(f).resize((width, height), Image.Resampling.LANCZOS) for f in read_frames(video)]

@@ -1,4 +1,4 @@
-"""Options of evaluate.py for puppets: what is measured, with which weights."""
+"""Options of evaluate.py --puppets."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from musepose.utils.options import option
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is measured, with which weights."""
+    """Weights, sampling settings and the amount of data."""
 
     weights: Path = option(
         Path("pretrained_weights/puppet"), "folder of the puppet weights", metavar="DIR", project=True
@@ -21,21 +21,21 @@ class Options:
     )
     yolox_config: Path = option(Path("configs/puppet/yolox.py"), "mm config of the person detector", project=True)
     dwpose_config: Path = option(Path("configs/puppet/dwpose.py"), "mm config of the pose network", project=True)
-    stage: int = option(2, "1 judges the model without motion modules", low=1, high=2)
+    stage: int = option(2, "1 evaluates the model without motion modules", low=1, high=2)
     size: int = option(192, "sampling width and height, pixels", low=16, high=1024, multiple=8)
     steps: int = option(2, "denoising steps", low=1, high=1000)
-    cfg: float = option(1.0, "guidance scale; no guidance up to 1", low=0)
-    shared_noise: float = option(1.0, "portion of the noise that all frames share", low=0, high=1)
-    context_frames: int = option(16, "frames denoised together, in the clips of three windows", low=2, high=128)
-    context_overlap: int = option(4, "frames that two neighbouring windows share", low=0)
-    characters: int = option(100, "how many held-out characters", low=1, high=100_000)
-    clip_frames: int = option(8, "frames of each character", low=2)
-    baseline_frames: int = option(2, "of them for the wrong references and poses", low=1)
-    motion: int = option(6, "how many characters over three windows, and with stage 1 alone", low=0)
-    across: int = option(8, "how many pairs of dancer and picture, where there is a detector", low=0)
-    set_ups: int = option(50, "how many set-ups of one or two figures the detector is judged on", low=0)
-    workers: int = option(2, "processes of one thread each; 1: none, and all threads", low=1, high=256)
-    device: str = option("cpu", "cpu, cuda, cuda:1, mps, ..., for the networks")
+    cfg: float = option(1.0, "guidance scale; 1 or less: no guidance", low=0)
+    shared_noise: float = option(1.0, "fraction of the initial noise shared by all frames", low=0, high=1)
+    context_frames: int = option(16, "frames per context window, in the clips of three windows", low=2, high=128)
+    context_overlap: int = option(4, "frames shared by consecutive windows", low=0)
+    characters: int = option(100, "number of held-out characters", low=1, high=100_000)
+    clip_frames: int = option(8, "frames per character", low=2)
+    baseline_frames: int = option(2, "frames per character with wrong references and poses", low=1)
+    motion: int = option(6, "number of characters with clips of three windows, and with stage 1 alone", low=0)
+    across: int = option(8, "number of cross-identity pairs; needs the detector's weights", low=0)
+    set_ups: int = option(50, "number of set-ups, of one or two figures, to evaluate the detector on", low=0)
+    workers: int = option(2, "processes of one thread each; 1: this process, with all threads", low=1, high=256)
+    device: str = option("cpu", "device of the networks: cpu, cuda, cuda:1, mps, ...")
 
     @property
     def long_frames(self) -> int:
@@ -49,7 +49,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """Where the figures and pictures go."""
+    """Output files."""
 
-    json: Path | None = option(None, "write all figures to this file")
-    filmstrip: Path | None = option(None, "write a picture of the first ten characters to this file, .png")
+    json: Path | None = option(None, "write all metrics to this file")
+    filmstrip: Path | None = option(None, "write an image of the first ten characters to this file, .png")

@@ -1,8 +1,8 @@
-"""Anti-aliased painting: a canvas of colour, coverage and light, and the tubes and patches that figures are made of.
+"""Anti-aliased painting: a canvas with colour, coverage and light layers, and the shapes that figures consist of.
 
-Colour is kept premultiplied with its coverage (a transparent canvas starts as zeros, and OpenCV's anti-aliased fills
-blend all four channels alike), so that a finished figure can be laid over anything. Light is painted separately, at
-the same places, and multiplied in at the end: folds and roundness fall on patterned cloth as they do on plain cloth.
+Colour is premultiplied with coverage (a transparent canvas starts as zeros, and OpenCV's anti-aliased fills blend all
+four channels alike), so that a finished figure can be composited over any background. Light is a separate layer,
+multiplied in at the end, so that folds and shading look the same on patterned and plain cloth.
 """
 
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from puppet.character import Colour
+from puppet.palettes import Colour
 
-LIT = 200  # the light level that leaves a colour as it is
+LIT = 200  # the light level that leaves a colour unchanged
 BASE, SOFT, BRIGHT = 158, 203, 222  # shadow side, lit side, highlight of a round limb
-TOWARDS_LIGHT = np.array([-0.55, -0.83])  # in the picture: from above, from the left
+TOWARDS_LIGHT = np.array([-0.55, -0.83])  # in the image: light comes from above left
 SUBPIXEL = 4  # bits
 
 CATMULL_ROM = 0.5 * np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1]])  # rows: powers of t
 
-# Where it is dark, blue fades less than red: a cool shadow.
+# Blue fades less than red in the dark: cool shadows.
 SHADOW = (np.arange(256)[:, None] / LIT) ** np.array([1.06, 1.02, 0.88])
 
 
@@ -35,7 +35,7 @@ class Painted:
 def tube_hulls(
     start: np.ndarray, end: np.ndarray, r0: np.ndarray, r1: np.ndarray, squash: np.ndarray | float = 1.0, fine: int = 9
 ) -> np.ndarray:
-    """Outlines (n, 2 fine, 2) of the convex hulls of two discs each; `squash` flattens the disc at the end."""
+    """Outlines (n, 2 fine, 2) of the convex hulls of pairs of discs; `squash` flattens the second disc."""
     line = end - start
     length = np.maximum(np.hypot(line[:, 0], line[:, 1]), 1e-6)
     along = (line / length[:, None])[:, None]
@@ -67,11 +67,11 @@ def ellipse(centre: np.ndarray, x_axis: np.ndarray, y_axis: np.ndarray, points: 
 
 
 class Canvas:
-    """Where one figure is painted, `supersample` times as fine as the picture. Coordinates are picture pixels."""
+    """The canvas of one figure, with `supersample` times the image's resolution. Coordinates are image pixels."""
 
     def __init__(self, width: int, height: int, unit: float, supersample: int = 2):
         self.size, self.fine = (width, height), supersample
-        self.unit = unit  # pixels to the length 1 of a body
+        self.unit = unit  # pixels per unit length of a body
         self.line = max(0.0042 * unit, 0.35)  # width of outlines
         self.colour = np.zeros((height * supersample, width * supersample, 4), np.uint8)
         self.light = np.full(self.colour.shape[:2], LIT, np.uint8)
@@ -95,12 +95,12 @@ class Canvas:
             self._fill(self.light, fixed, light, convex)
 
     def cells(self, polygons: Sequence[np.ndarray], colour: Colour) -> None:
-        """Fill many polygons that do not overlap; the light stays as it is."""
+        """Fill non-overlapping polygons; the light is unchanged."""
         if len(polygons):
             cv2.fillPoly(self.colour, [self._fixed(p) for p in polygons], (*colour, 255), cv2.LINE_AA, SUBPIXEL)
 
     def shape(self, points: np.ndarray, colour: Colour, outline: Colour | None = None, light: int = LIT) -> None:
-        """A filled polygon (n, 2) with an outline around it."""
+        """Fill a polygon (n, 2) and draw its outline."""
         if outline is not None:
             fixed = self._fixed(points)
             width = max(1, round(2 * self.line * self.fine))
@@ -109,7 +109,7 @@ class Canvas:
         self.polygon(points, colour, light)
 
     def curve(self, points: np.ndarray, colour: Colour | None, width: float, light: int | None = None) -> None:
-        """An open line (n, 2), `width` pixels wide."""
+        """Draw an open line (n, 2), `width` pixels wide."""
         fixed, thick = [self._fixed(points)], max(1, round(width * self.fine))
         if colour is not None:
             cv2.polylines(self.colour, fixed, False, (*colour, 255), thick, cv2.LINE_AA, SUBPIXEL)
@@ -125,9 +125,9 @@ class Canvas:
         squash: float = 1.0,
         level: float = 1.0,
     ) -> None:
-        """A round limb along a polyline (n, 2) with a radius in pixels at each point, lit from above left.
+        """Paint a round limb along a polyline (n, 2) with a radius in pixels at each point, lit from above left.
 
-        `squash` flattens the far end into a cuff; `level` dims all of its light.
+        `squash` flattens the far end into a cuff; `level` scales its light.
         """
         first = np.arange(len(points) - 1)
         self.tubes(points, radii, [np.stack([first, first + 1], 1)], colour, outline, squash, level)
@@ -142,15 +142,15 @@ class Canvas:
         squash: float = 1.0,
         level: float = 1.0,
     ) -> None:
-        """Limbs of one colour, one over the other: each group (k, 2) names the ends of its segments by index.
+        """Paint limbs of one colour, one over the other: each group (k, 2) holds index pairs, the ends of its segments.
 
-        Segments of one group run into each other without a line.
+        Segments of one group join without an outline between them.
         """
         points, radii = np.asarray(points, float), np.asarray(radii, float)
         first, last = np.concatenate(groups).T
         a, b, r0, r1 = points[first], points[last], radii[first], radii[last]
         biggest = radii.max() * self.fine
-        # Outline, body, lit side, highlight (not on thin limbs): grown by, scaled by, moved towards the light by.
+        # Outline, body, lit side, highlight (not on thin limbs): added radius, scale, shift towards the light.
         layers = np.array(
             [(self.line if outline is not None else 0.0, 1.0, 0.0), (0, 1, 0), (0, 0.70, 0.26), (0, 0.30, 0.38)]
         )[: 4 if biggest > 6 else 3]
@@ -178,12 +178,12 @@ class Canvas:
                     self._fill(self.light, layer[k], value, True)
 
     def patch(self, points: np.ndarray, radii: Sequence[float], colour: Colour, light: int = 196) -> None:
-        """The hull of two discs in a plain colour, which joins two parts without a line."""
+        """Fill the hull of two discs without an outline, to join two parts."""
         points, radii = np.asarray(points, float), np.asarray(radii, float)
         self.polygon(tube_hulls(points[:1], points[1:], radii[:1], radii[1:])[0], colour, light, True)
 
     def finish(self) -> Painted:
-        """Bring the canvas to the picture's size, soften the light and lay it on the colour."""
+        """Downsample the canvas to the image's size, smooth the light and multiply it into the colour."""
         colour, light = self.colour, self.light
         if self.fine > 1:
             colour = cv2.resize(colour, self.size, interpolation=cv2.INTER_AREA)

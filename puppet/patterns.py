@@ -1,17 +1,18 @@
-"""Cloth patterns as polygons on a curved strip of cloth, and the strip that maps them into the picture."""
+"""Cloth patterns as polygons on a strip of cloth, and the mapping from cloth coordinates to the image."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from puppet.character import Colour, Garment, tint
+from puppet.character import Garment
+from puppet.palettes import Colour, tint
 
-REACH = 1.7  # the pattern goes on behind the visible half, so that it can turn into view
+REACH = 1.7  # |u| up to which patterns extend: the hidden part comes into view when the body turns
 
 
 @dataclass(frozen=True)
 class Strip:
-    """A strip of round cloth: centre line and half-widths at rows from v = 0 to 1, in pixels."""
+    """A strip of cloth around a round body: centre line and half-widths at rows from v = 0 to 1, in pixels."""
 
     centre: np.ndarray  # (n, 2)
     half: np.ndarray  # (n, 2) vector to the edge at the image's right
@@ -19,19 +20,19 @@ class Strip:
     turn: float = 0.0  # how far the body is turned to the image's right, radians
 
     def at(self, uv: np.ndarray) -> np.ndarray:
-        """Picture points of cloth points (..., 2): u is -1 .. 1 over the visible half, v down the strip."""
+        """Cloth coordinates (..., 2) → pixels (..., 2): u is -1 .. 1 over the visible half, v runs along the strip."""
         u = np.clip(uv[..., 0] + self.turn / (np.pi / 2), -1, 1)
         bulge = np.sin(u * np.pi / 2)
         columns = [np.interp(uv[..., 1], self.v, column) for column in (*self.centre.T, *self.half.T)]
         return np.stack([columns[0] + bulge * columns[2], columns[1] + bulge * columns[3]], -1)
 
     def outline(self) -> np.ndarray:
-        """The edge, down the image's left and up the right, (2 n, 2)."""
+        """The outline (2 n, 2): down the image's left edge and up the right one."""
         return np.concatenate([self.centre - self.half, (self.centre + self.half)[::-1]])
 
 
 def _bars(edges: np.ndarray, vertical: bool) -> np.ndarray:
-    """Bars between pairs of edges (n, 2) across the whole strip, polygons (n, 2 k, 2)."""
+    """Bars between pairs of edges (n, 2), as polygons (n, 2 k, 2) across the whole strip."""
     along = np.linspace(0, 1, 9) if vertical else np.linspace(-REACH, REACH, 15)
     there = np.broadcast_to(along, (len(edges), len(along)))
     near, far = (np.broadcast_to(edges[:, k, None], there.shape) for k in (0, 1))
@@ -41,7 +42,7 @@ def _bars(edges: np.ndarray, vertical: bool) -> np.ndarray:
 
 
 def _runs(count: int, low: float, high: float, fill: float) -> np.ndarray:
-    """Equal intervals (count, 2) that fill a part of a range."""
+    """`count` equally spaced intervals (count, 2) that cover the fraction `fill` of a range."""
     start = np.linspace(low, high, count, endpoint=False)
     return np.stack([start, start + fill * (high - low) / count], 1)
 
@@ -72,7 +73,7 @@ def _emblem(which: int) -> np.ndarray:
 
 
 def pattern_cells(garment: Garment, repeats: float = 1.0, columns: float = 1.0) -> list[tuple[Colour, np.ndarray]]:
-    """The garment's pattern, as (colour, polygons (n, k, 2) in cloth coordinates), to be painted in this order."""
+    """The garment's pattern as (colour, polygons (n, k, 2) in cloth coordinates), in painting order."""
     pattern = garment.pattern
     count = max(2, round(pattern.count * repeats))
     wide = max(4, round(pattern.count * 1.5 * REACH * columns))

@@ -1,6 +1,6 @@
-"""YOLOX and RTMPose as they are trained: built from their mm configs, with the losses that the configs name.
+"""YOLOX and RTMPose for training: built from their mm configs, with the losses of those configs.
 
-Only here and in musepose/pose/detectors/dwpose/detector.py does anything know of mmdet and mmpose.
+Besides musepose/pose/detectors/dwpose/, this is the only module that uses mmdet and mmpose.
 """
 
 from pathlib import Path
@@ -9,24 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from musepose.pose.detectors.dwpose import mm_compat
-from puppet.pose_samples import Boxed, Pointed
+from puppet.pose_samples import DetectionBatch, KeypointBatch
 
 BODY, FACE, HANDS, HAND_WRISTS = slice(0, 17), slice(23, 91), slice(91, 133), [91, 112]
-FOUND = 0.5  # score from which a box is a person, as in musepose/pose/person_tracking.py
-OVERLAP = 0.5  # IoU from which a box is of that person
-NEAR = 0.05  # of the torso: how far off a joint may be
-SEEN = 0.3  # score from which a keypoint counts as visible, as in musepose/pose/person_tracking.py
+FOUND = 0.5  # box score threshold, as in musepose/pose/person_tracking.py
+OVERLAP = 0.5  # IoU above which a box matches a person
+NEAR = 0.05  # error of a correct keypoint, as a fraction of the torso length
+SEEN = 0.3  # score above which a keypoint counts as visible, as in musepose/pose/person_tracking.py
 
 
 def build(scope: str, path: str | Path) -> tuple[nn.Module, object]:
-    """The model of an mm config, with random weights and what its training needs, and the config."""
+    """→ the model of an mm config, randomly initialised for training, and the config."""
     mm_compat.prepare()
     from mmengine.config import Config
     from mmengine.logging import MMLogger
     from mmengine.registry import MODELS, DefaultScope
 
     config = Config.fromfile(str(path))
-    MMLogger.get_current_instance().setLevel("WARNING")  # or it tells how every tensor was initialised
+    MMLogger.get_current_instance().setLevel("WARNING")  # else it logs the initialisation of every tensor
     with DefaultScope.overwrite_default_scope(scope), mm_compat.quiet():
         model = MODELS.build(config.model)
         model.init_weights()
@@ -34,7 +34,7 @@ def build(scope: str, path: str | Path) -> tuple[nn.Module, object]:
 
 
 class Yolox(nn.Module):
-    """YOLOX's own losses on a batch, by SimOTA assignment, the L1 loss of the boxes among them from the start."""
+    """YOLOX with its losses (Ge et al. 2021): SimOTA assignment; the L1 box loss is used from the start."""
 
     def __init__(self, path: str | Path):
         super().__init__()
@@ -43,7 +43,7 @@ class Yolox(nn.Module):
         steps = config.test_dataloader.dataset.pipeline
         self.side: int = next(step.scale[0] for step in steps if step.type == "Resize")
 
-    def forward(self, batch: Boxed) -> Tensor:
+    def forward(self, batch: DetectionBatch) -> Tensor:
         from mmengine.structures import InstanceData
 
         images = batch.images.contiguous(memory_format=torch.channels_last)
@@ -56,8 +56,8 @@ class Yolox(nn.Module):
             return sum(self.model.bbox_head.loss_by_feat(*outputs, truth, [{}] * len(truth)).values())
 
     @torch.inference_mode()
-    def judge(self, batch: Boxed) -> dict[str, float]:
-        """Per cent of the persons found, and of the boxes that are nobody."""
+    def evaluate(self, batch: DetectionBatch) -> dict[str, float]:
+        """Recall, and boxes without a person per person (surplus), in per cent."""
         from mmdet.structures import DetDataSample
 
         size = tuple(batch.images.shape[2:])
@@ -74,7 +74,7 @@ class Yolox(nn.Module):
 
 
 class Dwpose(nn.Module):
-    """RTMPose's own loss on a batch, KLDiscretLoss of SimCC labels; a hidden point's are flat: no peak, no score."""
+    """RTMPose with its loss, KLDiscretLoss of SimCC labels (Li et al. 2022); labels of hidden points are flat."""
 
     def __init__(self, path: str | Path):
         super().__init__()
@@ -87,9 +87,9 @@ class Dwpose(nn.Module):
         from mmpose.registry import DATASETS
 
         data_set = DATASETS.get(f"mmpose.{config.test_dataloader.dataset.type}")
-        self.swapped: list[int] = parse_pose_metainfo(data_set.METAINFO)["flip_indices"]
+        self.flip_indices: list[int] = parse_pose_metainfo(data_set.METAINFO)["flip_indices"]
 
-    def forward(self, batch: Pointed) -> Tensor:
+    def forward(self, batch: KeypointBatch) -> Tensor:
         predicted = self._predict(batch.images)
         weights = torch.ones(batch.visible.shape, device=batch.visible.device)
         weights[:, BODY] = 2.0
@@ -109,34 +109,37 @@ class Dwpose(nn.Module):
         return self.model.head.forward(self.model.extract_feat(images))
 
     @torch.inference_mode()
-    def judge(self, batch: Pointed) -> dict[str, float]:
-        """Per cent of the visible points that are within NEAR of the torso, and of all whose visibility is told."""
+    def evaluate(self, batch: KeypointBatch) -> dict[str, float]:
+        """Per cent of visible points within NEAR of the torso length, by part; and of points with correct visibility.
+
+        `kept` is the per cent of visible points that count as visible.
+        """
         along, across = self._predict(batch.images)
         points = torch.stack([along.argmax(-1), across.argmax(-1)], -1) / self.split
         score = torch.minimum(along.amax(-1), across.amax(-1)).float()
         near = (points - batch.keypoints).norm(dim=-1) < NEAR * batch.torso[:, None]
         parts = dict(body=BODY, wrists=HAND_WRISTS, hands=HANDS, face=FACE)
         figures = {name: float(near[:, p][batch.visible[:, p]].float().mean()) for name, p in parts.items()}
-        told = float(((score > SEEN) == batch.visible).float().mean())
+        correct = float(((score > SEEN) == batch.visible).float().mean())
         kept = float((score > SEEN)[batch.visible].float().mean())
-        return {name: 100 * value for name, value in (figures | dict(visibility=told, kept=kept)).items()}
+        return {name: 100 * value for name, value in (figures | dict(visibility=correct, kept=kept)).items()}
 
 
 def simcc_labels(
     positions: Tensor,  # (b, k) pixels along one axis
     visible: Tensor,  # (b, k) bool
     size: int,  # pixels
-    split: float,  # bins a pixel
+    split: float,  # bins per pixel
     sigma: float,  # bins
 ) -> Tensor:  # (b, k, bins)
-    """Gaussians of height 1 around the nearest bin, as mmpose's SimCCLabel makes them one by one; zeros if hidden."""
+    """Gaussians of height 1 around the nearest bin, a batched version of mmpose's SimCCLabel; zeros if hidden."""
     bins = torch.arange(round(size * split), device=positions.device)
     distance = bins - (positions * split).round()[..., None]
     return torch.exp(-distance.square() / (2 * sigma**2)) * visible[..., None]
 
 
 def box_iou(one: Tensor, other: Tensor) -> Tensor:
-    """(n, 4) and (m, 4) x0 y0 x1 y1 → (n, m) shared part of the area that they cover together."""
+    """Boxes (n, 4) and (m, 4), x0 y0 x1 y1 → intersection over union (n, m)."""
     low, high = torch.maximum(one[:, None, :2], other[:, :2]), torch.minimum(one[:, None, 2:], other[:, 2:])
     shared = (high - low).clamp(min=0).prod(-1)
     area, other_area = ((b[:, 2:] - b[:, :2]).prod(-1) for b in (one, other))
@@ -144,7 +147,7 @@ def box_iou(one: Tensor, other: Tensor) -> Tensor:
 
 
 def half_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The weights in half precision; the batch norms' statistics stay, as variances of bytes may exceed its range."""
+    """State dict with parameters in float16; batch norm statistics stay float32, as variances may overflow."""
     parameters = {name for name, _ in model.named_parameters()}
     return {k: v.half() if k in parameters else v.clone() for k, v in model.state_dict().items()}
 

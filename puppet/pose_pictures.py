@@ -1,7 +1,7 @@
-"""Pictures with one or two puppets, by number, for the detector and the keypoint network to be trained and judged on.
+"""Images with one or two puppets, by number, for training and evaluating the detector and the keypoint network.
 
-Unlike the scenes of the image stage they have all sizes and shapes of picture, and figures that stand anywhere, are
-small, cut off by an edge, or partly behind each other. As there, numbers from HELD_OUT on are for judging only.
+Unlike the scenes of the image stage they vary in size and aspect ratio, and figures may be anywhere, small, cut off at
+an edge, or partly behind each other. Numbers from HELD_OUT on are for evaluation only, as there.
 """
 
 from dataclasses import dataclass
@@ -24,16 +24,16 @@ from puppet.world import (
     render,
 )
 
-SHOTS = 4  # pictures of one set-up: painting the background and making the figures costs as much as two of them
+SHOTS = 4  # images per set-up: painting its background and sampling its figures costs as much as two of them
 SHORT_SIDES, SIDE_ODDS = (224, 288, 352, 512), (0.35, 0.3, 0.25, 0.1)  # pixels
-ASPECTS = (2 / 3, 2 / 3, 2 / 3, 3 / 4, 9 / 16, 1, 1, 4 / 3, 16 / 9)  # width / height, the demo's more often
-POSE_PICTURES = 6  # a stream of its own, beside those of the world and its scenes
-LIMBS = slice(5, 17)  # shoulders to ankles: which of these show does not depend on where the figure looks
+ASPECTS = (2 / 3, 2 / 3, 2 / 3, 3 / 4, 9 / 16, 1, 1, 4 / 3, 16 / 9)  # width / height; portrait is more frequent
+POSE_PICTURES = 6  # RNG stream, different from those of the world and its scenes
+LIMBS = slice(5, 17)  # shoulders to ankles: their visibility does not depend on the head's direction
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture, with what is true of the n figures in it. Lengths in pixels."""
+    """One image with the annotations of its n figures. Lengths in pixels."""
 
     image: np.ndarray  # (h, w, 3) uint8 RGB
     boxes: np.ndarray  # (n, 4) x0 y0 x1 y1, covered parts included
@@ -42,12 +42,12 @@ class Shot:
 
     @property
     def shown(self) -> np.ndarray:
-        """(n,) which share of its limbs' joints each figure shows."""
+        """(n,) fraction of each figure's LIMBS that is visible."""
         return self.visible[:, LIMBS].mean(1)
 
 
 def make_shots(number: int, short_side: int | None = None, people: int | None = None) -> list[Shot]:
-    """The SHOTS pictures of set-up `number`, of any size and with one or two figures unless told otherwise."""
+    """The SHOTS images of set-up `number`; random size and one or two figures, unless given."""
     rng = np.random.default_rng([POSE_PICTURES, number])
     side, aspect = rng.choice(SHORT_SIDES, p=SIDE_ODDS), rng.choice(ASPECTS)
     pair = rng.random() < 0.35
@@ -59,7 +59,7 @@ def make_shots(number: int, short_side: int | None = None, people: int | None = 
 
 
 def partner(number: int) -> int:
-    """Another number on the same side of HELD_OUT, and below those of the example files."""
+    """A different number on the same side of HELD_OUT, below EXAMPLES."""
     first = number // HELD_OUT * HELD_OUT
     return first + (number - first + HELD_OUT // 2) % HELD_OUT
 
@@ -78,7 +78,7 @@ def _shot(rng: np.random.Generator, cast: list[tuple[Character, Dance, float]], 
             size = placement.size * rng.uniform(0.4, 1.2)
             placement = Placement(rng.uniform(0.3, 0.7), rng.uniform(0.75, 1.05), size)
         actors.append(Actor(character, stance, placement))
-    actors.sort(key=lambda actor: actor.placement.floor)  # who stands higher up in the picture stands farther back
+    actors.sort(key=lambda actor: actor.placement.floor)  # back to front
     picture = render(actors, width, height, stage, supersample=1)
     return Shot(
         picture.image,

@@ -1,7 +1,7 @@
-"""From pictures of puppets to what the two networks of the pose stage are trained on.
+"""Training batches for the two networks of the pose stage, from images of puppets.
 
-Each sees its input as PoseDetector prepares it (mmdet's Resize and Pad, mmpose's GetBBoxCenterScale and TopdownAffine),
-moved, scaled, turned and mirrored at random, with colours and sharpness changed a little.
+Preprocessing is PoseDetector's (mmdet's Resize and Pad, mmpose's GetBBoxCenterScale and TopdownAffine). Augmentation:
+random translation, scale, rotation, flip, colour, blur and JPEG compression.
 """
 
 from collections.abc import Sequence
@@ -15,24 +15,24 @@ from torch import Tensor
 
 from puppet.pose_pictures import Shot
 
-PADDING = 114  # grey that YOLOX's input is filled up with
-BOX_MARGIN = 1.25  # of GetBBoxCenterScale
-LEAST_SHOWN = 0.3  # of a figure's limbs, or it counts as hidden
+PADDING = 114  # grey level of YOLOX's padding
+BOX_MARGIN = 1.25  # GetBBoxCenterScale's padding
+LEAST_SHOWN = 0.3  # figures with a smaller visible fraction of LIMBS are ignored
 
 
 @dataclass(frozen=True)
-class Boxed:
+class DetectionBatch:
     """A batch for YOLOX."""
 
     images: Tensor  # (b, 3, h, w) BGR, 0 to 255
     boxes: list[Tensor]  # b times (n, 4) x0 y0 x1 y1 in pixels
 
-    def to(self, device: torch.device) -> "Boxed":
-        return Boxed(self.images.to(device), [boxes.to(device) for boxes in self.boxes])
+    def to(self, device: torch.device) -> "DetectionBatch":
+        return DetectionBatch(self.images.to(device), [boxes.to(device) for boxes in self.boxes])
 
 
 @dataclass(frozen=True)
-class Pointed:
+class KeypointBatch:
     """A batch for RTMPose."""
 
     images: Tensor  # (b, 3, h, w) BGR, 0 to 255
@@ -40,12 +40,12 @@ class Pointed:
     visible: Tensor  # (b, 133) bool
     torso: Tensor  # (b,) pixels, from the neck to the middle of the hips
 
-    def to(self, device: torch.device) -> "Pointed":
-        return Pointed(*(t.to(device) for t in (self.images, self.keypoints, self.visible, self.torso)))
+    def to(self, device: torch.device) -> "KeypointBatch":
+        return KeypointBatch(*(t.to(device) for t in (self.images, self.keypoints, self.visible, self.torso)))
 
 
-def boxed(shots: Sequence[Shot], side: int, rng: np.random.Generator | None = None) -> Boxed:
-    """Pictures fitted into squares of `side` pixels; as they are without a generator, varied with one."""
+def detection_batch(shots: Sequence[Shot], side: int, rng: np.random.Generator | None = None) -> DetectionBatch:
+    """Images fitted into squares of `side` pixels, augmented if `rng` is given."""
     images, boxes = [], []
     for shot in shots:
         height, width = shot.image.shape[:2]
@@ -57,7 +57,7 @@ def boxed(shots: Sequence[Shot], side: int, rng: np.random.Generator | None = No
             if rng.random() < 0.5:
                 matrix = matrix @ _mirror(width)
         corners = _apply(matrix, shot.boxes[shot.shown >= LEAST_SHOWN].reshape(-1, 2)).reshape(-1, 2, 2)
-        limit = _apply(matrix, np.array([[0, 0], [width, height]], float))  # the picture's own edges
+        limit = _apply(matrix, np.array([[0, 0], [width, height]], float))  # the image's edges
         low, high = np.sort(limit, 0).clip(0, side)
         box = np.sort(corners, 1)
         inside = box.clip(low, high)
@@ -65,16 +65,16 @@ def boxed(shots: Sequence[Shot], side: int, rng: np.random.Generator | None = No
         image = shot.image[..., ::-1] if rng is None else vary_colours(shot.image[..., ::-1], rng)
         images.append(_warp(image, matrix, (side, side), PADDING))
         boxes.append(torch.from_numpy(inside[kept].reshape(-1, 4)).float())
-    return Boxed(_stacked(images), boxes)
+    return DetectionBatch(_stacked(images), boxes)
 
 
-def pointed(
-    figures: Sequence[tuple[Shot, int]],  # pictures, and which of its figures
+def keypoint_batch(
+    figures: Sequence[tuple[Shot, int]],  # image, index of the figure
     size: tuple[int, int],  # width, height in pixels
-    swapped: Sequence[int],  # (133,) which keypoint each becomes in a mirror
+    flip_indices: Sequence[int],  # (133,) index of each keypoint's counterpart after a horizontal flip
     rng: np.random.Generator | None = None,
-) -> Pointed:
-    """Figures cut out by their boxes; exactly by them without a generator, varied with one."""
+) -> KeypointBatch:
+    """Crops of figures by their ground-truth boxes, augmented if `rng` is given."""
     images, keypoints, visible = [], [], []
     width, height = size
     for shot, index in figures:
@@ -92,7 +92,7 @@ def pointed(
             image = vary_colours(image, rng)
             if rng.random() < 0.5:
                 mirror = np.diag([-1.0, 1.0, 1.0])
-                points, seen = points[swapped], seen[swapped]
+                points, seen = points[flip_indices], seen[flip_indices]
         matrix = _moved((width / 2, height / 2)) @ mirror @ turn @ np.diag([scale, scale, 1]) @ _moved(-centre)
         points = _apply(matrix, points)
         images.append(_warp(image, matrix, size, 0))
@@ -100,14 +100,14 @@ def pointed(
         visible.append(seen & ((points >= 0) & (points < size)).all(1))
     points = torch.from_numpy(np.stack(keypoints)).float()
     torso = (points[:, [5, 6]].mean(1) - points[:, [11, 12]].mean(1)).norm(dim=-1)
-    return Pointed(_stacked(images), points, torch.from_numpy(np.stack(visible)), torso)
+    return KeypointBatch(_stacked(images), points, torch.from_numpy(np.stack(visible)), torso)
 
 
 def vary_colours(
     image: np.ndarray,  # (h, w, 3) uint8
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Brightness, contrast and tint changed a little; sometimes the blur of enlarging or the blocks of compression."""
+    """Random brightness, contrast and tint; sometimes blur by downsampling, or JPEG compression."""
     gain, offset = rng.uniform(0.8, 1.2) * rng.uniform(0.93, 1.07, 3), rng.uniform(-20, 20)
     table = np.clip(np.arange(256)[:, None] * gain + offset, 0, 255).astype(np.uint8)
     image = cv2.LUT(np.ascontiguousarray(image), table[None])

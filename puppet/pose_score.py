@@ -1,4 +1,4 @@
-"""How well a PoseDetector finds puppets that it never saw, and their keypoints.
+"""Evaluate a PoseDetector on held-out puppets: detection and keypoints.
 
 python -m puppet.pose_score [--set_ups 50]
 """
@@ -18,25 +18,25 @@ from puppet.pose_pictures import Shot, make_shots
 from puppet.pose_samples import LEAST_SHOWN
 from puppet.world import HELD_OUT
 
-SHORT_SIDE = 512  # pixels, as pictures and videos of people usually come
+SHORT_SIDE = 512  # pixels, typical for images and videos of people
 PARTS = dict(joints=BODY, wrists=HAND_WRISTS, hands=HANDS, face=FACE)
 
 
 def score_detector(detector: PoseDetector, numbers: Iterable[int]) -> dict[str, float]:
-    """Judge a detector on the pictures of the set-ups `numbers` (see pose_pictures.py), with one or two figures.
+    """Evaluate a detector on the images of the set-ups `numbers` (see pose_pictures.py), with one or two figures.
 
-    Numbers below HELD_OUT were trained on. A figure less than LEAST_SHOWN of whose limbs shows is left out.
+    Numbers below HELD_OUT are training data. Figures with less than LEAST_SHOWN of their limbs visible are ignored.
 
-    → `frames` and `people`, how many were judged; the rest are per cent:
-    `found` of the frames with every figure found (a box of IoU above 0.5, nobody where the whole picture was taken for
-    want of a box), `people_found`, `surplus` boxes a figure; of the visible points of the figures found, those within
-    5 % of the torso length (neck to mid-hip) of the truth: `joints` (the 17 of the body), `wrists` (those of the
-    hands), `hands`, `face`; `reported`, visible points that the detector says are visible, and `hidden`, points that
-    cannot be seen and that it says cannot.
+    → `frames` and `people`, the numbers of images and figures; the others are per cent:
+    - `found`, frames with all figures found (IoU above 0.5; none if the detector fell back to the whole image),
+      `people_found`, and `surplus`, unmatched boxes per figure;
+    - of the visible points of found figures, those within 5 % of the torso length (neck to mid-hip) of the ground
+      truth: `joints` (17 of the body), `wrists` (of the hands), `hands`, `face`;
+    - `reported`, visible points with a score above VISIBLE_SCORE, and `hidden`, hidden points with a lower score.
     """
     count = dict(frames=0, complete=0, people=0, found=0, boxes=0)
     near = {part: [] for part in PARTS}
-    told_visible, told_hidden = [], []
+    reported_visible, reported_hidden = [], []
     for number in numbers:
         shots = make_shots(number, SHORT_SIDE)
         for shot, people in zip(shots, detector.detect([s.image for s in shots]), strict=True):
@@ -52,8 +52,8 @@ def score_detector(detector: PoseDetector, numbers: Iterable[int]) -> dict[str, 
                 for part, points in PARTS.items():
                     near[part].append(close[points][seen[points]])
                 reported = people.scores[pairs[figure]] > VISIBLE_SCORE
-                told_visible.append(reported[seen])
-                told_hidden.append(~reported[~seen])
+                reported_visible.append(reported[seen])
+                reported_hidden.append(~reported[~seen])
     return dict(
         frames=count["frames"],
         people=count["people"],
@@ -61,13 +61,13 @@ def score_detector(detector: PoseDetector, numbers: Iterable[int]) -> dict[str, 
         people_found=_percent(count["found"], count["people"]),
         surplus=_percent(count["boxes"] - count["found"], count["people"]),
         **{part: _share(flags) for part, flags in near.items()},
-        reported=_share(told_visible),
-        hidden=_share(told_hidden),
+        reported=_share(reported_visible),
+        hidden=_share(reported_hidden),
     )
 
 
 def _pair(shot: Shot, people: People) -> dict[int, int]:
-    """Which of the figures was found as which of the people: best overlaps first, each only once."""
+    """Figure → detected person, matched greedily by IoU."""
     if people.fallback or not len(people.boxes):
         return {}
     overlap = box_iou(torch.from_numpy(shot.boxes), torch.from_numpy(people.boxes)).numpy()
@@ -79,7 +79,7 @@ def _pair(shot: Shot, people: People) -> dict[int, int]:
 
 
 def _close(shot: Shot, figure: int, keypoints: np.ndarray) -> np.ndarray:
-    """(133,) which keypoints, given as fractions of the picture, are near enough to the truth."""
+    """(133,) bool: keypoints (133, 2), fractions of the image, within NEAR of the torso length of the ground truth."""
     height, width = shot.image.shape[:2]
     truth = shot.keypoints[figure]
     torso = np.linalg.norm(truth[[5, 6]].mean(0) - truth[[11, 12]].mean(0))
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--yolox_ckpt", type=Path, default=folder / "yolox.pth")
     parser.add_argument("--dwpose_config", type=Path, default=Path("configs/puppet/dwpose.py"))
     parser.add_argument("--dwpose_ckpt", type=Path, default=folder / "dwpose.pth")
-    parser.add_argument("--set_ups", type=int, default=50, help="how many held-out set-ups of four pictures")
+    parser.add_argument("--set_ups", type=int, default=50, help="number of held-out set-ups, four images each")
     arguments = vars(parser.parse_args())
     set_ups = arguments.pop("set_ups")
     if set_ups < 1:

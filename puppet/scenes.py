@@ -1,6 +1,6 @@
-"""Scenes by number: one character that dances its own dance in its own place. What everything is trained and judged on.
+"""Scenes by number: a character, its dance and its background. The data for training and evaluation.
 
-Numbers below HELD_OUT are for training, numbers from there on for judging; never the other way round.
+Numbers below HELD_OUT are for training only, numbers from HELD_OUT on for evaluation only.
 """
 
 from collections.abc import Iterable
@@ -22,14 +22,14 @@ from puppet.world import (
     render,
 )
 
-SCENE = 3  # a stream of its own, beside those of character, dance and backdrop
-SPAN = 6.0  # seconds of a dance that the placement leaves room for
-FITTED = 13  # stances over that span that it is made from
+SCENE = 3  # RNG stream, different from those of character, dance and backdrop
+SPAN = 6.0  # seconds of a dance for which the figure stays inside the image
+FITTED = 13  # stances, evenly spaced over SPAN, that the placement is fitted to
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A character in place, ready to be seen at any moment of its dance."""
+    """A character placed before its background; renders any moment of its dance."""
 
     character: Character
     dance: Dance
@@ -38,7 +38,7 @@ class Scene:
     start: float  # seconds, when in the dance the scene begins
 
     def at(self, seconds: float) -> Picture:
-        """The picture `seconds` after the start, from 0 to SPAN."""
+        """Render the frame at `seconds` after the start, from 0 to SPAN."""
         size = len(self.stage)
         actor = Actor(self.character, self.dance.at(self.start + seconds), self.placement)
         return render([actor], size, size, self.stage)
@@ -48,7 +48,7 @@ class Scene:
 
 
 def make_scene(number: int, size: int, character: int | None = None) -> Scene:
-    """Scene `number` as a square of `size` pixels; with another character in its place if one is named."""
+    """Scene `number` as a square of `size` pixels; `character` is the seed of another character to use."""
     rng = np.random.default_rng([SCENE, number])
     dance, start = make_dance(number), rng.uniform(0, 8)
     chosen = make_character(number if character is None else character)

@@ -1,4 +1,4 @@
-"""The options of a measurement checked, its models loaded, and how a model is asked for a clip."""
+"""Checks the options of an evaluation, loads its models, and generates clips with them."""
 
 import functools
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ from musepose.utils.errors import UserError
 from puppet.options import Options
 from puppet.scenes import SPAN
 
-RENDERED = 384  # pixels, side of the pictures that a user would have
-RATE = 15  # frames a second
+RENDERED = 384  # pixels, side of the rendered images, larger than the sampling size as in real use
+RATE = 15  # frames per second
 CLIP_START = 1.8  # seconds into a scene
 
 
 @functools.cache
 def load_pipeline(options: Options, stage: int) -> Pose2VideoPipeline:
-    """Once a process. Raises UserError as `check_weights` does."""
+    """Cached: loaded once per process. Raises UserError as `check_weights` does."""
     return Pose2VideoPipeline.from_published(weight_paths(options, stage), choose_device(options.device))
 
 
 @functools.cache
 def load_detector(options: Options) -> PoseDetector:
-    """Once a process. Raises UserError as PoseDetector does."""
+    """Cached: loaded once per process. Raises UserError as PoseDetector does."""
     yolox, dwpose = options.detector_weights
     return PoseDetector(options.yolox_config, yolox, options.dwpose_config, dwpose, device=options.device)
 
@@ -43,16 +43,19 @@ def weight_paths(options: Options, stage: int) -> WeightPaths:
 
 
 def check(options: Options) -> None:
-    """Raises UserError: weights that do not fit, numbers that do not go together. Loads no model."""
+    """Raises UserError: missing or unsuitable weights, contradictory numbers. Loads no model."""
     if options.context_overlap >= options.context_frames:
         raise UserError(
             f"--context_overlap {options.context_overlap} is not below --context_frames {options.context_frames}: "
             "lower --context_overlap"
         )
     longest = int((SPAN - CLIP_START) * RATE) + 1
-    for name, frames in (("--clip_frames", options.clip_frames), ("three windows of --context_frames", three(options))):
+    for name, frames in (
+        ("--clip_frames", options.clip_frames),
+        ("three windows of --context_frames", longest_clip(options)),
+    ):
         if frames > longest:
-            raise UserError(f"{name} make {frames} frames, a scene has {longest}: give less")
+            raise UserError(f"{name} need {frames} frames, a scene has {longest}: give less")
     if options.baseline_frames > options.clip_frames:
         raise UserError(
             f"--baseline_frames is {options.baseline_frames}, --clip_frames {options.clip_frames}: lower the former"
@@ -62,13 +65,13 @@ def check(options: Options) -> None:
         check_weights(weight_paths(options, stage))
 
 
-def three(options: Options) -> int:
-    """Frames of the longest clip that is wanted over several windows."""
+def longest_clip(options: Options) -> int:
+    """Frames of the longest clip over several context windows; 0 without such clips."""
     return options.long_frames if options.motion else 0
 
 
 def stages(options: Options) -> list[int]:
-    """The models that are run: the one that is judged, and stage 1 alone for comparison."""
+    """The stages to run: the evaluated one, and stage 1 alone for comparison."""
     return [2, 1] if options.stage == 2 and options.motion else [options.stage]
 
 
@@ -78,9 +81,9 @@ def animate(
     poses: Sequence[np.ndarray],
     options: Options,
     seed: int,
-    long: bool = False,  # over overlapping windows; else all frames in one
+    long: bool = False,  # over overlapping context windows; else all frames in one
 ) -> list[np.ndarray]:
-    """→ (size, size, 3) uint8 RGB, one a pose."""
+    """→ frames (size, size, 3) uint8 RGB, one per pose."""
     context = (options.context_frames, options.context_overlap) if long else (len(poses), 0)
     frames = pipeline.stream(
         reference,
@@ -100,7 +103,7 @@ def animate(
 
 @torch.no_grad()
 def autoencode(pipeline: Pose2VideoPipeline, picture: np.ndarray) -> np.ndarray:
-    """A picture (h, w, 3) uint8 through the VAE and back: no model in its latents can do much better."""
+    """Encode and decode an image (h, w, 3) uint8 with the VAE: an upper bound on the model's quality."""
     height, width = picture.shape[:2]
     decoded = pipeline.decode(pipeline.encode_reference(Image.fromarray(picture), width, height))[0]
     return (decoded * 255).round().byte().numpy().transpose(1, 2, 0)

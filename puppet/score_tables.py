@@ -1,4 +1,4 @@
-"""What `puppet.evaluate` measured, as tables and as a filmstrip."""
+"""Tables and a filmstrip of the results of `puppet.evaluate`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from musepose.evaluation.metrics import mean_or_none
-from musepose.evaluation.pairs import NEAR
+from musepose.evaluation.pairs import PCK_THRESHOLD
 from musepose.evaluation.report import number, table
-from puppet.across_score import SAME_LENGTH
+from puppet.cross_identity_score import SAME_LENGTH
 
 FIGURES = {
     "psnr": ("PSNR", ".1f"),
@@ -17,13 +17,13 @@ FIGURES = {
     "gradient_energy": ("gradient energy", ".2f"),
 }
 IMAGE_ROWS = {
-    "vae": "VAE alone (the ceiling)",
+    "vae": "VAE alone (upper bound)",
     "model": "the model",
-    "reference": "reference picture unchanged",
+    "reference": "reference image unchanged",
     "other_reference": "another character's reference",
     "other_poses": "another motion's poses",
 }
-# What the model's figures over the same frames are called, where not all frames were rendered.
+# Row → key of the model's metrics over the same frames (some rows use fewer).
 SAME_FRAMES = {"reference": "model", "other_reference": "model_short", "other_poses": "model_short"}
 MOTION_ROWS = {"vae": "VAE alone", "stage_1": "stage 1 alone", "stage_2": "with motion modules"}
 CLIPS = {"one_window": "one window", "three_windows": "three windows"}
@@ -31,12 +31,12 @@ GAP = 4  # pixels, in the filmstrip
 
 
 def worst_tenth(values: Sequence[float]) -> float:
-    """The mean of the lowest tenth, of at least one value."""
+    """Mean of the lowest tenth of the values, at least one."""
     return float(np.mean(np.sort(values)[: max(1, round(len(values) / 10))]))
 
 
 def summarise(measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Means, and means of the worst tenth of the characters, over the records of `puppet.evaluate.run`."""
+    """Means, and means of the worst tenth of the characters, of the records of `puppet.evaluate.run`."""
     characters = measured["characters"]
     image: dict[str, Any] = {}
     for row in IMAGE_ROWS:
@@ -66,7 +66,7 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def _motion(clips: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """For each model the pooled change over the truth's, and mean errors."""
+    """For each model: the ratio of its mean change to the ground truth's, and mean errors."""
     summary = {}
     for name in MOTION_ROWS:
         rows = [clip[name] for clip in clips if name in clip]
@@ -78,14 +78,14 @@ def _motion(clips: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | N
 
 
 def tables(summary: Mapping[str, Any], options: Mapping[str, Any], seconds: float) -> str:
-    """Markdown."""
+    """The summary as Markdown."""
     size, count = options["size"], options["characters"]
     titles = [part for title, _ in FIGURES.values() for part in (title, "worst tenth")]
     rows = [(label, _image_cells(summary["image"][row])) for row, label in IMAGE_ROWS.items()]
     parts = [
-        f"{count} held-out characters, {options['clip_frames']} frames each, {size} x {size}; decibels. "
-        "Gradient energy: on the figure, relative to the truth's. The last columns: by how much the model is better "
-        "on the figure, over the same frames.",
+        f"{count} held-out characters, {options['clip_frames']} frames each, {size} x {size}; PSNR in dB. "
+        "Gradient energy: on the figure, relative to the ground truth's. Last columns: the model's PSNR on the figure "
+        "minus the row's, over the same frames.",
         table(f"held out, {size}²", [*titles, "model better", "worst tenth"], rows),
     ]
     motion = [
@@ -94,27 +94,27 @@ def tables(summary: Mapping[str, Any], options: Mapping[str, Any], seconds: floa
         for name, row in summary["motion"][clip].items()
     ]
     if motion:
-        frames = f"{options['motion']} characters, {options['context_frames']} frames a window"
+        frames = f"{options['motion']} characters, windows of {options['context_frames']} frames"
         parts += [
-            f"Change from frame to frame, {frames} in a row of three; errors in levels of 255.",
-            table("motion", ["change / truth's", "error of change", "at seams", "elsewhere"], motion),
+            f"Change from frame to frame, {frames}; errors in levels of 255.",
+            table("motion", ["change / ground truth's", "error of change", "at seams", "elsewhere"], motion),
         ]
     detector = summary["detector"]
     if detector:
         percent = [number(detector[name], ".1f") for name in ("found", "joints", "wrists", "hands", "face")]
         parts.append(
-            "The detector on {} pictures: everybody found in {} %; of the visible points of those found, within 5 % of "
-            "the torso length: {} % of the body's, {} % of the hands' wrists, {} % of all of the hands', {} % of "
-            "the face's.".format(detector["frames"], *percent)
+            "The detector on {} images: all figures found in {} %; of the visible keypoints of those found, within "
+            "5 % of the torso length: {} % of the body, {} % of the hands' wrists, {} % of the hands, {} % of the "
+            "face.".format(detector["frames"], *percent)
         )
     across = summary["across"]
     if across["pairs"]:
         limbs, error, joints = (_percent(across[name]) for name in ("limbs_right", "limb_error", "joints_right"))
         parts.append(
-            f"Across characters, {across['pairs']} pairs, of which {across['not_aligned']} could not be aligned: "
-            f"{limbs} of the aligned limb lengths are within {SAME_LENGTH:.0%} of the target's own "
+            f"Cross-identity, {across['pairs']} pairs, {across['not_aligned']} not aligned: "
+            f"{limbs} of the aligned limb lengths are within {SAME_LENGTH:.0%} of the target's "
             f"(mean error {error}), "
-            f"{joints} of the joints in the generated frames within {NEAR:.0%} of the torso length."
+            f"{joints} of the joints in the generated frames within {PCK_THRESHOLD:.0%} of the torso length."
         )
     return "\n\n".join([*parts, f"Measured in {seconds / 60:.1f} minutes."])
 
@@ -137,7 +137,7 @@ def _percent(share: float | None) -> str:
 
 
 def filmstrip(characters: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Rows of reference, pose, result, truth; two characters side by side. uint8 RGB on white."""
+    """Rows of reference, pose, result, ground truth; two characters side by side. uint8 RGB on white."""
     rows = [c["filmstrip"] for c in characters if "filmstrip" in c]
     side = len(rows[0][0])
     down = -(-len(rows) // 2)

@@ -1,26 +1,27 @@
-"""What every part of a figure is painted from: canvas, character, skeleton and their place in the picture."""
+"""The shared state for painting a figure's parts: canvas, character, skeleton, view; and strips of cloth."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from puppet.character import Body, Character, Colour, Garment
+from puppet.character import Body, Character, Garment
 from puppet.kinematics import Skeleton
 from puppet.motion import Stance
 from puppet.paint import BASE, LIT, Canvas, spline
+from puppet.palettes import Colour
 from puppet.patterns import Strip, pattern_cells
 from puppet.view import View
 
 
 def line_colour(colour: Colour) -> Colour:
-    """The outline of a surface: darker, and not black."""
+    """The outline colour of a surface: darker, but not black."""
     return tuple(round(8 + 0.46 * c) for c in colour)
 
 
 @dataclass
 class Sketch:
-    """One figure in the making."""
+    """One figure that is being painted."""
 
     canvas: Canvas
     character: Character
@@ -36,17 +37,17 @@ class Sketch:
     def unit(self) -> float:
         return self.view.unit
 
-    def spot(self, points: np.ndarray) -> np.ndarray:
-        """Where points in space lie in the picture, in pixels."""
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Points (..., 3) → pixels (..., 2)."""
         return self.view.project(points)
 
     @cached_property
     def turn(self) -> float:
-        """Of the chest to the image's right, radians."""
+        """Yaw of the chest to the image's right, radians."""
         return float(np.arctan2(self.skeleton.chest_axes[0, 2], self.skeleton.chest_axes[2, 2]))
 
     def trunk(self, top: float, end: float, grow: float = 1.0, rows: int = 9) -> Strip:
-        """The trunk from a height to another, 0 at the shoulder line and 1 at the hip joints, as a strip."""
+        """The trunk between two heights as a strip: 0 is the shoulder line, 1 the hip joints."""
         body, skeleton = self.body, self.skeleton
         table = np.array(
             [
@@ -70,23 +71,23 @@ class Sketch:
         flat = self.view.direction(axes)
         flat /= np.linalg.norm(flat, axis=1, keepdims=True)
         across = np.hypot(axes[:, :1], 0.62 * axes[:, 2:])  # silhouette of an elliptic section
-        return Strip(self.spot(centre), flat * width * across * self.unit, np.linspace(0, 1, rows), self.turn)
+        return Strip(self.project(centre), flat * width * across * self.unit, np.linspace(0, 1, rows), self.turn)
 
     def limb_strip(self, points: np.ndarray, radii: np.ndarray) -> Strip:
-        """Cloth around a limb's polyline (n, 2), as a strip down its length."""
+        """Cloth around a limb's polyline (n, 2), as a strip along it."""
         run = np.gradient(points, axis=0)
         length = np.maximum(np.linalg.norm(run, axis=1, keepdims=True), 1e-6)
         normal = np.stack([-run[:, 1], run[:, 0]], 1) / length
         steps = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
         return Strip(points, normal * np.asarray(radii)[:, None], steps / max(steps[-1], 1e-6))
 
-    def cloth(self, strip: Strip, garment: Garment, repeats: float = 1.0, columns: float = 1.0) -> None:
-        """The garment's pattern on a strip that has been painted in its plain colour."""
+    def paint_pattern(self, strip: Strip, garment: Garment, repeats: float = 1.0, columns: float = 1.0) -> None:
+        """Paint the garment's pattern over a strip of its base colour."""
         for colour, cells in pattern_cells(garment, repeats, columns):
             self.canvas.cells(list(strip.at(cells)), colour)
 
-    def sheet(self, strip: Strip, colour: Colour, outlined: bool = True) -> None:
-        """A strip in a plain colour, lit as a round body."""
+    def paint_strip(self, strip: Strip, colour: Colour, outlined: bool = True) -> None:
+        """Paint a strip in one colour, shaded as a round body."""
         canvas, edge = self.canvas, strip.outline()
         canvas.shape(edge, colour, line_colour(colour) if outlined else None, BASE)
         for low, high, level in ((-0.93, 0.60, 188), (-0.86, 0.25, 204), (-0.70, -0.22, 214)):
@@ -94,11 +95,11 @@ class Sketch:
             canvas.polygon(lit, None, level)
 
     def fold(self, points: np.ndarray, width: float, light: int = LIT - 30) -> None:
-        """A crease: only the light changes."""
+        """Paint a crease: only the light changes."""
         self.canvas.curve(points, None, width, light)
 
     def creases(self, strip: Strip, where: tuple[float, ...]) -> None:
-        """Short folds across a limb's shadow side."""
+        """Paint short folds across a limb's shadow side."""
         for v in where:
             self.fold(
                 strip.at(np.stack([np.linspace(-0.1, 0.95, 5), v + np.linspace(0, 0.025, 5)], 1)), 0.010 * self.unit

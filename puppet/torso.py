@@ -1,29 +1,29 @@
-"""Trunk and neck, and the clothes that hang on them: shirts, jackets, bibs, trouser tops, skirts."""
+"""Trunk and neck, and their clothes: shirts, jackets, bibs, trouser tops, skirts."""
 
 import numpy as np
 
-from puppet.character import tint
 from puppet.paint import spline
+from puppet.palettes import tint
 from puppet.patterns import Strip
 from puppet.sketch import Sketch, line_colour
 
 
 def paint_seat(sketch: Sketch) -> None:
-    """The top of trousers."""
+    """Paint the top of trousers."""
     canvas, skeleton, character = sketch.canvas, sketch.skeleton, sketch.character
     bottom, unit = character.bottom, sketch.unit
     if character.wears_skirt:
         return
     strip = sketch.trunk(0.74, 1.14, 1.02 + 0.2 * bottom.ease, rows=6)
     plain = bottom.pattern.kind == "plain"
-    sketch.sheet(strip, bottom.colour, outlined=plain)
+    sketch.paint_strip(strip, bottom.colour, outlined=plain)
     if not plain:
         for edge in (strip.centre - strip.half, strip.centre + strip.half):
             canvas.curve(edge, line_colour(bottom.colour), 2 * canvas.line)
-        sketch.cloth(strip, bottom, repeats=0.35)
+        sketch.paint_pattern(strip, bottom, repeats=0.35)
     girth = sketch.body.leg_girth * unit * (1 + 0.5 * bottom.ease)
     for side in (0, 1) if plain else ():  # no line where the legs begin
-        hip, knee = sketch.spot(skeleton.hips[side]), sketch.spot(skeleton.knees[side])
+        hip, knee = sketch.project(skeleton.hips[side]), sketch.project(skeleton.knees[side])
         canvas.patch(np.stack([hip, hip + 0.2 * (knee - hip)]), [0.93 * girth, 0.93 * girth], bottom.colour)
     middle = strip.at(np.array([[0.0, 0.55], [0.0, 0.8], [0.0, 1.05]]))
     canvas.curve(middle, line_colour(bottom.colour), 0.7 * canvas.line)
@@ -33,12 +33,12 @@ def paint_seat(sketch: Sketch) -> None:
 
 
 def skirt_strip(sketch: Sketch, top: float, length: float, flare: float) -> Strip:
-    """From the waist to the hem; the hem clears both legs and lags behind the hips."""
+    """A skirt's strip from the waist to the hem; the hem encloses both legs and lags behind the hips."""
     body, skeleton, unit = sketch.body, sketch.skeleton, sketch.unit
     upper = sketch.trunk(top, 1.02, 1.04, rows=5)
     joints = np.stack([skeleton.hips, skeleton.knees, skeleton.ankles])  # (3, 2, 3)
     bone = min(int(length), 1)
-    legs = sketch.spot(joints[bone] + (length - bone) * (joints[bone + 1] - joints[bone]))
+    legs = sketch.project(joints[bone] + (length - bone) * (joints[bone + 1] - joints[bone]))
     swing = sketch.stance.swing * 0.10 * unit * length
     half = 0.5 * abs(legs[0, 0] - legs[1, 0]) + (1.10 + flare) * body.leg_girth * unit
     middle = np.array([legs[:, 0].mean() + swing, legs[:, 1].mean()])
@@ -51,13 +51,13 @@ def skirt_strip(sketch: Sketch, top: float, length: float, flare: float) -> Stri
 
 
 def paint_skirt(sketch: Sketch) -> None:
-    """A skirt, or the lower part of a dress, with folds and a wavy hem."""
+    """Paint a skirt, or the lower part of a dress, with folds and a wavy hem."""
     character, canvas, unit = sketch.character, sketch.canvas, sketch.unit
     dress = character.top.kind == "dress"
     garment = character.top if dress else character.bottom
     length = (0.55 + 0.75 * garment.length) if dress else (0.45 + 0.85 * garment.length)
     strip = skirt_strip(sketch, 0.60 if dress else 0.70, length, 0.25 + 2.2 * garment.ease)
-    sketch.sheet(strip, garment.colour)
+    sketch.paint_strip(strip, garment.colour)
     u = np.linspace(-1, 1, 25)
     phase = 6 * sketch.stance.swing
     wave = 1.0 + 0.022 * np.cos(np.pi * (3.5 * u) + phase) + 0.035 * (1 - u**2)
@@ -67,7 +67,7 @@ def paint_skirt(sketch: Sketch) -> None:
     canvas.shape(last, garment.colour, None, 186)
     canvas.curve(hem + drop, line_colour(garment.colour), 1.6 * canvas.line)
     if garment.pattern.kind != "logo":
-        sketch.cloth(strip, garment, 0.9)
+        sketch.paint_pattern(strip, garment, 0.9)
     for k, x in enumerate((-0.72, -0.34, 0.05, 0.42, 0.76)):
         v = np.linspace(0.5 if k % 2 else 0.4, 1.0, 6)
         line = strip.at(np.stack([x * (0.8 + 0.2 * v) + 0.02 * np.sin(phase + k), v], 1))
@@ -78,16 +78,16 @@ def paint_skirt(sketch: Sketch) -> None:
 
 
 def paint_neck(sketch: Sketch) -> None:
-    """The neck, in the head's shadow."""
+    """Paint the neck, in the head's shadow."""
     skeleton, body, canvas, skin = sketch.skeleton, sketch.body, sketch.canvas, sketch.character.skin
-    chin = sketch.spot(skeleton.head - 0.55 * body.head / 2 * skeleton.head_axes[:, 1])
-    base = sketch.spot(skeleton.neck + 0.010 * skeleton.chest_axes[:, 1])
+    chin = sketch.project(skeleton.head - 0.55 * body.head / 2 * skeleton.head_axes[:, 1])
+    base = sketch.project(skeleton.neck + 0.010 * skeleton.chest_axes[:, 1])
     radius = (0.10 * body.head + 0.42 * body.arm_girth) * sketch.unit
     canvas.tube(np.stack([base, chin]), [radius * 1.08, radius * 0.92], skin, line_colour(skin), level=0.90)
 
 
 def _neckline(sketch: Sketch, strip: Strip, deep: bool) -> None:
-    """Skin above the collar, and the collar's line."""
+    """Paint the skin above the collar, and the collar."""
     canvas, character = sketch.canvas, sketch.character
     u = np.linspace(-1, 1, 13)
     depth = 0.27 if deep else 0.145
@@ -104,7 +104,7 @@ def _neckline(sketch: Sketch, strip: Strip, deep: bool) -> None:
 
 
 def _open_front(sketch: Sketch, strip: Strip) -> None:
-    """The shirt that shows in an open jacket."""
+    """Paint the shirt under an open jacket."""
     canvas, character = sketch.canvas, sketch.character
     v = np.linspace(0.0, 1, 9)
     edge = 0.22 + 0.20 * v
@@ -125,7 +125,7 @@ def _hood(sketch: Sketch, strip: Strip) -> None:
 
 
 def _bib(sketch: Sketch) -> None:
-    """The upper part of overalls: a bib, straps and a pocket."""
+    """Paint the upper part of overalls: bib, straps, pocket."""
     canvas, colour, unit = sketch.canvas, sketch.character.bottom.colour, sketch.unit
     strip = sketch.trunk(-0.02, 0.84, 1.03, rows=8)
     bib = strip.at(np.array([[-0.40, 0.40], [0.40, 0.40], [0.56, 0.72], [0.98, 1.0], [-0.98, 1.0], [-0.56, 0.72]]))
@@ -141,14 +141,14 @@ def _bib(sketch: Sketch) -> None:
 
 
 def paint_top(sketch: Sketch) -> None:
-    """Shirt, jacket, hoodie or bodice over the trunk."""
+    """Paint a shirt, jacket, hoodie or bodice."""
     canvas, character = sketch.canvas, sketch.character
     top = character.top
     tucked = character.bottom.kind in ("skirt", "overalls") or top.kind == "dress"
     end = 0.64 if top.kind == "dress" else 0.80 if tucked else 0.98 + 0.14 * top.length
     strip = sketch.trunk(-0.17, end, 1.0 + 0.22 * top.ease, rows=11)
-    sketch.sheet(strip, top.colour)
-    sketch.cloth(strip, top)
+    sketch.paint_strip(strip, top.colour)
+    sketch.paint_pattern(strip, top)
     if top.kind == "jacket":
         _open_front(sketch, strip)
     if top.kind == "hoodie":

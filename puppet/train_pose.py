@@ -1,10 +1,10 @@
-"""Train the puppets' person detector (YOLOX) and keypoint network (RTMPose), one after the other or side by side.
+"""Train the puppets' person detector (YOLOX) and keypoint network (RTMPose), one after the other or in parallel.
 
     OMP_NUM_THREADS=1 python -m puppet.train_pose --part yolox [--resume latest]
     OMP_NUM_THREADS=1 python -m puppet.train_pose --part dwpose [--resume latest]
 
-The published project takes both from DWPose, so this script is the puppet world's own. Every draw depends on the seed
-and the step alone: a run that was interrupted and resumed ends with the weights of one that was not.
+MusePose uses DWPose's weights, so this script exists for the puppets only. Random numbers depend on the seed and the
+step only: an interrupted and resumed run ends with the same weights as an uninterrupted one.
 """
 
 from collections import deque
@@ -20,13 +20,13 @@ from torch.optim.swa_utils import AveragedModel
 
 from musepose.cli.entry import Parser, run_script
 from musepose.pose.detectors.dwpose import mm_compat
-from musepose.training.checkpoints import States
+from musepose.training.checkpoints import Checkpoints
 from musepose.training.optimizers import Muon
 from musepose.utils.errors import UserError
 from musepose.utils.files import complete_file, require_file
 from puppet.pose_networks import Dwpose, Yolox, half_tensors
 from puppet.pose_pictures import SHOTS, Shot, make_shots
-from puppet.pose_samples import LEAST_SHOWN, Boxed, Pointed, boxed, pointed
+from puppet.pose_samples import LEAST_SHOWN, DetectionBatch, KeypointBatch, detection_batch, keypoint_batch
 from puppet.train_settings import check_continuous, constant_then_decay, read_settings
 from puppet.world import HELD_OUT
 
@@ -35,48 +35,53 @@ OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 
 
 class Pool:
-    """The newest pictures of an endless row; which they are depends on the step alone."""
+    """A sliding window over the numbered set-ups; its content depends on the step only."""
 
     def __init__(self, step: int, set_ups: int):
         self.set_ups = set_ups
         self.shots = deque((s for n in range(set_ups) for s in make_shots((step + n) % HELD_OUT)), set_ups * SHOTS)
 
     def advance(self, step: int) -> None:
-        """Replace the oldest set-up, after `step` steps were done."""
+        """Replace the oldest set-up after `step` finished steps."""
         self.shots.extend(make_shots((step + self.set_ups - 1) % HELD_OUT))
 
 
-def draw(pool: Pool, network: nn.Module, batch: int, rng: np.random.Generator) -> Boxed | Pointed:
-    """A batch for one of the networks, varied at random."""
+def sample_batch(
+    pool: Pool, network: nn.Module, batch: int, rng: np.random.Generator
+) -> DetectionBatch | KeypointBatch:
+    """A random, augmented batch for one of the networks."""
     if isinstance(network, Yolox):
-        return boxed([pool.shots[i] for i in rng.choice(len(pool.shots), batch)], network.side, rng)
-    figures = shown_figures(pool.shots)
+        return detection_batch([pool.shots[i] for i in rng.choice(len(pool.shots), batch)], network.side, rng)
+    figures = visible_figures(pool.shots)
     chosen = [figures[i] for i in rng.choice(len(figures), batch)]
-    return pointed(chosen, network.size, network.swapped, rng)
+    return keypoint_batch(chosen, network.size, network.flip_indices, rng)
 
 
-def held_out_batches(network: nn.Module, set_ups: int, batch: int = 32) -> list[Boxed | Pointed]:
-    """What the figures in the log come from, prepared as at inference."""
+def held_out_batches(network: nn.Module, set_ups: int, batch: int = 32) -> list[DetectionBatch | KeypointBatch]:
+    """Batches of held-out images without augmentation, for the evaluations in the log."""
     shots = [shot for n in range(set_ups) for shot in make_shots(HELD_OUT + n)]
     if isinstance(network, Yolox):
-        return [boxed(shots[i : i + batch], network.side) for i in range(0, len(shots), batch)]
-    figures = shown_figures(shots)
-    return [pointed(figures[i : i + batch], network.size, network.swapped) for i in range(0, len(figures), batch)]
+        return [detection_batch(shots[i : i + batch], network.side) for i in range(0, len(shots), batch)]
+    figures = visible_figures(shots)
+    return [
+        keypoint_batch(figures[i : i + batch], network.size, network.flip_indices)
+        for i in range(0, len(figures), batch)
+    ]
 
 
-def shown_figures(shots) -> list[tuple[Shot, int]]:
+def visible_figures(shots) -> list[tuple[Shot, int]]:
     return [(shot, i) for shot in shots for i in np.flatnonzero(shot.shown >= LEAST_SHOWN)]
 
 
-def judge(network: nn.Module, batches: list) -> str:
-    """One line with the mean figures over held-out batches."""
+def evaluate(network: nn.Module, batches: list) -> str:
+    """Mean metrics over held-out batches, as one line."""
     network.eval()
-    figures = [network.judge(batch) for batch in batches]
+    figures = [network.evaluate(batch) for batch in batches]
     return "  ".join(f"{name} {np.mean([f[name] for f in figures]):.2f} %" for name in figures[0])
 
 
-def ramped(average: Tensor, value: Tensor, steps: Tensor, decay: float) -> Tensor:
-    """An exponential mean that forgets the first steps faster."""
+def ema_with_warmup(average: Tensor, value: Tensor, steps: Tensor, decay: float) -> Tensor:
+    """Exponential moving average with a smaller decay in the first steps."""
     kept = min(decay, (1 + float(steps)) / (10 + float(steps)))
     return average * kept + value * (1 - kept) if average.is_floating_point() else value
 
@@ -91,10 +96,10 @@ def train(part: str, config: DictConfig, resume: str | None) -> Path:
     decay = min(settings.decay_steps, settings.steps)
     rate = partial(constant_then_decay, warmup=solver.warmup_steps, begin=settings.steps - decay, decay=decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    mean = AveragedModel(network, avg_fn=partial(ramped, decay=solver.ema_decay), use_buffers=True)
+    mean = AveragedModel(network, avg_fn=partial(ema_with_warmup, decay=solver.ema_decay), use_buffers=True)
     model, optimizer = accelerator.prepare(network, optimizer)
     accelerator.register_for_checkpointing(mean, schedule)
-    states = States(accelerator, Path(config.output_dir) / part, config.total_limit)
+    states = Checkpoints(accelerator, Path(config.output_dir) / part, config.total_limit)
     done = states.load(resume)
     if done:
         check_continuous(schedule, settings.learning_rate)
@@ -104,7 +109,7 @@ def train(part: str, config: DictConfig, resume: str | None) -> Path:
     mean_loss = 0.0
     for step in range(done, settings.steps):
         network.train()
-        batch = draw(pool, network, settings.batch, np.random.default_rng([config.seed, step]))
+        batch = sample_batch(pool, network, settings.batch, np.random.default_rng([config.seed, step]))
         batch = batch.to(accelerator.device)
         loss = model(batch)
         accelerator.backward(loss)
@@ -120,7 +125,7 @@ def train(part: str, config: DictConfig, resume: str | None) -> Path:
             print(f"{part} step {step + 1}/{settings.steps}  loss {mean_loss:.4f}", flush=True)
             mean_loss = 0.0
         if (step + 1) % config.judging_steps == 0 or last:
-            print(f"{part} step {step + 1}/{settings.steps}  held out: {judge(mean.module, held_out)}", flush=True)
+            print(f"{part} step {step + 1}/{settings.steps}  held out: {evaluate(mean.module, held_out)}", flush=True)
         if (step + 1) % config.checkpointing_steps == 0 or last:
             states.save(step + 1)
     path = Path(config.save_dir) / f"{part}.pth"
@@ -131,7 +136,7 @@ def train(part: str, config: DictConfig, resume: str | None) -> Path:
 
 
 def make_optimizer(network: nn.Module, settings: DictConfig, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW, or Muon for the matrices; norms and biases are not decayed. Raises UserError: neither is wanted."""
+    """AdamW or Muon (for matrices); no weight decay on norms and biases. Raises UserError: another optimizer."""
     if settings.optimizer not in OPTIMIZERS:
         raise UserError(f"the optimizer is {settings.optimizer}: give {' or '.join(OPTIMIZERS)}")
     trained = [p for p in network.parameters() if p.requires_grad]
@@ -147,7 +152,7 @@ def main() -> None:
     parser.add_argument("--part", choices=list(PARTS), required=True, help="which of the two networks")
     parser.add_argument("--config", type=Path, default=Path("configs/puppet/train_pose.yaml"))
     parser.add_argument("--resume", help="latest, or the folder of a training state")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings other than the config's")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the config")
     arguments = parser.parse_args()
     config = read_settings(arguments.config, arguments.set)
     with mm_compat.quiet():

@@ -1,4 +1,4 @@
-"""What the puppets' own trainings share: settings from YAML and command line, and a learning rate without jumps."""
+"""Shared by train_vae and train_pose: settings from YAML and command line, and the learning rate schedule."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +12,14 @@ from musepose.utils.files import require_file
 
 
 def read_settings(path: Path, overrides: Sequence[str]) -> DictConfig:
-    """The YAML `path`, changed by `overrides` such as "solver.learning_rate=1e-4" or "phases.0.steps=100".
+    """The YAML file `path`, with `overrides` such as "solver.learning_rate=1e-4" or "phases.0.steps=100".
 
-    Raises UserError: no such file, no YAML, a key that the file does not have, a value of another kind.
+    Raises UserError: no such file, invalid YAML, an unknown key, a value of another type.
     """
     require_file(path, "name a config with --config")
     try:
         config = OmegaConf.load(path)
-    except Exception as error:  # OmegaConf passes on whatever its YAML reader raises
+    except Exception as error:  # the YAML reader raises various types
         raise UserError(f"{path} cannot be read as YAML ({error}): mend it") from error
     for text in overrides:
         key, equals, value = text.partition("=")
@@ -46,19 +46,19 @@ def _is_alike(one: object, other: object) -> bool:
 
 
 def constant_then_decay(step: int, warmup: int, begin: int, decay: int) -> float:
-    """The learning rate's factor after `step` steps: up in `warmup` steps, 1, and from `begin` down to 0 in `decay`.
+    """Learning rate factor after `step` steps: linear warm-up, 1, and from step `begin` linear decay to 0.
 
-    Trapezoidal, as Hägele et al. 2024 have it: where the plateau ends need not be known before.
+    Trapezoidal schedule (Hägele et al. 2024): the length of the plateau need not be known in advance.
     """
     return min(1, (step + 1) / max(warmup, 1)) * min(1, max(begin + decay - step, 0) / max(decay, 1))
 
 
 def check_continuous(schedule: LambdaLR, learning_rate: float) -> None:
-    """For a schedule that was taken up from a state. Raises UserError: by these settings its rate is another one."""
+    """Check a resumed schedule. Raises UserError: the settings give another learning rate than the state has."""
     for saved, factor in zip(schedule.get_last_lr(), schedule.lr_lambdas, strict=True):
         wanted = learning_rate * factor(schedule.last_epoch)
         if abs(saved - wanted) > 1e-6 * learning_rate:
             raise UserError(
                 f"the state of step {schedule.last_epoch} had a learning rate of {saved:.3g}, these settings "
-                f"go on at {wanted:.3g}: give the learning rate and numbers of steps that it was started with"
+                f"continue at {wanted:.3g}: give the learning rate and numbers of steps that it was started with"
             )

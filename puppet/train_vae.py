@@ -1,12 +1,12 @@
-"""Train the puppets' autoencoder: pictures of 192 x 192 ↔ latents of 24 x 24, as small as Stable Diffusion's is big.
+"""Train the puppets' small autoencoder: images of 192 x 192 ↔ latents of 24 x 24.
 
     python -m puppet.train_vae [--resume latest] [key=value ...]
     python -m puppet.train_vae --harvest [key=value ...]
 
-The learning rate stays the same until the phases end; then a short decay, with a discriminator against blur, makes the
-model that is written. A training that goes on, or was stopped, can be harvested at any time: the decay then starts from
-its newest state, which stays as it is. Several processes: torchrun --nproc-per-node 2 -m puppet.train_vae ...
-The published project never trains its autoencoder, so this script is the puppet world's own.
+The learning rate is constant in all phases; a short decay follows, with a discriminator against blur, and the model is
+saved. --harvest runs only the decay, from the newest state of a running or stopped training, and keeps that state.
+Several processes: torchrun --nproc-per-node 2 -m puppet.train_vae ...
+MusePose does not train its autoencoder, so this script exists for the puppets only.
 """
 
 import argparse
@@ -24,10 +24,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from musepose.cli.entry import Parser, run_script
-from musepose.evaluation.metrics import psnr, unit
-from musepose.training.checkpoints import States, list_states, seeded, step_of
+from musepose.evaluation.metrics import psnr, to_float
+from musepose.training.checkpoints import Checkpoints, list_checkpoints, step_of
 from musepose.training.config import OPTIMIZERS, Solver
 from musepose.training.optimizers import make_optimizer
+from musepose.training.seeding import seeded_generator
 from musepose.utils.errors import UserError
 from puppet.image_score import gradient_energy
 from puppet.scenes import SPAN, make_scene
@@ -35,20 +36,20 @@ from puppet.train_settings import check_continuous, constant_then_decay, read_se
 from puppet.vae_losses import PatchDiscriminator, hinge_loss, reconstruction_loss, weighted_mean
 from puppet.world import HELD_OUT
 
-POOL = 256  # pictures that a process holds; each step one is replaced by a fresh one
-MEASURED = 512  # pictures that the latents' mean and deviation are taken from
-JUDGED = 64  # held-out pictures of the closing figures
+POOL = 256  # images held by a process; each step replaces one
+MEASURED = 512  # images from which the latents' mean and standard deviation are computed
+EVALUATED = 64  # held-out images of the final evaluation
 
 
 def picture(number: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Some moment of scene `number`: image (size, size, 3) uint8 RGB, and how much of each pixel is figure, uint8."""
+    """A random moment of scene `number`: image (size, size, 3) uint8 RGB, and the figure's mask (size, size) uint8."""
     moment = np.random.default_rng([4, number]).uniform(0, SPAN)
     shown = make_scene(number, size).at(moment)
     return shown.image, shown.people[0].mask
 
 
 class Pool:
-    """The newest POOL pictures of an endless row; which they are depends on the step alone."""
+    """A sliding window of POOL numbered images; its content depends on the step only."""
 
     def __init__(self, step: int, rank: int, ranks: int, size: int):
         self.size = size
@@ -60,7 +61,7 @@ class Pool:
         return (index * ranks + rank) % HELD_OUT
 
     def crops(self, step: int, rank: int, crop: int, batch: int) -> tuple[Tensor, Tensor]:
-        """→ images (batch, 3, crop, crop) in [-1, 1] and masks (batch, 1, crop, crop) in [0, 1], mostly of figures."""
+        """→ images (batch, 3, crop, crop) in [-1, 1], masks (batch, 1, crop, crop) in [0, 1]; mostly around figures."""
         rng = np.random.default_rng([5, step, rank])
         images, masks = [], []
         for index in rng.choice(POOL, batch, replace=False):
@@ -81,10 +82,10 @@ def _images(pictures: list[np.ndarray]) -> Tensor:
 
 
 class Training:
-    """One run: everything set up and, where asked for, taken up from a state.
+    """One training run, new or resumed.
 
-    The phases come first, at a constant learning rate; states of theirs lie in `output_dir`. Then comes the decay, its
-    states in a folder of their own beside them, so that a harvest leaves the phases as they are.
+    First the phases, at a constant learning rate, with states in `output_dir`; then the decay, with states in a
+    subfolder, so that a harvest does not change the states of the phases.
     """
 
     def __init__(self, config: DictConfig, resume: str | None, harvest: bool):
@@ -107,14 +108,14 @@ class Training:
         self.model, self.optimizer = accelerator.prepare(Autoencode(self.vae), optimizer)
         accelerator.register_for_checkpointing(self.ema, self.schedule)
         self.critic = None
-        self.states = States(accelerator, config.output_dir, config.total_limit)
-        self.decays = States(accelerator, self.states.folder / f"decay-{self.begin:07d}", config.total_limit)
+        self.states = Checkpoints(accelerator, config.output_dir, config.total_limit)
+        self.decays = Checkpoints(accelerator, self.states.folder / f"decay-{self.begin:07d}", config.total_limit)
         self.done = self._load(resume)
-        self.ema.to(accelerator.device)  # a state brings it back on the CPU
+        self.ema.to(accelerator.device)  # a state loads it on the CPU
 
     def _load(self, resume: str | None) -> int:
-        """Raises UserError: as States.load, and where the settings fit the state's learning rate no more."""
-        in_decay = resume == "latest" and bool(list_states(self.decays.folder))
+        """Load a state. → finished steps. Raises UserError: as Checkpoints.load; the settings do not fit the state."""
+        in_decay = resume == "latest" and bool(list_checkpoints(self.decays.folder))
         if in_decay or (resume is not None and Path(resume).parent.resolve() == self.decays.folder.resolve()):
             self._add_critic()
             done = self.decays.load(resume)
@@ -122,14 +123,14 @@ class Training:
             done = self.states.load(resume)
         if done > self.begin + self.config.decay.steps or (done > self.begin and self.critic is None):
             raise UserError(
-                f"the state is of step {done}, and the phases end at {self.begin}: give them more steps, or --harvest"
+                f"the state is of step {done}, the phases end at {self.begin}: give them more steps, or --harvest"
             )
         if done:
             check_continuous(self.schedule, self.config.solver.learning_rate)
         return done
 
     def _add_critic(self) -> None:
-        """The discriminator, which only the decay knows: it is saved with the states of the decay."""
+        """Add the discriminator of the decay. From then on, states include it."""
         decay = self.config.decay
         critic = PatchDiscriminator(decay.critic_channels).to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(critic.parameters(), decay.critic_learning_rate, betas=(0.5, 0.9))
@@ -155,18 +156,18 @@ class Training:
                 (self.decays if is_decay else self.states).save(step + 1)
         if accelerator.is_main_process:
             self.ema.copy_to(self.vae.parameters())
-            finish(self.vae.cpu().eval(), config)
+            normalise_and_save(self.vae.cpu().eval(), config)
         accelerator.wait_for_everyone()
         accelerator.end_training()
 
     def _step(self, pool: Pool, step: int, phase: DictConfig) -> float:
-        """→ the reconstruction loss."""
+        """One optimizer step. → the reconstruction loss."""
         config, solver, accelerator = self.config, self.config.solver, self.accelerator
         rank, side = accelerator.process_index, phase.crop // 8
         images, masks = (t.to(accelerator.device) for t in pool.crops(step, rank, phase.crop, phase.batch))
         images = images.contiguous(memory_format=torch.channels_last)
         shape = phase.batch, self.vae.config.latent_channels, side, side
-        noise = torch.randn(shape, generator=seeded(config.seed, step, rank)).to(images.device)
+        noise = torch.randn(shape, generator=seeded_generator(config.seed, step, rank)).to(images.device)
         output, kl = self.model(images, noise)
         output = output.float()
         loss = reconstruction_loss(output, images, masks, solver.figure_weight)
@@ -192,15 +193,15 @@ class Training:
 
 
 def newest_state(folder: str) -> int:
-    """The steps done in the newest state of the phases. Raises UserError: there is none."""
-    states = list_states(Path(folder))
+    """Finished steps of the newest state of the phases. Raises UserError: there is none."""
+    states = list_checkpoints(Path(folder))
     if not states:
-        raise UserError(f"{folder} holds no state that could be harvested: train first")
+        raise UserError(f"{folder} holds no state to harvest: train first")
     return step_of(states[-1])
 
 
 def optimizer_for(vae: AutoencoderKL, solver: DictConfig) -> torch.optim.Optimizer:
-    """Raises UserError: an optimiser that the training scripts do not have."""
+    """The optimizer of the settings. Raises UserError: unknown optimizer."""
     if solver.optimizer not in OPTIMIZERS:
         raise UserError(f"solver.optimizer is {solver.optimizer}: give {' or '.join(OPTIMIZERS)}")
     settings = Solver(
@@ -222,19 +223,19 @@ def build_vae(config: DictConfig) -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * levels,
         mid_block_add_attention=False,
         sample_size=config.size,
-        scaling_factor=1.0,  # `finish` sees to latents of unit variance
+        scaling_factor=1.0,  # `normalise_and_save` gives the latents unit variance
     )
 
 
 class Autoencode(torch.nn.Module):
-    """Encoding and decoding as one forward pass, which is what data-parallel training wraps."""
+    """Encoding and decoding as one forward pass, for data-parallel training."""
 
     def __init__(self, vae: AutoencoderKL):
         super().__init__()
         self.vae = vae
 
     def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """→ the pictures again, and the mean Kullback-Leibler distance of a latent from the unit Gaussian."""
+        """→ reconstructions, and the mean Kullback-Leibler divergence of the latents from the standard normal."""
         posterior = self.vae.encode(images).latent_dist
         latents = posterior.mean.float() + posterior.std.float() * noise
         kl = 0.5 * (posterior.mean.float().square() + posterior.var.float() - 1 - posterior.logvar.float()).mean()
@@ -242,31 +243,31 @@ class Autoencode(torch.nn.Module):
 
 
 @torch.no_grad()
-def finish(vae: AutoencoderKL, config: DictConfig) -> None:
-    """Give the latents mean 0 and deviation 1, write the model, and say how well it reconstructs held-out pictures."""
+def normalise_and_save(vae: AutoencoderKL, config: DictConfig) -> None:
+    """Normalise the latents to mean 0 and deviation 1, save the model, evaluate it on held-out images."""
     numbers = range(HELD_OUT - MEASURED, HELD_OUT)
     latents = torch.cat([vae.encode(_images([picture(n, config.size)[0]])).latent_dist.mean for n in numbers])
     normalise_latents(vae, latents.mean((0, 2, 3)), latents.std((0, 2, 3)))
     vae.half().save_pretrained(config.save_dir)
     vae = AutoencoderKL.from_pretrained(config.save_dir, torch_dtype=torch.float32)
     frame, figure, energy = [], [], []
-    for number in range(HELD_OUT, HELD_OUT + JUDGED):
+    for number in range(HELD_OUT, HELD_OUT + EVALUATED):
         image, mask = picture(number, config.size)
         images, weights = _images([image]), mask / 255
         output = vae.decode(vae.encode(images).latent_dist.mean).sample.clamp(-1, 1)[0]
         output = (output.permute(1, 2, 0).numpy() + 1) / 2
-        frame.append(psnr(output, unit(image)))
-        figure.append(psnr(output, unit(image), weights))
-        energy.append(gradient_energy(output, weights) / gradient_energy(unit(image), weights))
+        frame.append(psnr(output, to_float(image)))
+        figure.append(psnr(output, to_float(image), weights))
+        energy.append(gradient_energy(output, weights) / gradient_energy(to_float(image), weights))
     print(
-        f"wrote {config.save_dir}: {JUDGED} held-out pictures, PSNR {np.mean(frame):.2f} dB, "
-        f"on the figure {np.mean(figure):.2f} dB, gradient energy on the figure {np.mean(energy):.3f} of the truth's",
+        f"wrote {config.save_dir}: {EVALUATED} held-out images, PSNR {np.mean(frame):.2f} dB, on the figure "
+        f"{np.mean(figure):.2f} dB, gradient energy on the figure {np.mean(energy):.3f} of the ground truth's",
         flush=True,
     )
 
 
 def normalise_latents(vae: AutoencoderKL, mean: Tensor, deviation: Tensor) -> None:
-    """Fold the latents' statistics (c,) into the two 1x1 convolutions beside them; the pictures stay the same."""
+    """Fold the latents' statistics (c,) into the adjacent 1x1 convolutions; reconstructions do not change."""
     channels = len(mean)
     encode, decode = vae.quant_conv, vae.post_quant_conv
     encode.bias[:channels] -= mean
@@ -284,7 +285,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path("configs/puppet/train_vae.yaml"))
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--resume", help="latest, or the folder of a training state")
-    which.add_argument("--harvest", action="store_true", help="only the decay, from the newest state")
+    which.add_argument("--harvest", action="store_true", help="run only the decay, from the newest state")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as solver.learning_rate=1e-4")
     arguments = parser.parse_args()
     config = read_settings(arguments.config, arguments.overrides)

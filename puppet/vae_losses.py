@@ -1,18 +1,18 @@
-"""What the puppets' autoencoder learns by: weighted errors of pixels, and a small discriminator."""
+"""Losses of the puppets' autoencoder: weighted pixel errors, and a small discriminator."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 def reconstruction_loss(output: Tensor, images: Tensor, masks: Tensor, figure_weight: float) -> Tensor:
-    """L1 + MSE, a pixel of the figure counting `figure_weight` times one of the background."""
+    """L1 + MSE; pixels of the figure weigh `figure_weight`, those of the background 1."""
     weights = 1 + (figure_weight - 1) * masks
     error = output - images
     return ((error.abs() + error.square()) * weights).sum() / (3 * weights.sum())
 
 
 class PatchDiscriminator(nn.Module):
-    """Tells patches of 18 pixels of pictures from those of reconstructions, one answer every 4 (Isola et al. 2017)."""
+    """PatchGAN discriminator (Isola et al. 2017): receptive field 18 pixels, stride 4."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -30,18 +30,18 @@ class PatchDiscriminator(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """(b, 3, h, w) → (b, 1, h/4, w/4): above 0 for what looks true."""
+        """(b, 3, h, w) → logits (b, 1, h/4, w/4), positive for real images."""
         return self.layers(images)
 
 
 def hinge_loss(true: Tensor, made: Tensor, masks: Tensor, figure_weight: float) -> Tensor:
-    """The discriminator's own, from its answers to pictures and to their reconstructions (Lim & Ye 2017)."""
+    """The discriminator's hinge loss (Lim & Ye 2017), from its logits for images and for reconstructions."""
     errors = F.relu(1 - true) + F.relu(1 + made)
     return weighted_mean(errors, masks, figure_weight)
 
 
 def weighted_mean(answers: Tensor, masks: Tensor, figure_weight: float) -> Tensor:
-    """The mean over (b, 1, h/4, w/4), patches of the figure counting `figure_weight` times those of the background."""
+    """Mean of (b, 1, h/4, w/4); patches of the figure weigh `figure_weight`, those of the background 1."""
     weights = 1 + (figure_weight - 1) * F.interpolate(masks, answers.shape[-2:], mode="area")
     return (answers * weights).sum() / weights.sum()
 

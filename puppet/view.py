@@ -1,30 +1,30 @@
-"""From points in space to the picture: a camera far away and a little above the dancer."""
+"""Projection of 3-D points to the image: an orthographic camera a little above the dancer."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 PITCH = np.deg2rad(7.0)  # how far the camera looks down
-CAMERA = np.array([[1.0, 0.0], [0.0, -np.cos(PITCH)], [0.0, np.sin(PITCH)]])  # y of pictures goes down
+CAMERA = np.array([[1.0, 0.0], [0.0, -np.cos(PITCH)], [0.0, np.sin(PITCH)]])  # y points down in images
 
 
 @dataclass(frozen=True)
 class View:
-    """Where a figure stands in the picture, in pixels."""
+    """Position and scale of a figure in the image, in pixels."""
 
     x: float  # of the world's origin
     floor: float  # y of the world's origin
-    unit: float  # pixels to the length 1
+    unit: float  # pixels per unit length
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Points (..., 3) to pixels (..., 2); pixel centres lie at halves."""
+        """Points (..., 3) → pixels (..., 2); pixel centres lie at halves."""
         return points @ (self.unit * CAMERA) + (self.x, self.floor)
 
     def direction(self, vectors: np.ndarray) -> np.ndarray:
-        """Vectors (..., 3) to picture vectors (..., 2) in pixels."""
+        """Vectors (..., 3) → image vectors (..., 2) in pixels."""
         return vectors @ (self.unit * CAMERA)
 
 
 def nearness(points: np.ndarray) -> np.ndarray:
-    """How near the camera points (..., 3) are, in body lengths."""
+    """Negative depth of points (..., 3): larger is nearer to the camera; body lengths."""
     return points[..., 2] * np.cos(PITCH) + points[..., 1] * np.sin(PITCH)

@@ -1,7 +1,6 @@
-"""The puppet world: characters, dances and backgrounds by seed, and pictures of them with their true keypoints.
+"""The puppet world: characters, dances and backgrounds by seed, and rendering with ground-truth keypoints.
 
-Seeds from HELD_OUT on are never to be trained on: the example files in assets/ (from EXAMPLES on) and every
-evaluation use such seeds, training uses smaller ones.
+Training uses seeds below HELD_OUT only. Evaluation and the example files in assets/ (from EXAMPLES on) use the others.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,15 +19,15 @@ from puppet.motion import Dance, Stance, neutral_stance, sample_dance
 from puppet.view import View
 
 HELD_OUT = 1_000_000  # the first seed that training must not use
-EXAMPLES = 2_000_000  # the first seed of those kept for assets/
-CHARACTER, DANCE, BACKDROP = range(3)  # streams, so that one seed gives three independent draws
+EXAMPLES = 2_000_000  # the first seed reserved for assets/
+CHARACTER, DANCE, BACKDROP = range(3)  # RNG streams: one seed gives three independent samples
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a figure stands: the point between its feet as fractions of the picture's width and height, and its size.
+    """Position of a figure: the point between its feet as fractions of the image's width and height, and its size.
 
-    `size` is what the length 1, a tall adult, takes of the picture's height.
+    `size` is the height of a tall adult (length 1) as a fraction of the image's height.
     """
 
     x: float = 0.5
@@ -45,13 +44,13 @@ class Actor:
 
 @dataclass(frozen=True)
 class Person:
-    """One figure in a picture. Points off the picture, turned away or covered by a nearer figure are not visible."""
+    """One figure in an image. Points outside it, on the far side or covered by a nearer figure are not visible."""
 
     pose: Pose
-    keypoints: np.ndarray  # (133, 2) COCO-WholeBody, fractions of the picture's width and height
+    keypoints: np.ndarray  # (133, 2) COCO-WholeBody, fractions of the image's width and height
     visible: np.ndarray  # (133,) bool
-    mask: np.ndarray  # (h, w) uint8, how much of each pixel shows this figure, 255 for all of it
-    box: np.ndarray  # (4,) x0 y0 x1 y1 in pixels, all of the figure that lies in the picture, covered or not
+    mask: np.ndarray  # (h, w) uint8, the figure's visible coverage of each pixel, 255 for all of it
+    box: np.ndarray  # (4,) x0 y0 x1 y1 in pixels, the part of the figure inside the image, covered or not
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def _view(placement: Placement, width: int, height: int) -> View:
 
 
 def _person(skeleton: Skeleton, view: View, alpha: np.ndarray, mask: np.ndarray) -> Person:
-    """The keypoints of a figure with its own coverage `alpha` and the part of it that shows, `mask`."""
+    """The annotations of a figure from its own coverage `alpha` and its visible coverage `mask`, both (h, w) uint8."""
     height, width = alpha.shape
     pixels = view.project(whole_body(skeleton))
     inside = ((pixels >= 0) & (pixels < (width, height))).all(1)
@@ -93,10 +92,10 @@ def _person(skeleton: Skeleton, view: View, alpha: np.ndarray, mask: np.ndarray)
 def render(
     actors: Sequence[Actor], width: int, height: int, backdrop: Backdrop | np.ndarray, supersample: int = 2
 ) -> Picture:
-    """Paint figures from back to front, in the order given, over a background.
+    """Paint figures from back to front, in the given order, over a background. Deterministic.
 
-    `backdrop` may be a picture (height, width, 3) uint8, which saves painting it for every frame of a video.
-    The same arguments always give the same picture.
+    `backdrop` may be an image (height, width, 3) uint8, so that a video paints it only once. Raises ValueError: that
+    image has another shape.
     """
     image = backdrop.copy() if isinstance(backdrop, np.ndarray) else paint_backdrop(backdrop, width, height)
     if image.shape != (height, width, 3):
@@ -121,14 +120,14 @@ def render(
 
 
 def dance_stances(dance: Dance, frames: int, rate: float = 30.0, start: float = 0.0) -> list[Stance]:
-    """The stances of a clip; with `start` 0 its first frame is a neutral stance."""
+    """The stances of a clip; with `start` 0 the first one is neutral."""
     return [dance.at(start + frame / rate) for frame in range(frames)]
 
 
 def fit(
     character: Character, stances: Iterable[Stance], width: int, height: int, margin: float = 0.04, floor: float = 0.93
 ) -> Placement:
-    """The largest placement that keeps the whole figure in the picture throughout the stances, centred across."""
+    """The largest placement, horizontally centred, that keeps the whole figure inside the image in all stances."""
     view = View(0.0, 0.0, 1.0)
     skeletons = [build_skeleton(character, stance) for stance in stances]
     crowns = [s.head + 0.5 * character.body.head * s.head_axes[:, 1] for s in skeletons]

@@ -1,4 +1,4 @@
-"""Makes random YOLOX and DWPose weights, full-size or tiny, as the published .pth files look: state_dict and more."""
+"""Random YOLOX and DWPose weights, full-size or tiny, in the format of the published .pth files."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 YOLOX_CONFIG = ROOT / "configs/dwpose/yolox_l_8xb8-300e_coco.py"
 DWPOSE_CONFIG = ROOT / "configs/dwpose/dwpose-l_384x288.py"
 
-# A tiny model is the full one with these words of its config changed.
+# Text replacements that turn the full-size configs into tiny ones.
 _TINY = {
     YOLOX_CONFIG: [
         ("deepen_factor=1.0, widen_factor=1.0", "deepen_factor=0.1, widen_factor=0.125"),
@@ -31,15 +31,15 @@ _TINY = {
 
 
 def full_files(folder: Path, people: float = -1000.0) -> dict[str, Path]:
-    """PoseDetector's four files, full-size (352 MB), the configs being the project's. See `tiny_files`."""
+    """PoseDetector's four files for full-size models (352 MB), with the project's configs. See `tiny_files`."""
     return _files(folder, YOLOX_CONFIG, DWPOSE_CONFIG, people)
 
 
 def tiny_files(folder: Path, people: float = -6.0) -> dict[str, Path]:
     """PoseDetector's four files for models of under 2.5 MB each.
 
-    `people` is the bias of YOLOX's certainty: with more it sees more persons, with -1000 nobody. Where it sees them,
-    and what the keypoints are, is chance.
+    `people` is the bias of YOLOX's objectness: larger values give more persons, -1000 none. Boxes and keypoints are
+    random.
     """
     configs = []
     for config, changes in _TINY.items():
@@ -52,7 +52,7 @@ def tiny_files(folder: Path, people: float = -6.0) -> dict[str, Path]:
 
 
 def published_extras() -> dict:
-    """What mmengine stores beside the tensors, loss curves included."""
+    """The other content of an mmengine checkpoint, loss curves included."""
     from mmengine.logging import HistoryBuffer
 
     return dict(
@@ -89,14 +89,14 @@ def _files(folder: Path, yolox_config: Path, dwpose_config: Path, people: float)
 
 
 def _picture(height: int, width: int) -> torch.Tensor:
-    """Blurred patches of several sizes, with the contrast of a photo, in [0, 1]."""
+    """A random image (1, 3, height, width) of blurred patches with the contrast of a photo, in [0, 1]."""
     layers = [torch.rand(1, 3, cells, cells) for cells in (3, 9, 30, 120)]
     full = [nn.functional.interpolate(layer, (height, width), mode="bilinear") for layer in layers]
     return (sum(full) - 2).mul(0.6).add(0.5).clamp(0, 1)
 
 
 def _settle(model: nn.Module, picture: torch.Tensor) -> None:
-    """Give the batch norms the statistics of a picture, so that activations keep their size as in a trained model."""
+    """Set the batch norms' statistics from one image, so that activations keep their scale, as in a trained model."""
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.train().momentum = 1.0
@@ -106,21 +106,21 @@ def _settle(model: nn.Module, picture: torch.Tensor) -> None:
 
 
 def _see_people(yolox: nn.Module, picture: torch.Tensor, readiness: float) -> None:
-    """Have the coarsest level see large persons where it is surest, and the other levels nothing."""
+    """Scale YOLOX's heads so that only the coarsest level detects, and detects large persons."""
     _settle(yolox, picture)
     head = yolox.bbox_head
     scores, boxes, certainties = yolox(picture, None, mode="tensor")
     for level in range(3):
         head.multi_level_conv_cls[level].weight *= 0.1 / scores[level].std()
         head.multi_level_conv_cls[level].bias[0] = 8.0
-        head.multi_level_conv_reg[level].weight *= 0.03 / boxes[level].std()  # other pictures move it much more
+        head.multi_level_conv_reg[level].weight *= 0.03 / boxes[level].std()  # it varies much more on other images
         head.multi_level_conv_reg[level].bias.copy_(torch.tensor([0.5, 0.5, 1.4, 2.2]))  # in cells; log of the sides
         head.multi_level_conv_obj[level].weight *= 0.2 / certainties[level].std()
         head.multi_level_conv_obj[level].bias.fill_(readiness if level == 2 else -20.0)
 
 
 def _score_keypoints(dwpose: nn.Module, crop: torch.Tensor) -> None:
-    """Bring the best of a keypoint's several hundred logits, its score, to about 0.3: some visible, some not."""
+    """Scale DWPose's heads so that the largest logits, the scores, are about 0.3, around the threshold."""
     _settle(dwpose, crop)
     for layer, logits in zip((dwpose.head.cls_x, dwpose.head.cls_y), dwpose(crop, None, mode="tensor"), strict=True):
         layer.weight *= 0.15 / logits.std()

@@ -1,8 +1,8 @@
-"""The denoising UNet written a second time, deliberately naive: the yardstick for the real one's savings.
+"""A naive second implementation of the denoising UNet, the reference for the real one's results and speed.
 
-Every row and frame goes through alone, attention is a plain softmax, cross-attention is really computed, the
-reference's keys and values are projected anew in every block, and the unconditional row is handled by an `if`. Only
-the parameters are the real model's.
+Each CFG branch and frame is computed separately, attention is a plain softmax, cross-attention is computed although it
+is constant, reference keys and values are projected in every call, and an `if` separates the CFG branches. Only the
+parameters are the real model's.
 """
 
 import math
@@ -15,7 +15,7 @@ HEADS = 8
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, heads: int = HEADS) -> Tensor:
-    """(n, c), (m, c), (m, c) → (n, c): one head after the other."""
+    """(n, c), (m, c), (m, c) → (n, c), one head at a time."""
     outputs = []
     for q, k, v in zip(query.chunk(heads, -1), key.chunk(heads, -1), value.chunk(heads, -1), strict=True):
         outputs.append(torch.softmax(q @ k.T / math.sqrt(q.shape[-1]), dim=-1) @ v)
@@ -23,6 +23,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, heads: int = HEADS) -> 
 
 
 class NaiveUNet:
+    """The UNet's computation on a state dict; no batch dimension inside."""
+
     def __init__(
         self,
         state: dict[str, Tensor],
@@ -30,8 +32,8 @@ class NaiveUNet:
         layers: int,
         groups: int,
         norm_eps: float = 1e-5,
-        heads: int = HEADS,  # of the spatial attentions
-        motion_heads: int = HEADS,  # of the temporal ones
+        heads: int = HEADS,  # of spatial attention
+        motion_heads: int = HEADS,  # of temporal attention
     ):
         self.state, self.widths, self.layers, self.groups = state, widths, layers, groups
         self.norm_eps, self.heads, self.motion_heads = norm_eps, heads, motion_heads
@@ -110,8 +112,8 @@ class NaiveUNet:
             frames = self.temporal(frames, f"{block}.motion_modules.{index}")
         return frames
 
-    def row(self, sample: Tensor, timestep: float, token: Tensor, reference: dict | None, pose: Tensor) -> Tensor:
-        """One row: sample (f, c, h, w), token (1, d), reference {block: (n, c)} or None, pose (f, c, h, w)."""
+    def branch(self, sample: Tensor, timestep: float, token: Tensor, reference: dict | None, pose: Tensor) -> Tensor:
+        """One CFG branch: sample (f, c, h, w), token (1, d), reference {block: (n, c)} or None, pose (f, c, h, w)."""
         frequencies = torch.exp(-math.log(10000) * torch.arange(self.widths[0] // 2) / (self.widths[0] // 2))
         temb = torch.cat([torch.cos(timestep * frequencies), torch.sin(timestep * frequencies)])
         temb = temb.to(sample)

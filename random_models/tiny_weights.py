@@ -1,4 +1,4 @@
-"""Small models in the published layout, their weights made by the golden data's rule (see tests/golden/README.md)."""
+"""Small models in the published layout, with the weights of the golden data (see tests/golden/README.md)."""
 
 import copy
 import json
@@ -61,6 +61,7 @@ VAE_CONFIG = {
 
 
 def tensor_by_rule(model: str, key: str, shape: tuple[int, ...], seed: int = 1) -> Tensor:
+    """The random tensor that the golden data's rule gives for a key of a model's state dict."""
     state = np.random.RandomState(zlib.crc32(f"{seed}:{model}:{key}".encode()))
     values = state.standard_normal(shape).astype(np.float32)
     if values.ndim <= 1:
@@ -71,6 +72,7 @@ def tensor_by_rule(model: str, key: str, shape: tuple[int, ...], seed: int = 1) 
 
 
 def fill_by_rule(model: nn.Module, name: str) -> nn.Module:
+    """Load the rule's tensors into a model, except position tables and integer buffers. → the model in eval mode."""
     tensors = {
         key: tensor
         if key.endswith(".pe") or not tensor.is_floating_point()
@@ -82,7 +84,7 @@ def fill_by_rule(model: nn.Module, name: str) -> nn.Module:
 
 
 def tiny_models() -> dict[str, nn.Module]:
-    """The five models by name, for the caller to do with as it likes."""
+    """Fresh copies of the five models, by name."""
     return copy.deepcopy(_tiny_models())
 
 
@@ -100,7 +102,7 @@ def _tiny_models() -> dict[str, nn.Module]:
 
 
 def write_published_layout(folder: Path, dtype: torch.dtype = torch.float32) -> WeightPaths:
-    """Save the tiny models under `folder` as the published files are named and split. → the paths to them."""
+    """Save the tiny models under `folder` with the published file names and split. → their paths."""
     models = _tiny_models()
     state = {
         name: {k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""The `requires_cuda` marker (its tests need no PyAV), tests side by side, other users, files of test_stage_2.py."""
+"""The `requires_cuda` marker (its tests need no PyAV), parallel workers, non-root users, files for test_stage_2.py."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """For `-n auto`: a worker for each core that this process may use; eight take about 16 GB of memory."""
+    """For `-n auto`: one worker per core of the CPU affinity; eight take about 16 GB of memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 8)
 
@@ -37,7 +37,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def fresh_accelerator() -> Iterator[None]:
-    """Accelerate's settings are one for the process: a test must not find those of the test before it."""
+    """Reset Accelerate's process-wide state before a test."""
     yield
     if "accelerate.state" in sys.modules:
         from accelerate.state import AcceleratorState, GradientState
@@ -51,7 +51,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def own_folder() -> Iterator[Path]:
-    """A folder of a user who is not root. Root becomes that user until the test ends."""
+    """A folder of a non-root user. If the tests run as root, the process becomes that user until the test ends."""
     if not hasattr(os, "geteuid"):
         pytest.skip("no users as POSIX has them")
     with tempfile.TemporaryDirectory() as folder:  # tmp_path lies in a folder that only its owner may enter
@@ -70,7 +70,7 @@ def own_folder() -> Iterator[Path]:
 
 
 class Stage2Folder:
-    """A folder to start test_stage_2.py in: a picture, a video of 10 numbered frames, files that stand for weights."""
+    """A working directory for test_stage_2.py: an image, a video of 10 numbered frames, placeholder weight files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -84,7 +84,7 @@ class Stage2Folder:
         self.config["test_cases"] = {"ref.png": ["dance.mp4"]}
 
     def write_config(self, **changes) -> Path:
-        """Write config.yaml with some keys changed, or left out where None."""
+        """Write config.yaml with some keys changed, or removed if None."""
         config = {key: value for key, value in {**self.config, **changes}.items() if value is not None}
         target = self.path / "config.yaml"
         target.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML

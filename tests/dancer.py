@@ -1,4 +1,4 @@
-"""A dancer of sticks: 133 whole-body keypoints from a few angles, to stand in for what a detector finds."""
+"""A stick figure: 133 whole-body keypoints from a few joint angles, in place of a detector's results."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -68,7 +68,7 @@ def dance(frames: int, missing: tuple[int, ...] = (), **build) -> tuple[np.ndarr
 
 
 class OneByOne:
-    """What makes a detector of a function of one picture, for pictures that go in together."""
+    """Turns a function of one image into a detector of batches."""
 
     frames_at_once = 3
 
@@ -86,7 +86,7 @@ class OneByOne:
 
 
 class Detector(OneByOne):
-    """Finds what it was told to: the first call gets the picture, the others the frames of the dance."""
+    """Returns given results: the first call is for the reference image, the others for the frames of the dance."""
 
     def __init__(self, *found: tuple[np.ndarray, np.ndarray]) -> None:
         self.found = list(found)

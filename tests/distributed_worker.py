@@ -1,4 +1,4 @@
-"""What test_distributed_runner.py starts by a launcher.
+"""The program that test_distributed_runner.py launches in several processes.
 
 distributed_worker.py sample FILE     sample a video together; process 0 writes latents and pictures to FILE
 distributed_worker.py fail EXCEPTION  process 1 raises it while the other waits for it
@@ -46,6 +46,14 @@ def fail(exception: str) -> None:
     group.all_reduce(torch.zeros(1))
 
 
+def mistake() -> None:
+    """Rank 1 finds it long before rank 0."""
+    from musepose.utils.errors import UserError
+
+    time.sleep(3 * (os.environ["RANK"] == "0"))
+    raise UserError("a mistake: mend it")
+
+
 def cases(arguments: list[str]) -> int:
     """A process whose number is in the file `dies` ends while it works on its second case."""
     import numpy as np
@@ -75,4 +83,11 @@ def cases(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     work, *rest = sys.argv[1:]
-    run_script({"sample": lambda: sample(*rest), "fail": lambda: fail(*rest), "cases": lambda: cases(rest)}[work])
+    run_script(
+        {
+            "sample": lambda: sample(*rest),
+            "fail": lambda: fail(*rest),
+            "mistake": mistake,
+            "cases": lambda: cases(rest),
+        }[work]
+    )

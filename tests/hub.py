@@ -1,4 +1,4 @@
-"""A small server on loopback that answers like the Hugging Face hub, and breaks off or spoils transfers on demand."""
+"""A small server on loopback that imitates the Hugging Face hub, and truncates or corrupts transfers on demand."""
 
 import hashlib
 import threading
@@ -12,7 +12,7 @@ LARGE = 2000  # bytes from which on a file is kept in large-file storage, with a
 
 @dataclass
 class Hub:
-    """What the server holds and does. Keys of the files: `owner/name/path`, or a plain path."""
+    """The server's files and faults. Keys of the files: `owner/name/path`, or a plain path."""
 
     files: dict[str, bytes]
     break_after: dict[str, list[int]] = field(default_factory=dict)  # per path: bytes to send, one transfer each

@@ -1,4 +1,4 @@
-"""Makes the odd pictures and videos that the tests feed to the project; PyAV is imported for videos alone."""
+"""Writes the unusual images and videos of the tests; PyAV is imported only for videos."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CORNERS = ((220, 30, 40), (30, 200, 60), (40, 60, 210), (230, 220, 40))
 
 
 def corners(width: int, height: int) -> np.ndarray:
-    """A picture of four coloured quarters, RGB uint8 (height, width, 3)."""
+    """An image of four coloured quarters, RGB uint8 (height, width, 3)."""
     picture = np.zeros((height, width, 3), np.uint8)
     for index, colour in enumerate(CORNERS):
         rows, columns = divmod(index, 2)
@@ -114,7 +114,7 @@ def set_display_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:
 
 
 def truncate(path: Path, share: float = 0.6) -> Path:
-    """Cut a file off after this share of its bytes."""
+    """Truncate a file to this fraction of its bytes."""
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     return path
@@ -127,7 +127,7 @@ def write_empty(path: Path) -> Path:
 
 
 def write_text(path: Path) -> Path:
-    """A text under whatever name."""
+    """Write a text file under any name."""
     path.write_text("This is neither a picture nor a video.\n" * 20, encoding="utf-8")
     return path
 

@@ -1,4 +1,4 @@
-"""Alignment: equal to the recorded cases, and its rules one by one."""
+"""Alignment: the recorded cases, and each rule."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from musepose.utils.errors import UserError
 
 # The records are float32, of coordinates below 2 (documented: 1e-6).
 RECORDED = rounding(1, 2)
-# Ours are float64: the mean size of 21 points, six limbs in a row, a dozen operations each; junk is below 10.
+# Ours are float64: the mean size of 21 points, six limbs in a row, a dozen operations each; random values are below 10.
 EXACT = rounding(100, 10, torch.float64)
 
 
@@ -25,7 +25,7 @@ def pose_of(scores: np.ndarray | None = None, **build) -> Pose:
 
 
 def hide(pose: Pose, *joints: int) -> Pose:
-    """These joints get junk coordinates and count as not visible."""
+    """Give these joints random coordinates and mark them as not visible."""
     body, visible = pose.body.copy(), pose.body_visible.copy()
     body[list(joints)], visible[list(joints)] = (7.0, -3.0), False
     return replace(pose, body=body, body_visible=visible)
@@ -81,7 +81,7 @@ def poses(draw) -> Pose:
     return Pose(body, visible, hands, mask(2, 21), draw(points(68)), mask(68))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # other processes run too
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # for busy machines
 @given(poses(), st.sampled_from([9 / 16, 0.6, 1.0, 16 / 9]), st.booleans())
 def test_equal_skeletons_stay_as_they_are(pose, aspect, from_video):
     lengths = typical_lengths([segment_lengths(pose, aspect)] * 3) if from_video else None
@@ -100,7 +100,7 @@ def test_a_larger_person_elsewhere_in_another_shape_of_picture_is_matched():
 
 
 def test_the_movement_is_kept_and_scaled_by_limb():
-    """Arms twice as long in the picture: the wrist moves twice as far about the shoulder, the rest as before."""
+    """Arms twice as long in the reference: the wrist moves twice as far about the shoulder, the rest is unchanged."""
     reference, first, later = pose_of(arms=0.2), pose_of(arms=0.1), pose_of(arms=0.1, time=0.2)
     alignment = fit_alignment(reference, first, 0.75, 0.75)
     aligned = alignment.apply(later)

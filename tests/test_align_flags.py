@@ -8,7 +8,7 @@ import pytest
 from dancer import dance
 from media import read_sound
 from PIL import Image
-from test_pose_align import FRAMES, Folder, frames_of
+from pose_align_folder import FRAMES, frames_of, pose_align_folder  # noqa: F401
 
 from musepose.media.video_reader import probe
 from musepose.pose import runner
@@ -24,12 +24,6 @@ from pose_align import parse
 
 PUPPETS = PROJECT / "assets/keypoints/img_ref_video_dance.npz"  # 120 frames at 30 a second, aspect 1
 ROBUST = ("--align", "robust")
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    monkeypatch.chdir(tmp_path)
-    return Folder(tmp_path)
 
 
 @pytest.fixture
@@ -207,7 +201,7 @@ BAD = {
     "to nothing": (("--to", 0), "--to is 0: give more than 0"),
     "align frame behind the part": (("--to", 0.5, "--align_frame", 5), "give at most 4"),
     "preview is no png": (("--preview", "look.gif"), "look.gif: end its name in .png"),
-    "preview is the picture": (("--preview", "ref.png"), "ref.png is to be written, but it is also"),
+    "preview is the picture": (("--preview", "ref.png"), "ref.png is an output, but also"),
 }
 
 
@@ -223,10 +217,10 @@ def test_refuses(name, folder):
 @pytest.mark.parametrize(
     ("change", "flags", "message"),
     [
-        ({"video_first": 3}, (), "begins with frame 3, but 0 is wanted: give --from 0.300"),
+        ({"video_first": 3}, (), "begins with frame 3, but 0 is needed: give --from 0.300"),
         ({"video_first": 3}, ("--from", 0.4), None),
         ({"frames": 4}, ("--from", 0.5), "ends before --from: give less"),
-        ({"frames": 6}, ("--from", 0.4), "holds 2 frames, but 4 are wanted: give --max_frame 2"),
+        ({"frames": 6}, ("--from", 0.4), "holds 2 frames, but 4 are needed: give --max_frame 2"),
         ({"limb_scale": "tail=3"}, (), "dance.npz holds a limb scale that has tail=3"),
     ],
 )

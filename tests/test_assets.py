@@ -1,4 +1,4 @@
-"""The example files in assets/: what the puppet world draws, and what belongs together."""
+"""The example files in assets/ are those that puppet.make_assets writes, and belong together."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from puppet.world import (
 ASSETS = Path(__file__).parent.parent / "assets"
 
 
-def test_the_examples_are_of_seeds_that_are_never_trained_on():
+def test_the_examples_use_held_out_seeds():
     seeds = (make_assets.REFERENCE, make_assets.DANCER, make_assets.DANCE)
     assert min(seeds) >= EXAMPLES > HELD_OUT and make_assets.REFERENCE != make_assets.DANCER
 
@@ -67,7 +67,7 @@ def test_the_two_examples_differ_in_their_proportions():
     assert np.abs(relative - 1).max() > 0.1
 
 
-def test_the_beat_lasts_as_long_as_the_dance_and_is_heard():
+def test_the_music_lasts_as_long_as_the_dance_and_is_audible():
     sound = make_assets.beat(118.3, 2.0)
     assert sound.shape == (2 * make_assets.SAMPLE_RATE,) and np.abs(sound).max() <= 1
     assert np.sqrt((sound**2).mean()) > 0.05 and np.abs(sound[-10:]).max() < 0.01

@@ -1,13 +1,13 @@
-"""The benchmarks' frame: every case is there, times are taken in turns, tables are Markdown."""
+"""The benchmarks' framework: cases, interleaved timing, Markdown tables."""
 
 import pytest
 
-from benchmarks.measure import Table, against_first, medians, peak_memory
+from benchmarks.measure import Table, median_times, peak_memory, with_speedups
 from benchmarks.run import CASES, load_case, main
 from musepose.utils.errors import UserError
 
 
-def test_every_case_is_there_and_says_what_it_measures(capsys):
+def test_every_case_has_a_docstring_and_is_listed(capsys):
     assert main(["--list"]) == 0
     listed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in listed] == list(CASES)
@@ -19,15 +19,15 @@ def test_unknown_case():
         main(["nothing"])
 
 
-def test_ways_take_turns_and_warm_up_does_not_count():
+def test_variants_are_interleaved_and_warm_up_does_not_count():
     calls = []
-    times = medians({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=2)
+    times = median_times({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=2)
     assert calls == ["a", "b"] * 3
     assert times.keys() == {"a", "b"} and all(seconds >= 0 for seconds in times.values())
 
 
-def test_ratios_are_to_the_first_way():
-    assert against_first({"slow": 3.0, "fast": 1.5}) == [("slow", 3.0, 1.0), ("fast", 1.5, 2.0)]
+def test_speedups_are_over_the_first_variant():
+    assert with_speedups({"slow": 3.0, "fast": 1.5}) == [("slow", 3.0, 1.0), ("fast", 1.5, 2.0)]
 
 
 def test_tables():

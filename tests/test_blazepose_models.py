@@ -13,9 +13,9 @@ import pytest
 from blazepose_weights import WEIGHTS, needs_blazepose
 from hub import serve
 
+from musepose.download import blazepose as download_blazepose
 from musepose.download import weights as download
 from musepose.download.http import FetchError
-from musepose.download.weights import blazepose as download_blazepose
 from musepose.pose.detectors.blazepose import models
 from musepose.pose.detectors.blazepose.network import Network, import_litert
 from musepose.pose.detectors.blazepose.pruning import without_outputs

@@ -1,4 +1,4 @@
-"""`find_people`: batches change nothing, and between YOLOX's frames everybody is followed until that fails."""
+"""`find_people`: batches do not change results, and people are tracked between YOLOX's frames until tracking fails."""
 
 import threading
 from itertools import islice
@@ -17,11 +17,11 @@ from musepose.pose.types import People
 
 ROOT = Path(__file__).parents[1]
 SIZE = np.array([400, 200])  # width, height
-BOX_MARGIN = np.array([-6, -12, 4, 2])  # of the made-up YOLOX around the keypoints, pixels
+BOX_MARGIN = np.array([-6, -12, 4, 2])  # of the fake YOLOX's boxes around the keypoints, pixels
 
 
 class World:
-    """People who stand where they are told in each frame, and a detector of them that notes what it is asked."""
+    """People at given positions in each frame, and a detector of them that records its calls."""
 
     def __init__(self, *frames: list[float], frames_at_once: int = 3, doubtful: tuple[int, ...] = ()) -> None:
         self.frames = frames  # each with its people's places, x in pixels
@@ -51,7 +51,7 @@ class World:
         ]
 
     def inside(self, number: int, box: np.ndarray) -> np.ndarray | None:
-        """The points of the person who stands in the middle of a box as far as anybody does."""
+        """The keypoints of the person nearest to the centre of a box."""
         centre = (box[0] + box[2]) / 2
         near = [x for x in self.frames[number] if abs(x - centre) < 20]
         return person(min(near, key=lambda x: abs(x - centre))) if near else None
@@ -68,7 +68,7 @@ class World:
 
 
 def person(x: float) -> np.ndarray:
-    """Keypoints (133, 2) in pixels of somebody 120 pixels high who stands at x."""
+    """Keypoints (133, 2) in pixels of a person 120 pixels high who stands at x."""
     return dancer(height=0.6, aspect=2) * SIZE + (x - SIZE[0] / 2, 0)
 
 
@@ -96,7 +96,7 @@ def test_no_frames_no_people():
     assert World().find(1) == []
 
 
-def test_boxes_in_between_lie_around_the_keypoints_as_those_of_yolox_do():
+def test_boxes_between_detections_lie_around_the_keypoints_as_yolox_boxes_do():
     world = World(*walk(6))
     world.find(3)
     for number in (1, 2, 4, 5):
@@ -111,7 +111,7 @@ def test_boxes_end_where_the_picture_ends():
     assert world.boxes[1][0, 0] == 0
 
 
-def test_somebody_lost_is_looked_for_at_once():
+def test_a_lost_person_is_searched_at_once():
     leap = [[100.0], [102.0], [300.0], [302.0], [304.0]]
     world = World(*leap)
     assert [places(people) for people in world.find(5)] == leap
@@ -125,7 +125,7 @@ def test_keypoints_that_are_not_trusted_are_not_followed():
     assert 3 not in world.boxes
 
 
-def test_where_nobody_is_found_yolox_goes_on_looking():
+def test_without_people_yolox_runs_on_every_frame():
     world = World([], [], [], *walk(3), [], [])
     found = world.find(10)
     assert world.looked == [0, 1, 2, 3, 6, 7]
@@ -139,7 +139,7 @@ def test_several_people_are_followed():
     assert all(np.array_equal(people.box_scores, np.linspace(0.9, 0.8, 3)) for people in world.find(8))
 
 
-def test_two_people_who_become_one_are_looked_for_anew():
+def test_two_people_who_merge_are_detected_again():
     world = World([90.0, 110.0], [94.0, 106.0], [100.0], [100.0])
     assert [len(people.boxes) for people in world.find(4)] == [2, 2, 1, 1]
     assert world.looked == [0, 2]
@@ -156,7 +156,7 @@ def test_a_newcomer_is_found_when_yolox_looks_next():
     assert [len(people.boxes) for people in world.find(4)] == [1, 1, 1, 1, 2, 2, 2, 2]
 
 
-def test_an_error_of_the_frames_arrives_and_leaves_no_thread():
+def test_an_error_while_reading_frames_is_raised_and_leaves_no_thread():
     world = World(*walk(9))
 
     def frames():
@@ -168,7 +168,7 @@ def test_an_error_of_the_frames_arrives_and_leaves_no_thread():
     assert helpers() == []
 
 
-def test_closing_half_way_leaves_no_thread():
+def test_closing_early_leaves_no_thread():
     found = find_people(World(*walk(50)), World(*walk(50)).pictures(), 2)
     next(found)
     assert helpers() == ["musepose-prefetch"]
@@ -187,7 +187,7 @@ def test_frames_are_prepared_in_another_thread_and_only_a_few_ahead():
 
     world = Watched(*walk(40), frames_at_once=4)
     for taken, _ in enumerate(find_people(world, world.pictures(), 1)):
-        assert len(prepared) <= taken + 4 + 4 + 1  # a batch, another that waits, one in the thread's hands
+        assert len(prepared) <= taken + 4 + 4 + 1  # one batch in use, one queued, one item in the thread
     assert threading.current_thread() not in threads
 
 

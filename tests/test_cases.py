@@ -1,4 +1,4 @@
-"""Flags and YAML → jobs: what is accepted, what is refused and how, the arithmetic of frames and rates."""
+"""Flags and YAML → jobs: accepted and refused values, error messages, frame counts and rates."""
 
 import shutil
 from datetime import datetime
@@ -14,7 +14,7 @@ from musepose.inference.cases import make_job, make_plan
 from musepose.inference.options import Settings, merge_settings
 from musepose.media.video_reader import VideoInfo
 from musepose.utils.errors import UserError
-from musepose.utils.options import declared
+from musepose.utils.options import option_specs
 
 NOW = datetime(2024, 5, 6, 7, 8, 9)
 DEFAULTS = merge_settings({}, {}, Path("config.yaml"))
@@ -101,7 +101,7 @@ def test_folders_unfold_in_sorted_order(stage_2):
     ]
 
 
-@settings(deadline=None)  # a busy machine is no fault
+@settings(deadline=None)  # deadlines fail on a busy machine
 @given(frames=st.integers(1, 3000), length=st.integers(1, 3000), skip=st.integers(0, 40))
 def test_frames_and_rate(frames, length, skip):
     made = job(info(frames, Fraction(30000, 1001)), length=length, skip=skip)
@@ -125,7 +125,7 @@ def test_no_audio():
 
 
 BAD_SETTINGS = [
-    ("width", "500", "--width is 500, no multiple of 8: take 496 or 504"),
+    ("width", "500", "--width is 500, not a multiple of 8: take 496 or 504"),
     ("width", "0", "--width is 0: give 8 to 8192"),
     ("height", "-8", "--height is -8: give 8 to 8192"),
     ("height", "a lot", "--height is 'a lot': give a whole number"),
@@ -166,7 +166,7 @@ def test_bad_flag(name, value, message):
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("width", 500, "width is 500, no multiple of 8"),
+        ("width", 500, "width is 500, not a multiple of 8"),
         ("width", True, "width is True: give a whole number"),
         ("steps", 2.5, "steps is 2.5: give a whole number"),
         ("steps", [20], "steps is [20]: give a whole number"),
@@ -212,7 +212,7 @@ def test_yaml_whose_aliases_multiply_is_refused(tmp_path):
 def test_picture_without_quotes_that_is_a_number(stage_2):
     config = stage_2.write_config()
     config.write_text(config.read_text().replace('"ref.png"', "7"))
-    with pytest.raises(UserError, match="picture 7, which is no path: put it in quotes"):
+    with pytest.raises(UserError, match="picture 7, which is not a path: put it in quotes"):
         make_plan(config, {}, NOW)
 
 
@@ -290,6 +290,6 @@ def test_every_setting_can_stand_in_the_yaml(stage_2):
     values |= {"steps": 3, "fps": "30000/1001", "skip": 0, "device": "cpu", "output": "results", "shared_noise": 0.5}
     values |= {"overwrite": True, "no_audio": True, "vram": "low", "tail": "flush", "compile": True, "split": "cases"}
     values |= {"scheduler": "unipc"}
-    assert values.keys() | {"dtype"} == {setting.name for setting in declared(Settings)}
+    assert values.keys() | {"dtype"} == {setting.name for setting in option_specs(Settings)}
     made = vars(plan(stage_2, weight_dtype="bf16", **values).settings)
     assert made == {**values, "fps": Fraction(30000, 1001), "dtype": "bfloat16", "output": Path("results")}

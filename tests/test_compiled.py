@@ -1,4 +1,4 @@
-"""Compiled layers: the same result; other lengths and sizes compile nothing more. Needs a C++ compiler."""
+"""Compiled layers: the same result, and no recompilation for other lengths and sizes. Needs a C++ compiler."""
 
 import shutil
 

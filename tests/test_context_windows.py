@@ -11,7 +11,7 @@ from musepose.pipelines.context_windows import context_windows, padded_length
 SIZES = {"frames": st.integers(1, 400), "context": st.integers(1, 128), "overlap": st.integers(0, 127)}
 
 
-@settings(deadline=None)  # a busy machine is no fault
+@settings(deadline=None)  # deadlines fail on a busy machine
 @given(**SIZES)
 def test_windows_cover_every_frame(frames, context, overlap):
     assume(overlap < context)
@@ -22,7 +22,7 @@ def test_windows_cover_every_frame(frames, context, overlap):
     assert len({window.start for window in found}) == len(found)
 
 
-@settings(deadline=None)  # a busy machine is no fault
+@settings(deadline=None)  # deadlines fail on a busy machine
 @given(**SIZES)
 def test_padding_is_the_least_that_makes_the_windows_fit(frames, context, overlap):
     assume(overlap < context)
@@ -41,7 +41,7 @@ def test_published_windows(frames, padded):
 
 
 @pytest.mark.parametrize(("context", "overlap"), [(4, 4), (4, 9), (4, -1), (0, 0)])
-def test_windows_that_never_move_on_are_refused(context, overlap):
+def test_windows_that_never_advance_are_refused(context, overlap):
     with pytest.raises(ValueError, match="overlap"):
         padded_length(10, context, overlap)
     with pytest.raises(ValueError, match="overlap"):

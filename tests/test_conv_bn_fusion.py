@@ -1,4 +1,4 @@
-"""`fuse_for_inference`: the same function as before, without batch norms."""
+"""`fuse_for_inference`: the same function without batch norms."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def test_the_output_is_the_same(networks, scope, shape, contrast):
     sizes = []
 
     def outputs() -> torch.Tensor:
-        """All in one, each as a part of its largest number."""
+        """All outputs concatenated, each divided by its largest value."""
         parts = flat(model(pictures, None, mode="tensor"))
         sizes[:] = sizes or [part.abs().max() for part in parts]
         return torch.cat([(part / size).flatten() for part, size in zip(parts, sizes, strict=True)])

@@ -1,4 +1,4 @@
-"""One denoising step: what each process predicts, and how overlapping windows are averaged."""
+"""One denoising step: the predictions of each process, and the average of overlapping windows."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from musepose.utils.distributed import ProcessGroup
 
 
 def first_latent(sample, timestep, context, features, frames, chunks):
-    """Stands for the UNet: predicts the first frame's latents for every frame of a window."""
+    """In place of the UNet: predicts the first frame's latents for every frame of a window."""
     return sample.unflatten(0, (-1, frames))[:, :1].expand(-1, frames, -1, -1, -1).flatten(0, 1)
 
 
@@ -51,7 +51,7 @@ def test_guidance():
 
 
 def test_parts_of_a_step():
-    """Alone, a window with both branches. Several processes: contiguous stretches, as even as may be."""
+    """One process: windows with both branches. Several processes: contiguous parts, as equal as possible."""
     windows = a, b, c = [range(0, 4), range(3, 7), range(6, 10)]
     both, unconditional, conditional = range(0, 2), range(0, 1), range(1, 2)
     assert parts_of_step(windows, 2, ProcessGroup()) == [(a, both), (b, both), (c, both)]
@@ -73,7 +73,7 @@ def test_parts_cover_each_window_and_branch_once(count, branches):
 
 
 def test_frames_that_a_process_looks_at():
-    """Only the middle window is looked at by both, each for one branch."""
+    """Only the middle window is processed by both, each for one branch."""
     windows = list(context_windows(10, 4, 1))
     frames = [frames_of(parts_of_step(windows, 2, ProcessGroup(rank, 2))) for rank in range(2)]
     assert frames == [set(range(7)), set(range(3, 10))]

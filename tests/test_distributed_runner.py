@@ -1,4 +1,4 @@
-"""Several processes: the same video as from one, cases shared out, and what is left when one of them dies."""
+"""Several processes: the same video as from one, distribution of cases, and the files left when a process dies."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from test_pipeline import latents_rounding
 from together import started
 
 from musepose.inference.cases import Job
-from musepose.inference.distributed_runner import device_name, share_out
+from musepose.inference.distributed_runner import balance_jobs, device_name
 from musepose.media.video_reader import VideoInfo, probe
 from musepose.utils.errors import UserError
 
@@ -34,7 +34,7 @@ def launch(count: int, *arguments: str, **options) -> subprocess.CompletedProces
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> dict[str, np.ndarray]:
-    """Latents and pictures as one process makes them."""
+    """Latents and images from one process."""
     file = tmp_path_factory.mktemp("alone") / "alone.npz"
     sample(str(file))
     return dict(np.load(file))
@@ -49,10 +49,10 @@ def assert_same(file: Path, alone: dict[str, np.ndarray]) -> None:
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_one_video_by_several_processes(tmp_path, alone, count):
-    """Nine frames in windows of four, guided: six windows' rows a step, which three processes share evenly."""
+    """Nine frames in windows of four, guided: six branches of windows a step, shared evenly by three processes."""
     with started(count, "test_pipeline,accelerate", WORKER, "sample", str(tmp_path / "shared.npz")) as running:
-        told, _ = running.communicate(timeout=600)
-    assert running.returncode == 0, told
+        printed, _ = running.communicate(timeout=600)
+    assert running.returncode == 0, printed
     assert_same(tmp_path / "shared.npz", alone)
 
 
@@ -67,10 +67,10 @@ def may_make_networks() -> bool:
 
 @pytest.fixture
 def two_machines():
-    """Two network namespaces joined by a cable: 10.77.0.1 and 10.77.0.2."""
+    """Two connected network namespaces: 10.77.0.1 and 10.77.0.2."""
     if not may_make_networks():
         pytest.skip("needs the right to make network namespaces")
-    own = uuid4().hex  # another run of the tests on this machine has its own
+    own = uuid4().hex  # unique for each run of the tests on this machine
     names = [f"musepose-{own}-a", f"musepose-{own}-b"]
     cable = ["ip", "link", "add", "cable-a", "netns", names[0], "type", "veth", "peer", "cable-b", "netns", names[1]]
     try:
@@ -122,7 +122,7 @@ def log() -> dict[str, list[int]]:
     return {rank: [int(frames) for r, frames in entries if r == rank] for rank in sorted({r for r, _ in entries})}
 
 
-def test_cases_are_shared_out_and_finished_ones_skipped(four_cases):
+def test_cases_are_distributed_and_finished_ones_skipped(four_cases):
     done = launch(2, *four_cases.arguments)
     assert done.returncode == 0, done.stderr
     assert results() == LENGTHS
@@ -135,7 +135,7 @@ def test_cases_are_shared_out_and_finished_ones_skipped(four_cases):
     assert done.stdout.count("finished before") == 3
 
 
-def test_frames_are_shared_where_there_are_fewer_cases_than_processes(four_cases):
+def test_frames_are_distributed_if_there_are_fewer_cases_than_processes(four_cases):
     arguments = [*four_cases.arguments, "--config", str(four_cases.write_config(test_cases={"ref.png": ["c.mp4"]}))]
     done = launch(2, *arguments)
     assert done.returncode == 0, done.stderr
@@ -144,13 +144,13 @@ def test_frames_are_shared_where_there_are_fewer_cases_than_processes(four_cases
     assert done.stdout.count("1 done") == 1
 
 
-def test_a_process_that_dies_takes_no_finished_work_along(four_cases):
+def test_a_dying_process_loses_no_finished_work(four_cases):
     Path("dies").write_text("1")
     done = launch(2, *four_cases.arguments)
     assert done.returncode != 0
     finished = results()
     assert finished["b"] == 8 and "c" not in finished
-    # The dead one's two files; the other process was told to end, and has tidied up.
+    # The two files of the dead process; the other process was terminated and has cleaned up.
     assert len(list(Path("out").glob(".*"))) == 2
     Path("dies").unlink()
     Path("log").unlink()
@@ -160,11 +160,18 @@ def test_a_process_that_dies_takes_no_finished_work_along(four_cases):
     assert sorted(sum(log().values(), [])) == sorted(LENGTHS[name] for name in LENGTHS.keys() - finished.keys())
 
 
-def test_a_mistake_is_told_once(four_cases):
+def test_an_input_error_is_printed_once(four_cases):
     done = launch(2, *four_cases.arguments, "-W", "30")
     assert done.returncode != 0
     assert done.stderr.count("error: --width is 30") == 1
     assert not Path("out").exists()
+
+
+def test_a_mistake_is_told_though_another_process_finds_it_first():
+    """A launcher ends all processes with the first one, rank 0 too before it has printed."""
+    done = launch(2, "mistake")
+    assert done.returncode != 0
+    assert done.stderr.count("error: a mistake: mend it") == 1
 
 
 FAILURES = ("RuntimeError('NCCL error')", "MemoryError('of the host')", "__import__('torch').OutOfMemoryError('CUDA')")
@@ -172,7 +179,7 @@ FAILURES = ("RuntimeError('NCCL error')", "MemoryError('of the host')", "__impor
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_process_that_fails_ends_at_once(failure):
-    """Though its tidy end would wait for the others, as NCCL's may, and these wait for it."""
+    """Even if its clean shutdown would wait for the others, as NCCL's may, while they wait for it."""
     done = launch(2, "fail", failure)
     assert done.returncode != 0
     error = eval(failure)
@@ -186,8 +193,8 @@ def test_a_process_that_fails_ends_at_once(failure):
         *((f"raise {failure}", 1) for failure in FAILURES),
     ],
 )
-def test_what_aborts_while_python_ends_is_never_reached(end, expected):
-    """As gloo's threads sometimes did, behind a finished video. `os.abort` stands in for them."""
+def test_aborts_at_interpreter_shutdown_are_never_reached(end, expected):
+    """gloo's threads sometimes aborted after a finished video; `os.abort` simulates them."""
     code = f"""
 import atexit, os, sys
 from musepose.cli.entry import run_script
@@ -202,15 +209,15 @@ run_script(main)
     assert (ended.returncode, ended.stdout) == (expected, "done"), ended.stderr
 
 
-def test_shares_are_about_equal():
+def test_shares_of_work_are_about_equal():
     def job(frames: int) -> Job:
         pose = VideoInfo(Path("p.mp4"), 8, 8, frames, Fraction(1), False)
         return Job(Path("r.png"), pose, frames, Fraction(1), None, Path(f"{frames}.mp4"))
 
     jobs = [job(frames) for frames in (10, 50, 20, 30, 40)]
-    shares = share_out(jobs, 2)
+    shares = balance_jobs(jobs, 2)
     assert [[one.frames for one in share] for share in shares] == [[10, 50, 20], [30, 40]]
-    assert share_out(jobs[:1], 3) == [jobs[:1], [], []]
+    assert balance_jobs(jobs[:1], 3) == [jobs[:1], [], []]
 
 
 def test_one_device_for_several_processes_is_refused(monkeypatch):

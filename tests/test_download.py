@@ -1,4 +1,4 @@
-"""download_weights.py against a hub-like server on loopback: no public address is ever asked."""
+"""download_weights.py against a hub-like server on loopback: no public address is contacted."""
 
 import hashlib
 import io
@@ -21,7 +21,7 @@ CLOSED = "http://127.0.0.1:9"  # the discard port: nobody listens
 
 
 def checkpoint(seed: int, size: int = 5000) -> bytes:
-    """A zip file as PyTorch writes them, in form."""
+    """A zip file in PyTorch's checkpoint format."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(zipfile.ZipInfo("archive/data.pkl"), pickle.dumps({"seed": seed}))
@@ -62,7 +62,7 @@ def run(hub, tmp_path):
 
 @pytest.fixture(autouse=True)
 def known_yolox(monkeypatch):
-    """The script's own processes check the true hash; here the stand-in's counts."""
+    """Replaces the expected hash by the placeholder's; the script's own processes check the published one."""
     monkeypatch.setattr(weights, "YOLOX_SHA256", hashlib.sha256(YOLOX).hexdigest()[:8])
 
 
@@ -148,7 +148,7 @@ def test_a_spoilt_beginning_from_an_earlier_run_is_fetched_anew(hub, tmp_path):
 
 
 def test_the_true_yolox_hash_is_checked(hub, run, tmp_path):
-    """The stand-in does not have it."""
+    """The placeholder file has another hash."""
     status, output, errors = run("--only", "yolox", "--yolox_url", f"{hub.url}/yolox.pth")
     assert status == 1 and "its hash is wrong" in errors and not written(tmp_path)
 

@@ -1,10 +1,10 @@
-"""Drawing: equal to the recorded pictures, in their sizes and colours."""
+"""Drawing: equal to the recorded images, in size and colours."""
 
 import numpy as np
 import pytest
 from dancer import DWPOSE_CASES, POSE_CASES, dancer, golden_case, golden_pose
 
-from musepose.media.side_by_side import WIDEST, panel_layout, side_by_side
+from musepose.media.side_by_side import MAX_WIDTH, panel_layout, side_by_side
 from musepose.pose.draw import canvas_size, draw_pose_map, draw_poses, draw_video_frame, grid_size, video_size
 from musepose.pose.types import Pose, to_pose
 
@@ -55,7 +55,7 @@ def test_equals_the_recorded_pose_map_of_the_first_person(name):
     assert_same_drawing(drawn[..., ::-1], drawings["pose_map"])
 
 
-def test_nobody_is_a_black_picture():
+def test_without_people_the_picture_is_black():
     assert draw_poses([], 40, 30).shape == (40, 30, 3)
     assert not draw_poses([], 40, 30).any()
     frame = draw_video_frame(None, (640, 360), (300, 500))
@@ -92,7 +92,7 @@ def test_every_person_given_is_drawn():
 
 
 @pytest.mark.parametrize("far", [-1e7, 1e7])
-def test_points_far_outside_do_no_harm(far):
+def test_points_far_outside_are_ignored(far):
     pose = to_pose(dancer(), np.ones(133))
     pose.body[[0, 4, 16]] = far
     pose.hands[:, 5:9] = far
@@ -113,7 +113,7 @@ def test_the_strip_shows_the_pictures_side_by_side():
     ]
     widths, height = panel_layout([(p.shape[1], p.shape[0]) for p in pictures])
     strip = side_by_side(pictures, widths, height)
-    assert strip.shape == (height, sum(widths), 3) and sum(widths) <= WIDEST
+    assert strip.shape == (height, sum(widths), 3) and sum(widths) <= MAX_WIDTH
     assert all(side % 2 == 0 for side in (*widths, height))
     middles = np.cumsum(widths) - np.array(widths) // 2
     assert strip[height // 2, middles, 0].tolist() == list(colours)

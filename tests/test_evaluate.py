@@ -1,4 +1,4 @@
-"""evaluate.py: which videos are compared and how, what is refused, and networks that the user supplies."""
+"""evaluate.py: pairs of videos, metrics, refused arguments, and networks supplied by the user."""
 
 import json
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_a_video_beside_itself_has_the_best_figures(tmp_path: Path, videos: tupl
     assert figures["ssim"] == pytest.approx(1, abs=1e-12)
 
 
-def test_a_still_truth_has_no_ratio(tmp_path: Path):
+def test_a_still_ground_truth_has_no_ratio(tmp_path: Path):
     still = write_video(tmp_path / "still.mp4", [np.full((SIDE, SIDE, 3), 90, np.uint8)] * 3)
     assert scores(tmp_path, "--pairs", str(still), str(still))["all"]["change_ratio"] is None
 
@@ -98,12 +98,12 @@ def test_pairs_from_folders_go_by_name(tmp_path: Path):
     found = find_pairs([str(tmp_path / "results"), str(tmp_path / "truths")])
     assert [(a.name, b.name) for a, b in found] == [("a.mp4", "a.mov"), ("b.mp4", "b.mp4")]
     (tmp_path / "truths/b.mp4").unlink()
-    with pytest.raises(UserError, match="b.mp4 has no truth"):
+    with pytest.raises(UserError, match="b.mp4 has no ground truth"):
         find_pairs([str(tmp_path / "results"), str(tmp_path / "truths")])
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--pairs", "a.mp4"], "1 paths"),
         (["--pairs", "a.mp4", "nowhere.mp4"], "does not exist"),
@@ -117,13 +117,13 @@ def test_pairs_from_folders_go_by_name(tmp_path: Path):
         (["--puppets", "--json", "scores.csv"], "end its name in .json"),
     ],
 )
-def test_what_cannot_be_is_refused(arguments: list[str], told: str):
-    with pytest.raises(UserError, match=told):
+def test_invalid_arguments_are_refused(arguments: list[str], message: str):
+    with pytest.raises(UserError, match=message):
         evaluate.main(arguments)
 
 
-def test_flags_without_their_measure_are_refused(videos: tuple[str, str]):
-    with pytest.raises(UserError, match="--fvd_frames is of no use without --fvd"):
+def test_flags_without_their_metric_are_refused(videos: tuple[str, str]):
+    with pytest.raises(UserError, match="--fvd_frames has no effect without --fvd"):
         evaluate.main(["--pairs", *videos, "--fvd_frames", "3"])
 
 
@@ -133,7 +133,7 @@ class Distance(nn.Module):
 
 
 class Features(nn.Module):
-    """Two numbers a clip, if asked for with the options that the widely used I3D file has."""
+    """Two features per clip, if called with the options of the widely used I3D file."""
 
     def forward(
         self, clips: Tensor, rescale: bool = True, resize: bool = True, return_features: bool = False
@@ -176,10 +176,10 @@ def test_fvd_of_one_clip_is_refused_before_the_work(tmp_path: Path, videos: tupl
 
 def test_a_network_that_does_not_fit_is_a_plain_error(tmp_path: Path, videos: tuple[str, str]):
     (tmp_path / "broken.pt").write_bytes(b"no network")
-    with pytest.raises(UserError, match="broken.pt is no TorchScript"):
+    with pytest.raises(UserError, match="broken.pt is not TorchScript"):
         evaluate.main(["--pairs", *videos, "--lpips", str(tmp_path / "broken.pt")])
     features = save_network(tmp_path / "i3d.pt", Features())
-    with pytest.raises(UserError, match="i3d.pt does not take what --lpips gives it"):
+    with pytest.raises(UserError, match="i3d.pt does not accept the input of --lpips"):
         evaluate.main(["--pairs", *videos, "--lpips", features])
 
 

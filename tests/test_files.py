@@ -1,4 +1,4 @@
-"""Output files: complete or not there, whatever else happens."""
+"""Output files: complete or absent, whatever happens."""
 
 import errno
 import os
@@ -25,7 +25,7 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
     assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_a_full_disk_met_by_the_caller_is_told_plainly(tmp_path):
+def test_a_full_disk_is_a_user_error(tmp_path):
     expected = pytest.raises(UserError, match="cannot write .*a.txt .*free some space")
     with expected, complete_file(tmp_path / "a.txt"):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -67,7 +67,7 @@ def test_several_files_appear_together(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("before", [{}, {"a": "old", "b": "old"}, {"b": "old"}])
 @pytest.mark.parametrize("failing", ["a", "b"])
-def test_several_files_of_which_one_cannot_appear(tmp_path, monkeypatch, before, failing):
+def test_several_files_of_which_one_cannot_be_moved(tmp_path, monkeypatch, before, failing):
     for name, text in before.items():
         (tmp_path / name).write_text(text)
     replace = os.replace

@@ -1,4 +1,4 @@
-"""The published pipeline's figures, stage by stage, on tiny models (see tests/golden/README.md)."""
+"""The recorded results of the published pipeline, stage by stage, on tiny models (see tests/golden/README.md)."""
 
 import json
 from functools import cache
@@ -144,7 +144,7 @@ def test_first_denoising_call(name):
 
 
 def golden_arguments(name: str) -> dict:
-    """What the published pipeline was called with: windows over the frames as they are, noise of just that length."""
+    """The published pipeline's arguments: windows over the unpadded frames, noise of that length."""
     case, expected, poses, reference = load(name)
     keys = ("width", "height", "context_frames", "context_overlap", "guidance_scale")
     arguments = {key: case[key] for key in keys} | {"num_inference_steps": case["steps"], "output_type": "latent"}

@@ -1,5 +1,6 @@
-"""benchmarks.gpu_check on a processor: every section works, finds faults, and none takes the others down with it."""
+"""benchmarks.gpu_check on a CPU: every section runs and detects faults, and a failing section does not stop others."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from musepose.pipelines.pose2video import Pose2VideoPipeline
 from musepose.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-# What the bare machine lacks, and hypothesis.
+# Packages that the bare GPU machine lacks, and hypothesis.
 ABSENT = ["av", "mmengine", "mmcv", "mmdet", "mmpose", "munkres", "pycocotools", "shapely", "terminaltables", "addict"]
 ABSENT += ["yapf", "termcolor", "hypothesis", "importlib_metadata"]
 
@@ -32,7 +33,7 @@ def check(tmp_path) -> Check:
     return Check(Report(tmp_path / "report.json"), SCALES["tiny"], torch.device("cpu"), time.time() + 3600)
 
 
-def told(check: Check) -> dict[str, dict]:
+def lines_by_name(check: Check) -> dict[str, dict]:
     return {line["what"]: line for line in check.report.lines}
 
 
@@ -43,7 +44,7 @@ def test_golden_cases_pass_and_every_stage_is_there(check):
 
 @pytest.mark.parametrize("name", ["vae", "denoising_unet"])
 def test_a_model_rounded_as_tf32_rounds_is_out_of_bounds(name):
-    """Weights of ten bits of mantissa: half of what TF32 does to a product."""
+    """Weights with ten bits of mantissa: half of TF32's rounding of a product."""
     models = tiny(torch.float32, "cpu")
     for parameter in models[name].parameters():
         parameter.data = parameter.data.half().float()
@@ -51,21 +52,26 @@ def test_a_model_rounded_as_tf32_rounds_is_out_of_bounds(name):
     assert any(error > accuracy.BOUNDS[stage] for stage, error in accuracy.stage_errors(pipeline, "pipeline_cfg"))
 
 
-def test_the_start_is_the_cpu_s(check):
+def test_the_initial_noise_equals_the_cpus(check):
     accuracy.start(check)
     assert [line["off_by"] for line in check.report.lines] == [0.0] * 3
 
 
-def test_half_precision_is_near(check):
+def test_half_precision_is_within_bounds(check):
     accuracy.halves(check)
     near = check.report.lines[:2]
     assert [line["ok"] for line in check.report.lines] == [True] * 4
     assert near[0]["psnr_dB"] > near[1]["psnr_dB"] + 6  # bfloat16 has three bits less
 
 
-def test_another_start_is_out_of_bounds(check, monkeypatch):
-    seeds = iter(range(99))
-    monkeypatch.setattr(accuracy, "same_start", lambda *_: {"seed": next(seeds)})
+def test_other_initial_noise_is_out_of_bounds(check, monkeypatch):
+    same_start, seeds = accuracy.same_start, itertools.count()
+
+    def other_start(*arguments) -> dict:
+        shape = same_start(*arguments)["latents"].shape
+        return {"latents": torch.randn(shape, generator=torch.Generator().manual_seed(next(seeds)))}
+
+    monkeypatch.setattr(accuracy, "same_start", other_start)
     accuracy.halves(check)
     assert [line["ok"] for line in check.report.lines[:2]] == [False, False]
 
@@ -74,10 +80,10 @@ def test_psnr():
     assert accuracy.psnr(torch.full((4,), 0.1)) == pytest.approx(20)
 
 
-def test_videos_are_timed_and_memory_stands_beside_the_estimate(check, monkeypatch):
+def test_videos_are_timed_and_memory_is_compared_with_the_estimate(check, monkeypatch):
     monkeypatch.setattr(Check, "peak", lambda self: 1.0)
     video.videos(replace(check, scale=replace(check.scale, sides=(40,))))
-    lines = told(check)
+    lines = lines_by_name(check)
     whole = lines["2 frames of 40 x 40, 3 steps, plan low"]
     parts = sum(whole[f"{part}_s"] for part in ("before", "denoising", "decoding"))
     assert parts == pytest.approx(whole["whole_s"], rel=0.2)
@@ -87,7 +93,7 @@ def test_videos_are_timed_and_memory_stands_beside_the_estimate(check, monkeypat
     assert memory["ok"] is False  # a GiB is far from what so small a model takes
 
 
-def test_a_video_that_fails_leaves_the_next_one_be(check, monkeypatch):
+def test_a_failing_video_does_not_stop_the_next_one(check, monkeypatch):
     def short_of_memory(check, pipeline, plan, side):
         if side == 32:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
@@ -95,13 +101,13 @@ def test_a_video_that_fails_leaves_the_next_one_be(check, monkeypatch):
 
     monkeypatch.setattr(video, "timed_video", short_of_memory)
     video.videos(check)
-    lines = told(check)
+    lines = lines_by_name(check)
     assert "out of memory" in lines["2 frames of 32 x 32, 3 steps, plan high"]["error"]
     assert lines["2 frames of 40 x 40, 3 steps, plan high"]["whole_s"] == 1.0
 
 
-def test_a_video_by_another_plan_is_no_result(check, monkeypatch):
-    """Where memory runs out the pipeline goes on by a smaller plan, and the time would be that one's."""
+def test_a_video_with_a_smaller_plan_is_an_error(check, monkeypatch):
+    """Out of memory, the pipeline continues with a smaller plan, and the time would be that plan's."""
     forward, plan, attempts = UNet.forward, BY_NAME["high"], []
 
     def fail_once(self, *arguments, **options):
@@ -122,10 +128,10 @@ def test_the_profile_has_ten_rows_by_time(check):
     assert times == sorted(times, reverse=True)
 
 
-def test_variants_are_timed_and_what_does_not_work_is_told(check):
+def test_variants_are_timed_and_failing_ones_are_reported(check):
     layers.memory_formats(check)
     layers.attention(check)
-    lines = told(check)
+    lines = lines_by_name(check)
     assert lines["a guided step, channels_last"]["ms"] > 0
     assert lines["attention, heads of 40, 64 x 128, math"]["ms"] > 0
     assert "left_out" in lines["attention, heads of 160, 4 x 8, cudnn_attention"]
@@ -155,7 +161,7 @@ def test_parts_and_sections_by_name():
         choose("9")
 
 
-def test_a_section_that_fails_is_a_line(check, monkeypatch, capsys):
+def test_a_failing_section_is_reported_as_a_line(check, monkeypatch, capsys):
     monkeypatch.setitem(SECTIONS, "golden", Section(1, "no_such_module", ""))
     assert worker.run(check, "golden")
     assert "no_such_module" in check.report.lines[0]["error"]
@@ -177,31 +183,31 @@ def test_a_lost_device_ends_the_worker(check, monkeypatch):
     assert "illegal memory access" in report.lines[-1]["error"]
 
 
-def test_nothing_is_begun_when_the_time_is_over(check):
+def test_no_section_starts_after_the_time_limit(check):
     late = Check(check.report, check.scale, check.device, time.time() - 1)
     assert worker.run(late, "golden")
-    assert check.report.lines == [{"part": 1, "what": "golden", "ok": None, "left_out": "the time is over"}]
+    assert check.report.lines == [{"part": 1, "what": "golden", "ok": None, "left_out": "time limit reached"}]
 
 
 DYING = """
 import json, os, sys
 from pathlib import Path
 from benchmarks.gpu_check.report import Report
-told = json.loads(sys.argv[1])
-report = Report.read(Path(told["path"]))
-for name in told["names"]:
+arguments = json.loads(sys.argv[1])
+report = Report.read(Path(arguments["path"]))
+for name in arguments["names"]:
     report.running = name
     report.save()
     if name == "start":
         os.kill(os.getpid(), 9)
-    report.say(1, name, True)
+    report.add(1, name, True)
     report.finished.append(name)
     report.running = None
 report.save()
 """
 
 
-def test_a_worker_that_is_killed_has_a_successor(tmp_path, capfd):
+def test_a_killed_worker_is_replaced(tmp_path, capfd):
     report = supervise(["golden", "start", "halves"], Report(tmp_path / "r.json"), [sys.executable, "-c", DYING])
     assert report.finished == ["golden", "start", "halves"]
     assert [line["ok"] for line in report.lines] == [True, False, True]
@@ -212,21 +218,21 @@ def test_the_program_prints_what_it_writes(tmp_path, capfd):
     assert main(["--tiny", "--only", "start", "--json", str(tmp_path / "r.json")]) == 0
     printed = capfd.readouterr().out.splitlines()
     lines = json.loads((tmp_path / "r.json").read_text())["lines"]
-    assert [line["what"] for line in lines[1:4]] == [f"starting noise, {n}" for n in ("float32", "float16", "bfloat16")]
+    assert [line["what"] for line in lines[1:4]] == [f"initial noise, {n}" for n in ("float32", "float16", "bfloat16")]
     assert printed[1:4] == [f"1  {line['what']}: off by 0, ok" for line in lines[1:4]]
 
 
 def test_bad_arguments_are_one_line(tmp_path, capfd):
-    with pytest.raises(UserError, match="a processor would take days: give --tiny"):
+    with pytest.raises(UserError, match="the full sizes take days on a CPU: give --tiny"):
         main(["--device", "cpu"])
     if not torch.cuda.is_available():
         assert main(["--json", str(tmp_path / "r.json")]) == 2
-        assert capfd.readouterr().err.startswith("error: --device cuda is not there")
+        assert capfd.readouterr().err.startswith("error: --device cuda is not available")
         assert list(tmp_path.iterdir()) == []
 
 
-def test_without_what_a_bare_gpu_machine_lacks():
-    """Every module of the package, the tests' common files, and the tests that want a card."""
+def test_imports_on_a_bare_gpu_machine():
+    """Every module of the package, the tests' helpers, and the tests that need a GPU can be imported."""
     code = f"""
 import importlib, pkgutil, sys
 from pathlib import Path

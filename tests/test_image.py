@@ -1,4 +1,4 @@
-"""read_image: odd pictures come out as a person sees them, bad ones as one plain sentence."""
+"""read_image: unusual images are read as viewers show them, bad ones give one line."""
 
 import struct
 import zlib

@@ -1,6 +1,7 @@
-"""The map of the package: imports run one way, every file is short, the README's tree names what there is."""
+"""The package's layout: imports run one way, files are short."""
 
 import ast
+import itertools
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ PROGRAM = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "puppet").glob("*.py"), *ROOT
 
 
 def imported(path: Path) -> set[str]:
-    """The folders of the package that a file imports from, wherever in it."""
+    """The folders of the package that a file imports from, local imports included."""
     modules = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -64,3 +65,18 @@ def test_files_are_short_and_say_what_they_are_for(path):
 
 def test_test_files_are_short():
     assert [p.name for p in (ROOT / "tests").glob("*.py") if p.read_text(encoding="utf-8").count("\n") > 400] == []
+
+
+def test_the_readme_s_tree_is_the_package_s():
+    """Every package under musepose/ has its line, and every folder that has a line is there."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    start = lines.index("    musepose/")
+    tree = itertools.takewhile(lambda line: line.startswith("    "), lines[start:])
+    named, parents = set(), []
+    for line in tree:
+        depth = (len(line) - len(line.lstrip())) // 2 - 2
+        parents[depth:] = [line.split()[0]]
+        named.add(ROOT / "".join(parents))
+    assert all(folder.is_dir() for folder in named)
+    packages = {path.parent for path in PACKAGE.rglob("__init__.py")}
+    assert {folder for folder in named if PACKAGE in (folder, *folder.parents)} == packages

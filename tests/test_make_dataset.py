@@ -1,4 +1,4 @@
-"""Puppet data sets: the files agree with each other, runs go on where they stopped, held-out scenes stay out."""
+"""Puppet data sets: the files are consistent, interrupted runs resume, held-out scenes are refused."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from musepose.pose.draw import draw_video_frame
 from musepose.pose.keypoint_file import Source
 from musepose.pose.types import to_pose
 from musepose.training.data.clip_keypoints import load_clip_keypoints
-from musepose.training.data.manifest import Clip, check_clips, load_meta
+from musepose.training.data.manifest import Clip, check_clip_files, load_manifest
 from musepose.utils.errors import UserError
-from puppet.make_dataset import RATE, SIZE, Kind, main, pictures
+from puppet.make_dataset import RATE, SIZE, Kind, main, render_frames
 from puppet.scenes import SPAN
 from puppet.world import HELD_OUT
 
@@ -21,7 +21,7 @@ SPREAD = ("--frames", "2", "--spread", "--workers", "1")
 
 def make(folder: Path, *flags: str) -> list[Clip]:
     assert main(["--output", str(folder), *flags]) == 0
-    return load_meta([folder / "meta.json"])
+    return load_manifest([folder / "meta.json"])
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +30,17 @@ def spread(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
     return make(tmp_path_factory.mktemp("data"), "--first", "7", "--scenes", "2", *SPREAD)
 
 
-def test_the_meta_file_tells_what_is_there(spread: list[Clip]) -> None:
-    check_clips(spread)
+def test_the_manifest_lists_the_clips(spread: list[Clip]) -> None:
+    check_clip_files(spread)
     assert [clip.video.name for clip in spread] == ["scene-0000007.mp4", "scene-0000008.mp4"]
     assert {(probe(clip.video).rate, clip.rate) for clip in spread} == {(1, 1)}
 
 
 def test_the_video_shows_the_scene(spread: list[Clip]) -> None:
-    truth = pictures(7, Kind(2, spread=True))
+    truth = render_frames(7, Kind(2, spread=True))
     for frame, picture in zip(read_frames(spread[0].video), truth, strict=True):
         difference = np.abs(frame.astype(float) - picture.image).mean()
-        assert difference < 3 < np.abs(frame.astype(float) - pictures(8, Kind(2, True))[0].image).mean()
+        assert difference < 3 < np.abs(frame.astype(float) - render_frames(8, Kind(2, True))[0].image).mean()
 
 
 def test_the_pose_video_is_the_drawing_of_the_stored_keypoints(spread: list[Clip]) -> None:
@@ -86,9 +86,9 @@ def test_moments_are_in_a_row_or_spread_over_the_whole_scene() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
-        (("--first", str(HELD_OUT - 1), "--scenes", "2", "--frames", "2"), "kept for judging"),
+        (("--first", str(HELD_OUT - 1), "--scenes", "2", "--frames", "2"), "kept for evaluation"),
         (("--scenes", "0", "--frames", "2"), "--scenes is 0"),
         (("--scenes", "1", "--frames", "91"), "a scene has 90"),
         (("--scenes", "1", "--frames", "2", "--workers", "0"), "--workers is 0"),
@@ -96,8 +96,8 @@ def test_moments_are_in_a_row_or_spread_over_the_whole_scene() -> None:
         (("--scenes", "1"), "--frames"),
     ],
 )
-def test_wrong_flags_are_refused_before_anything_is_written(tmp_path: Path, flags: tuple, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_wrong_flags_are_refused_before_anything_is_written(tmp_path: Path, flags: tuple, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         main(["--output", str(tmp_path / "data"), *flags])
     assert not (tmp_path / "data").exists()
 

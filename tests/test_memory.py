@@ -1,4 +1,4 @@
-"""Memory plans: the same result by each, what each takes, which one is chosen, and what if one is too large."""
+"""Memory plans: equal results, estimated memory, the choice of a plan, and recovery from out of memory."""
 
 from functools import cache
 from pathlib import Path
@@ -41,7 +41,7 @@ def known_peaks(monkeypatch):
 
 @cache
 def full_size() -> Pose2VideoPipeline:
-    """The published sizes in float16, without numbers."""
+    """Full-size models in float16 on the meta device."""
     return full_size_pipeline(torch.float16, "meta")
 
 
@@ -82,7 +82,7 @@ def test_a_longer_video_takes_only_its_latents_and_predictions_more():
 
 @torch.no_grad()
 def test_counts_what_torch_s_own_tracker_counts():
-    """One step on real tensors: MemTracker's peak, from torch.distributed, is the yardstick."""
+    """One step on real tensors, compared with the peak of MemTracker from torch.distributed."""
     unet = tiny_models()["denoising_unet"]
     tokens = torch.randn(2, 1, 32)
     context, sample = unet.prepare(tokens), torch.randn(2 * 3, 4, 16, 16)
@@ -101,9 +101,9 @@ def test_counts_what_torch_s_own_tracker_counts():
     [("high", "high"), ("low", "low"), (24.0, "high"), (10.0, "sequential"), (8.0, "medium"), (5.5, "low")],
 )
 def test_the_largest_plan_that_fits_is_chosen(vram, name):
-    chosen, told = choose_plan(full_size(), Workload(512, 512, **LENGTH_48), vram, GPU)
+    chosen, printed = choose_plan(full_size(), Workload(512, 512, **LENGTH_48), vram, GPU)
     assert chosen == BY_NAME[name]
-    assert name in told
+    assert name in printed
 
 
 @pytest.mark.parametrize("name", ["ddim", "dpm++", "unipc", "euler"])
@@ -124,13 +124,13 @@ def test_a_solver_s_history_is_counted(name):
 
 def test_auto_goes_by_what_is_free(monkeypatch):
     monkeypatch.setattr(memory_estimate, "free_memory", lambda device: 9 * GIB)
-    chosen, told = choose_plan(full_size(), Workload(768, 768, **LENGTH_48), "auto", GPU)
+    chosen, printed = choose_plan(full_size(), Workload(768, 768, **LENGTH_48), "auto", GPU)
     assert chosen is LOW
-    assert "of 9.0 GB free" in told
+    assert "of 9.0 GB free" in printed
     monkeypatch.setattr(memory_estimate, "free_memory", lambda device: 2 * GIB)
-    chosen, told = choose_plan(full_size(), Workload(512, 512, **LENGTH_48), "auto", GPU)
+    chosen, printed = choose_plan(full_size(), Workload(512, 512, **LENGTH_48), "auto", GPU)
     assert chosen is PLANS[-1]
-    assert "more than 2.0 GB free: trying" in told
+    assert "more than 2.0 GB free: trying" in printed
 
 
 def test_a_number_too_small_for_any_plan():
@@ -146,14 +146,14 @@ def test_estimates_what_the_files_describe(tmp_path):
     assert chosen == HIGH.for_device(CPU)
 
 
-def test_on_a_cpu_nothing_waits_elsewhere_or_grows_with_the_video():
+def test_on_a_cpu_nothing_is_offloaded_or_grows_with_the_video():
     for plan in PLANS:
         here = plan.for_device(CPU)
         assert not (here.offload or here.chunks.offload_skips or here.keep_pose_features)
 
 
 class Scarce(nn.Module):
-    """A UNet on a device that holds only so many pictures at a time."""
+    """A UNet that raises out of memory above a number of frames."""
 
     def __init__(self, unet: UNet, pictures: int):
         super().__init__()
@@ -172,7 +172,7 @@ class Scarce(nn.Module):
         return self.unet(sample, *arguments, **options)
 
 
-def test_out_of_memory_goes_on_with_less_and_says_so(capsys):
+def test_out_of_memory_continues_with_a_smaller_plan_and_prints_it(capsys):
     case, expected, _, _ = load("pipeline_cfg")
     arguments = golden_arguments("pipeline_cfg")
     made = own_pipeline()
@@ -180,8 +180,8 @@ def test_out_of_memory_goes_on_with_less_and_says_so(capsys):
     latents = made(**arguments).frames
     assert error(latents, expected["latents.final"]) < FINAL
     assert made.denoising_unet.sizes.count(2 * case["context_frames"]) == 1  # tried once, not once a window
-    told = capsys.readouterr().err
-    assert told.count("out of memory: continuing with the smaller plan sequential") == 1
+    printed = capsys.readouterr().err
+    assert printed.count("out of memory: continuing with the smaller plan sequential") == 1
 
 
 def test_out_of_memory_below_the_last_plan_is_an_error(capsys):
@@ -193,7 +193,7 @@ def test_out_of_memory_below_the_last_plan_is_an_error(capsys):
     assert capsys.readouterr().err.count("continuing") == len(PLANS) - 1
 
 
-def test_other_errors_are_not_taken_for_out_of_memory():
+def test_other_errors_are_not_handled_as_out_of_memory():
     assert not is_out_of_memory(RuntimeError("sizes do not match"))
     assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
     with pytest.raises(RuntimeError) as caught:
@@ -210,7 +210,7 @@ def test_other_errors_are_not_taken_for_out_of_memory():
 
 
 class Traveller(nn.Module):
-    """A model that only remembers where it was sent."""
+    """A model that records the devices it was moved to."""
 
     def __init__(self):
         super().__init__()
@@ -224,7 +224,7 @@ class Traveller(nn.Module):
 
 
 def plans_tried(offloader: ModelOffloader) -> list[str]:
-    """The plans under which something is tried that fails once for want of memory."""
+    """The plans tried for a function that runs out of memory once."""
     attempts = []
 
     def scarce():
@@ -240,7 +240,7 @@ def places(models) -> dict[str, str]:
     return {name: model.device.type for name, model in models.items()}
 
 
-def test_models_wait_on_the_cpu_for_their_turn():
+def test_models_are_offloaded_until_they_are_used():
     models = {name: Traveller() for name in ("vae", "unet", "guider")}
     offloader = ModelOffloader(lambda: models, GPU, LOW)
     offloader.use("vae")
@@ -249,7 +249,7 @@ def test_models_wait_on_the_cpu_for_their_turn():
     assert places(models) == {"vae": "cpu", "unet": "cuda", "guider": "cuda"}
 
 
-def test_without_offloading_models_stay():
+def test_without_offloading_models_stay_on_the_device():
     models = {name: Traveller() for name in ("vae", "unet")}
     offloader = ModelOffloader(lambda: models, GPU, HIGH)
     offloader.use("vae")
@@ -277,7 +277,7 @@ def test_sampling_under_autocast():
     assert latents.isfinite().all()
 
 
-def test_trained_models_are_not_sent_away():
+def test_models_in_training_are_not_offloaded():
     models = {name: Traveller() for name in ("vae", "unet")}
     offloader = ModelOffloader(lambda: models, GPU, BY_NAME["medium"], offloads=False)
     offloader.use("vae")
@@ -318,8 +318,8 @@ def test_processes_on_one_machine_share_its_memory(monkeypatch):
     assert free_memory(CPU) == pytest.approx(alone / 4, rel=0.2)
 
 
-def test_after_an_error_models_come_back_to_where_they_were():
-    """A pipeline that was moved as a whole: its device is remembered before anything is sent away."""
+def test_after_an_error_models_return_to_their_device():
+    """A pipeline that was moved as a whole: its device is recorded before models are offloaded."""
     models = {name: Traveller() for name in ("vae", "unet")}
     for model in models.values():
         model.weight = nn.Parameter(torch.empty(1, device="meta"))

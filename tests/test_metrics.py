@@ -1,4 +1,4 @@
-"""Measures against plain arithmetic: PSNR, SSIM, change from frame to frame, joints, Fréchet distance."""
+"""Metrics against plain arithmetic: PSNR, SSIM, change between frames, joints, Fréchet distance."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from tolerance import rounding
 
-from musepose.evaluation.metrics import HIGHEST_PSNR, Changes, joint_distances, psnr, ssim, unit
+from musepose.evaluation.metrics import MAX_PSNR, FrameDifferences, joint_distances, psnr, ssim, to_float
 from musepose.evaluation.networks import frechet_distance
 from musepose.pose.types import Pose
 
@@ -26,7 +26,7 @@ def test_psnr_of_a_constant_error():
 
 def test_psnr_of_black_for_white_bytes_is_zero():
     white = np.full((4, 4, 3), 255, np.uint8)
-    assert psnr(unit(white), unit(np.zeros_like(white))) == 0
+    assert psnr(to_float(white), to_float(np.zeros_like(white))) == 0
 
 
 def test_psnr_does_not_wrap_around_where_bytes_would():
@@ -35,20 +35,20 @@ def test_psnr_does_not_wrap_around_where_bytes_would():
     truth, result = rng.integers(0, 256, (2, 32, 32, 3), np.uint8)
     squares = [(int(a) - int(b)) ** 2 for a, b in zip(result.flat, truth.flat, strict=True)]
     expected = 10 * np.log10(255**2 * len(squares) / sum(squares))
-    assert psnr(unit(result), unit(truth)) == pytest.approx(expected, abs=EXACT)
+    assert psnr(to_float(result), to_float(truth)) == pytest.approx(expected, abs=EXACT)
 
 
 def test_psnr_of_identical_pictures_is_capped():
-    assert psnr(random_picture(1), random_picture(1)) == HIGHEST_PSNR
+    assert psnr(random_picture(1), random_picture(1)) == MAX_PSNR
 
 
-def test_psnr_by_weights_sees_only_what_they_show():
+def test_weighted_psnr_depends_only_on_weighted_pixels():
     truth = 0.5 * random_picture(1)
     result, weights = truth.copy(), np.zeros(truth.shape[:2])
     result[:5] += 0.1
     weights[:5] = 0.7
     assert psnr(result, truth, weights) == pytest.approx(20, abs=EXACT)
-    assert psnr(result, truth, 1 - (weights > 0)) == HIGHEST_PSNR
+    assert psnr(result, truth, 1 - (weights > 0)) == MAX_PSNR
 
 
 def naive_ssim(x: np.ndarray, y: np.ndarray) -> float:
@@ -81,17 +81,17 @@ def test_ssim_refuses_pictures_smaller_than_its_window():
 
 
 def test_changes_of_a_result_that_changes_twice_as_much():
-    """In levels of 255: the truth brightens by 1 a frame, the result by 2."""
+    """In levels of 255: the ground truth brightens by 1 per frame, the result by 2."""
     truths = [np.full((4, 4, 3), value, np.uint8) for value in (10, 11, 12)]
     results = [np.full((4, 4, 3), value, np.uint8) for value in (50, 52, 54)]
-    changes = Changes.of(results, truths)
+    changes = FrameDifferences.of(results, truths)
     np.testing.assert_allclose((changes.result, changes.truth, changes.error), [[2, 2], [1, 1], [1, 1]])
 
 
 def test_changes_in_opposite_directions_do_not_cancel():
     up, down = np.zeros((2, 4, 4, 3), np.uint8)
     up[0], down[1] = 30, 30
-    changes = Changes.of([np.zeros_like(up), up], [np.zeros_like(down), down])
+    changes = FrameDifferences.of([np.zeros_like(up), up], [np.zeros_like(down), down])
     assert changes.error == pytest.approx([15])
 
 

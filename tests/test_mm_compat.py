@@ -1,4 +1,4 @@
-"""The stand-ins for what mm packages cannot have: right, narrow, and only where the real thing is missing."""
+"""Replacements for missing dependencies of the mm packages: correct, minimal, unused if the original is there."""
 
 import subprocess
 import sys
@@ -66,7 +66,7 @@ def test_nms_lets_empty_boxes_suppress_nothing():
     assert sorted(mm_compat.greedy_nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5).tolist()) == [0, 1, 2]
 
 
-def test_mmcv_reaches_the_stand_in():
+def test_mmcv_uses_the_replacement():
     mm_compat.prepare()
     from mmcv.ops import batched_nms
 
@@ -85,7 +85,7 @@ def test_other_operators_name_themselves():
 
 @pytest.fixture(scope="module")
 def prepared():
-    """The mm packages, loaded with what is really there, before a test puts something else in its place."""
+    """The mm packages, imported with the installed dependencies before a test replaces some."""
     mm_compat.prepare()
 
 
@@ -107,7 +107,7 @@ def test_the_real_module_is_preferred(names, monkeypatch, prepared):
     assert [sys.modules[name] for name in names] == real
 
 
-def test_torchvision_makes_the_drawing_stand_in_needless(monkeypatch, prepared):
+def test_with_torchvision_the_drawing_replacement_is_not_used(monkeypatch, prepared):
     loads("torchvision", True, monkeypatch)
     loads("torchvision.transforms", True, monkeypatch)
     monkeypatch.delitem(sys.modules, "mmpose.visualization.simcc_vis", raising=False)
@@ -115,7 +115,7 @@ def test_torchvision_makes_the_drawing_stand_in_needless(monkeypatch, prepared):
     assert "mmpose.visualization.simcc_vis" not in sys.modules
 
 
-def test_without_torchvision_heatmaps_say_what_they_need(monkeypatch, prepared):
+def test_without_torchvision_heatmaps_name_the_missing_package(monkeypatch, prepared):
     loads("torchvision.transforms", False, monkeypatch)
     monkeypatch.delitem(sys.modules, "mmpose.visualization.simcc_vis", raising=False)
     mm_compat.prepare()
@@ -131,7 +131,7 @@ def test_broken_compiled_module_is_replaced(monkeypatch, tmp_path):
 
 
 def test_xtcocotools_for_another_numpy_is_replaced(tmp_path):
-    """As its wheel is: the package loads, its compiled part does not. In a fresh process, as this one has another."""
+    """Like its wheel: the package imports, its compiled module does not. In a new process: this one has another one."""
     package = tmp_path / "xtcocotools"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -156,7 +156,7 @@ def test_missing_mm_packages_are_a_plain_error(monkeypatch, prepared):
         mm_compat.prepare()
 
 
-def test_nothing_is_imported_or_replaced_before_a_detector_is_made():
+def test_nothing_is_imported_or_replaced_before_a_detector_is_created():
     """In a fresh process, because this one has mm packages loaded."""
     program = (
         "import sys, musepose.pose.detectors.dwpose.detector, musepose.pose.person_tracking;"

@@ -1,4 +1,4 @@
-"""The README's moving pictures."""
+"""Conversion of videos to animated WebP files."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
     program.main()
 
 
-def test_every_frame_is_there_at_the_height_and_rate_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_every_frame_is_kept_at_the_given_height_and_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_video(tmp_path / "a.mp4", frames=5, width=96, height=64, rate=25)
     run(monkeypatch, tmp_path / "a.mp4", tmp_path / "a.webp", "--height", 32)
     picture = Image.open(tmp_path / "a.webp")
@@ -27,15 +27,17 @@ def test_every_frame_is_there_at_the_height_and_rate_wanted(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(
-    ("name", "flags", "told"),
+    ("name", "flags", "message"),
     [
         ("a.gif", (), "end its name in .webp"),
         ("a.webp", ("--height", 0), "--height is 0"),
         ("a.webp", ("--quality", 101), "--quality is 101"),
     ],
 )
-def test_bad_input_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, flags: tuple, told: str):
+def test_bad_input_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, flags: tuple, message: str
+):
     write_video(tmp_path / "a.mp4", frames=2)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         run(monkeypatch, tmp_path / "a.mp4", tmp_path / name, *flags)
     assert not (tmp_path / name).exists()

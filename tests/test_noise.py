@@ -1,4 +1,4 @@
-"""The starting noise: drawn in pieces, yet what a single draw of the published shape gives."""
+"""The initial noise: drawn in chunks, equal to a single draw of the published shape."""
 
 import pytest
 import torch
@@ -13,8 +13,8 @@ from musepose.pipelines.noise import initial_noise
     ("frames", "height", "width"), [(1, 1, 1), (1, 2, 2), (7, 3, 5), (40, 4, 4), (33, 1, 1), (9, 8, 8)]
 )
 @pytest.mark.parametrize("piece", [1, 256, 2**20])
-def test_pieces_are_a_single_draw(monkeypatch, dtype, frames, height, width, piece):
-    monkeypatch.setattr(noise, "PIECE", piece)
+def test_chunks_equal_a_single_draw(monkeypatch, dtype, frames, height, width, piece):
+    monkeypatch.setattr(noise, "CHUNK", piece)
     generator = torch.Generator().manual_seed(5)
     whole = torch.randn(1, 4, frames, height, width, generator=generator, dtype=dtype)
     ours = initial_noise(frames, (4, height, width), generator.manual_seed(5), dtype)

@@ -1,4 +1,4 @@
-"""AdamW and Muon as they are set up for a training."""
+"""AdamW and Muon with the training's settings."""
 
 import copy
 
@@ -86,7 +86,7 @@ def test_memory_layout_changes_nothing():
         torch.testing.assert_close(one, two, rtol=0, atol=1e-4)
 
 
-def test_a_reloaded_state_goes_on_the_same():
+def test_a_reloaded_state_continues_identically():
     one, two = small_network(), small_network()
     first = muon(one)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Options: what is accepted and refused on the command line and in YAML; files that come with the project."""
+"""Options: values accepted and refused on the command line and in YAML; paths of the project's own files."""
 
 import subprocess
 import sys
@@ -88,11 +88,11 @@ def test_a_flag_has_the_type_of_its_field(flags: str, name: str, wanted: Any) ->
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         ("--count 0", "--count is 0: give 1 to 9"),
         ("-c 1.5", "--count is '1.5': give a whole number"),
-        ("--side 20", "--side is 20, no multiple of 8: take 16 or 24"),
+        ("--side 20", "--side is 20, not a multiple of 8: take 16 or 24"),
         ("--ratio 1/0", "--ratio is '1/0': give a number or a fraction"),
         ("--limit all", "--limit is 'all': give auto, a number"),
         ("--limit 0", "--limit is 0: give at least 1"),
@@ -101,10 +101,10 @@ def test_a_flag_has_the_type_of_its_field(flags: str, name: str, wanted: Any) ->
         ("--table a", "unrecognized arguments"),
     ],
 )
-def test_a_wrong_flag_is_named(flags: str, told: str) -> None:
+def test_a_wrong_flag_is_named(flags: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         from_flags(*flags.split())
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_an_option_without_default_is_required() -> None:
@@ -147,7 +147,7 @@ def test_a_yaml_value_has_the_type_of_its_field(
 
 
 @pytest.mark.parametrize(
-    ("text", "overrides", "told"),
+    ("text", "overrides", "message"),
     [
         ("count: 0", [], "{file}: count is 0: give 1 to 9"),
         ("count: 1", ["count=0"], "count is 0: give 1 to 9"),
@@ -167,12 +167,12 @@ def test_a_yaml_value_has_the_type_of_its_field(
     ],
 )
 def test_a_wrong_yaml_value_is_named_with_its_file_and_key(
-    tmp_path: Path, text: str, overrides: list[str], told: str
+    tmp_path: Path, text: str, overrides: list[str], message: str
 ) -> None:
     with pytest.raises(UserError) as error:
         from_yaml(tmp_path, text, *overrides)
-    assert told.format(file=tmp_path / "a.yaml") in str(error.value)
-    assert ("{file}" in told) == str(error.value).startswith(f"{tmp_path}") or "count=[1" in told
+    assert message.format(file=tmp_path / "a.yaml") in str(error.value)
+    assert ("{file}" in message) == str(error.value).startswith(f"{tmp_path}") or "count=[1" in message
 
 
 def shipped(stage: int) -> Path:
@@ -194,7 +194,7 @@ def test_mixed_precision_no_needs_no_quotes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("seed=-1", "seed is -1: give 0 to 4294967295"),
         ("val.seed=1.5", "val.seed is 1.5: give a whole number"),
@@ -205,10 +205,10 @@ def test_mixed_precision_no_needs_no_quotes(tmp_path: Path) -> None:
         ("learning_rate=1", "unknown key learning_rate"),
     ],
 )
-def test_ranges_of_a_training_are_checked(override: str, told: str) -> None:
+def test_ranges_of_a_training_are_checked(override: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         read_config(shipped(1), [override])
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_validation_takes_no_more_steps_than_there_are() -> None:
@@ -274,5 +274,5 @@ except SystemExit as end:
 
 
 def test_the_tables_of_the_documentation_are_up_to_date() -> None:
-    told = "run python -m musepose.cli.option_tables"
-    assert (PROJECT / "docs/options.md").read_text(encoding="utf-8") == option_tables.document(), told
+    message = "run python -m musepose.cli.option_tables"
+    assert (PROJECT / "docs/options.md").read_text(encoding="utf-8") == option_tables.document(), message

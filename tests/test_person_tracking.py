@@ -1,4 +1,4 @@
-"""From boxes and keypoints to one person's pose, and the same person throughout a video."""
+"""Selection of people by box and keypoints, and tracking of one person through a video."""
 
 import json
 from dataclasses import replace
@@ -116,7 +116,7 @@ def test_choose_person_counts_only_what_is_inside_the_picture():
 
 
 @pytest.mark.parametrize("people", [crowd(), crowd((200, 250, 300, 0.3))])
-def test_choose_person_of_nobody(people):
+def test_choose_person_without_people(people):
     assert choose_person(people) is None
 
 
@@ -132,7 +132,7 @@ def crossing(frames, hide=lambda t: False, order=lambda t: 1):
         yield crowd(*[person for person in (a, b) if not (person is a and hide(t))][:: order(t)])
 
 
-def test_follows_the_chosen_one_past_somebody_who_crosses():
+def test_follows_the_chosen_person_past_a_crossing_one():
     assert followed(crossing(61)) == [0] * 61
 
 
@@ -143,86 +143,86 @@ def test_the_order_in_which_people_are_found_does_not_matter():
     assert followed(crossing(61, order=order)) == [0 if order(t) == 1 else 1 for t in range(61)]
 
 
-def test_hidden_while_crossing_he_is_not_exchanged():
-    """The detector sees only the one in front for some frames, near whom the other is expected."""
+def test_a_person_hidden_while_crossing_is_not_swapped():
+    """For some frames only the person in front is detected, near the expected position of the other."""
     found = followed(crossing(61, hide=lambda t: 27 <= t <= 33))
     assert found == [None if 27 <= t <= 33 else 0 for t in range(61)]
 
 
-def test_survives_frames_without_anybody():
+def test_survives_frames_without_people():
     frames = [crowd() if 10 <= t < 18 else crowd((300 + 8 * t, 250, 300)) for t in range(30)]
     assert followed(frames) == [None if 10 <= t < 18 else 0 for t in range(30)]
 
 
-def test_starts_in_the_first_frame_that_has_somebody():
+def test_starts_in_the_first_frame_with_a_person():
     assert followed([crowd(), crowd((500, 250, 300, 0.2)), crowd((500, 250, 300), (200, 250, 350))]) == [None, None, 1]
 
 
-def test_fast_jumps_of_somebody_alone_are_followed():
+def test_fast_jumps_of_a_single_person_are_followed():
     """A dancer's jump by a third of the body's height between two frames."""
     frames = [crowd((500 + 50 * (-1) ** t, 250, 300, 0.9, (-1) ** t)) for t in range(20)]
     assert followed(frames) == [0] * 20
 
 
-def test_somebody_larger_who_comes_in_later_is_not_taken():
+def test_a_larger_person_who_enters_later_is_not_chosen():
     frames = [crowd((300, 250, 250)) if t < 40 else crowd((800 - t, 250, 450), (300 + t, 250, 250)) for t in range(70)]
     assert followed(frames) == [0] * 40 + [1] * 30
 
 
-def test_missed_in_the_first_frame_he_is_still_the_one():
+def test_a_person_missed_in_the_first_frame_is_still_chosen():
     frames = [crowd((800, 250, 150)) if t < 2 else crowd((800, 250, 150), (300, 250, 350)) for t in range(50)]
     assert followed(frames) == [None] * 2 + [1] * 48
 
 
-def test_somebody_large_who_crosses_the_picture_at_the_start_is_not_taken():
+def test_a_large_person_who_crosses_at_the_start_is_not_chosen():
     frames = [crowd((300, 250, 250), *[(500 + 60 * t, 250, 480)] * (t < 7)) for t in range(50)]
     assert followed(frames) == [0] * 50
 
 
-def test_a_box_for_want_of_a_better_one_does_not_outweigh_a_detected_person():
-    """The detector fails in every other frame, and then a ghost is found that fills the picture."""
+def test_a_fallback_box_does_not_outweigh_a_detected_person():
+    """The detector fails in every other frame and returns the whole image as the fallback box."""
     ghost = replace(crowd((800, 250, 480, 0.4)), boxes=np.array([[0.0, 0, *SIZE]]), fallback=True)
     assert followed([crowd((200, 250, 200)), ghost] * 25) == [0, None] * 25
 
 
-def test_somebody_known_is_not_taken_when_he_leaves():
+def test_a_known_person_is_not_chosen_when_the_dancer_leaves():
     frames = [
         crowd((600 + 40 * t, 250, 320), (250, 250, 250)) if t < 10 else crowd((250, 250, 250)) for t in range(100)
     ]
     assert followed(frames) == [0] * 10 + [None] * 90
 
 
-def test_somebody_known_is_not_taken_beside_somebody_new():
-    """He leaves and comes back after a while, past a larger one who was there all the time."""
+def test_a_known_person_is_not_preferred_to_a_new_one():
+    """The dancer leaves and returns later, past a larger person who was there all the time."""
     known = (750, 250, 300)
     frames = [crowd(*[(200, 250, 350)] * (t < 40), known, *[(300, 250, 200)] * (t >= 100)) for t in range(150)]
     assert followed(frames) == [0] * 40 + [None] * 60 + [1] * 50
 
 
-def test_when_he_is_given_up_too_no_single_frame_decides():
-    """Somebody small comes in a little before the one who is large."""
+def test_after_a_loss_no_single_frame_decides():
+    """A small person enters shortly before a large one."""
     small, large = (800, 250, 100), (300, 250, 350)
     frames = [crowd((500, 250, 300))] * 5 + [crowd()] * 50 + [crowd(small)] * 3 + [crowd(small, large)] * 60
     assert followed(frames) == [0] * 5 + [None] * 53 + [1] * 60
 
 
-def test_a_fast_one_is_expected_where_he_runs_to():
-    """Hidden for eight frames, he has gone one and a half times his height, and somebody larger comes in."""
+def test_a_fast_person_is_expected_at_the_predicted_position():
+    """Hidden for eight frames, the dancer moves by 1.5 times the body height, and a larger person enters."""
     hidden = range(46, 54)
     him = [[(60 + 50 * max(t - 40, 0), 250, 300)] * (t not in hidden) for t in range(59)]
     frames = [crowd(*him[t], *[(100, 250, 400)] * (t >= hidden.stop)) for t in range(59)]
     assert followed(frames) == [None if t in hidden else 0 for t in range(59)]
 
 
-def test_a_leap_is_measured_by_his_full_size():
-    """Crouching, he leaps by as much as he is high just then, and somebody larger comes in."""
+def test_a_leap_is_measured_by_the_full_body_size():
+    """Crouching, the dancer leaps by the crouched height, and a larger person enters."""
     frames = [crowd((400, 300, 300))] * 40 + [crowd((400, 400, 100))] * 3
     frames += [crowd((500, 400, 100), (850, 250, 400))] * 40
     assert followed(frames) == [0] * 83
 
 
-def test_after_a_cut_the_search_begins_anew():
-    """And the frames that passed before he was given up are not lost."""
+def test_after_a_cut_the_search_restarts():
+    """The frames before the track was given up are not lost."""
     assert followed([crowd((100, 100, 120)) if t < 50 else crowd((800, 300, 350)) for t in range(120)]) == [0] * 120
 
 
@@ -232,22 +232,22 @@ def test_a_cut_near_either_end_costs_no_frame(cut):
 
 
 def test_frames_come_out_as_soon_as_they_are_decided():
-    """So that memory does not grow with the video: at most a second late, and at once while he is seen."""
+    """Memory does not grow with the video: at most one second of delay, none while the dancer is detected."""
     taken = []
     frames = (taken.append(t) or crowd(*[(300, 250, 250)] * (t < 50)) for t in range(100))
     late = [len(taken) - t for t, _ in enumerate(follow(frames))]
     assert max(late) == late[0] == 31 and set(late[31:50]) == {1}
 
 
-def test_two_detections_of_him_are_one_person():
-    """Now one of them is listed first, now the other; in the end a single one remains."""
+def test_two_detections_of_one_person_are_one():
+    """Their order alternates; in the end only one remains."""
     frames = [crowd((400 + t, 250, 300), (402 + t, 251, 300, 0.85 + 0.1 * (t % 2))) for t in range(20)]
     found = followed([*frames, crowd((420, 250, 300))])
     assert None not in found
 
 
-def test_his_size_does_not_follow_a_crouch_at_once():
-    """Crouched to a third and risen again, he is still himself."""
+def test_the_size_estimate_does_not_follow_a_crouch_at_once():
+    """After a crouch to a third of the height the dancer is still tracked."""
     heights = [300] * 5 + [220, 150, 100, 100, 100, 150, 220, 300]
     assert followed([crowd((400, 400 - h / 2, h), (850, 250, 290)) for h in heights]) == [0] * len(heights)
 

@@ -40,7 +40,7 @@ def poses(count: int) -> np.ndarray:
 
 @cache
 def levels() -> float:
-    """How far bytes are from 255 times the same pictures, decoded more at a time: half a level, and rounding."""
+    """Largest difference of uint8 images from 255 times those decoded in larger batches: 0.5 plus rounding."""
     latents = torch.randn(2, 4, 5, 4, generator=torch.Generator().manual_seed(0))
     return 0.5 + 255 * network_rounding(lambda: pipeline().decode(latents), pipeline().vae)
 
@@ -65,10 +65,10 @@ def test_stream_is_the_call_on_padded_poses_cut_to_length():
     assert np.abs(frames - 255 * whole[:5]).max() <= levels()
 
 
-def test_progress_is_told():
-    told = []
-    list(pipeline().stream(reference(), poses(3), num_frames=3, progress=lambda *step: told.append(step), **SHORT))
-    assert told == [("denoising", 1, 2), ("denoising", 2, 2), *(("decoding", i, 3) for i in (1, 2, 3))]
+def test_progress_is_reported():
+    calls = []
+    list(pipeline().stream(reference(), poses(3), num_frames=3, progress=lambda *step: calls.append(step), **SHORT))
+    assert calls == [("denoising", 1, 2), ("denoising", 2, 2), *(("decoding", i, 3) for i in (1, 2, 3))]
 
 
 @pytest.mark.parametrize(("width", "height"), [(24, 24), (24, 56), (72, 40)])
@@ -107,7 +107,7 @@ def test_shared_noise_and_one_pose_give_one_picture():
 
 
 def test_guidance_of_one_is_no_guidance():
-    """Guidance just above 1 computes both rows; its limit is the conditional row alone."""
+    """Guidance just above 1 computes both CFG branches; its limit is the conditional branch alone."""
     alone = pipeline()(reference(), poses(3), guidance_scale=1.0, output_type="latent", **SHORT).frames
     both = pipeline()(reference(), poses(3), guidance_scale=1 + 1e-6, output_type="latent", **SHORT).frames
     # Besides rounding, 1e-6 of the branches' difference, which is below 10, in each of the two steps.
@@ -134,7 +134,7 @@ def test_no_pose_frame():
         PoseFrames([], 8, 8)
 
 
-def test_temporary_folder_that_is_not_there(monkeypatch):
+def test_missing_temporary_folder(monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     with pytest.raises(UserError, match="temporary folder /nowhere .*free some space, or set TMPDIR"):
         PoseFrames(poses(1), 8, 8)
@@ -164,8 +164,8 @@ def test_pose_frames_are_read_back_and_repeat_the_last():
     assert torch.equal(read, expected)
 
 
-def test_pose_frames_that_are_not_wanted():
-    """They leave gaps in the file; the last frame is there whatever is wanted."""
+def test_pose_frames_outside_the_selection():
+    """They leave gaps in the file; the last frame is always stored."""
     pictures = np.random.default_rng(3).integers(0, 255, (6, 16, 8, 3), np.uint8)
     frames = PoseFrames(pictures, width=8, height=16, wanted={1, 2})
     assert frames.length == 6
@@ -191,7 +191,7 @@ def test_half_precision_from_the_published_layout(tmp_path, dtype):
     latents = [p(reference(), poses(3), output_type="latent", **SHORT).frames for p in (whole, half)]
     assert latents[1].dtype == dtype
     noise = [p.initial_noise(3, SamplingOptions(width=32, height=40)) for p in (whole, half)]
-    assert noise[1].dtype == dtype  # drawn in half precision, which is another draw than single precision's
+    assert noise[1].dtype == dtype  # drawn in half precision: may be other numbers than in float32
     assert latents[1].isfinite().all()
 
 
@@ -240,7 +240,7 @@ def test_flush_changes_nothing_where_nothing_is_padded():
     np.testing.assert_array_equal(pad, flush)
 
 
-def test_pose_features_may_be_kept_or_computed_anew():
+def test_pose_features_are_kept_or_recomputed():
     """Four windows, two of them overlapping by three frames; kept features are computed once, not in every step."""
     made, calls = pipeline(), []
     hook = made.pose_guider.register_forward_pre_hook(lambda *_: calls.append(1))

@@ -1,4 +1,4 @@
-"""diffusers' conventions: forms of pictures and results, schedulers, callbacks, generators, replaced components."""
+"""diffusers' conventions: image and output types, schedulers, callbacks, generators, replaced components."""
 
 from dataclasses import replace
 
@@ -187,7 +187,7 @@ def test_solvers_keep_their_history_from_step_to_step():
     assert max(mean_error("dpm++", 20), mean_error("unipc", 20)) < 0.8 * mean_error("euler", 20)
 
 
-def test_slips_in_the_noise_schedule():
+def test_mistakes_in_the_noise_schedule():
     for change in ({"beta_schedule": "sqrt_linear"}, {"prediction_type": "v-prediction"}, {"beta_begin": 0.1}):
         with pytest.raises(UserError, match="noise_scheduler_kwargs: .*: compare it with configs/inference_v2.yaml"):
             make_scheduler({**SCHEDULER, **change})

@@ -1,4 +1,4 @@
-"""`prefetch` and `parallel_map`: the same items, prepared in threads; errors and ends arrive where they belong."""
+"""`prefetch` and `parallel_map`: the same items in order, prepared in threads; errors are raised in order."""
 
 import threading
 
@@ -12,7 +12,7 @@ def test_same_items_in_order():
     assert list(prefetch([], 1)) == []
 
 
-def test_works_in_another_thread_and_not_farther_than_allowed():
+def test_prefetches_in_another_thread_up_to_the_depth():
     made, threads = [], set()
 
     def items():
@@ -22,18 +22,18 @@ def test_works_in_another_thread_and_not_farther_than_allowed():
             yield number
 
     for taken, _ in enumerate(prefetch(items(), 2)):
-        assert len(made) <= taken + 1 + 2 + 1  # this one, two that wait, one in the thread's hands
+        assert len(made) <= taken + 1 + 2 + 1  # this one, two queued, one in the thread
     assert made == list(range(10))
     assert threading.current_thread() not in threads
 
 
-def test_nothing_starts_before_the_first_item_is_wanted():
+def test_nothing_starts_before_the_first_item_is_requested():
     made = []
     prefetch((made.append(number) for number in range(3)), 1)
     assert made == []
 
 
-def test_an_error_arrives_after_the_items_before_it():
+def test_an_error_is_raised_after_the_items_before_it():
     def items():
         yield 1
         raise ValueError("broken")
@@ -44,7 +44,7 @@ def test_an_error_arrives_after_the_items_before_it():
     assert taken == [1]
 
 
-def test_leaving_half_way_stops_the_thread_and_closes_the_source():
+def test_leaving_early_stops_the_thread_and_closes_the_source():
     closed = threading.Event()
 
     def items():
@@ -63,7 +63,7 @@ def test_leaving_half_way_stops_the_thread_and_closes_the_source():
     assert not [thread for thread in threading.enumerate() if thread.name == "musepose-prefetch"]
 
 
-def test_each_keeps_the_order_and_runs_side_by_side():
+def test_each_keeps_the_order_and_runs_in_parallel():
     together = threading.Barrier(3, timeout=600)  # opens only where three items are under way at the same time
 
     def meet(number: int) -> int:
@@ -74,7 +74,7 @@ def test_each_keeps_the_order_and_runs_side_by_side():
     assert list(parallel_map(str, [], threads=2)) == []
 
 
-def test_each_takes_no_more_than_it_works_on():
+def test_each_reads_no_more_items_than_it_processes():
     taken = []
 
     def items():
@@ -90,7 +90,7 @@ def test_each_takes_no_more_than_it_works_on():
 
 
 @pytest.mark.parametrize("broken", ["items", "function"])
-def test_each_passes_errors_on_in_their_place(broken):
+def test_each_raises_errors_in_order(broken):
     def items():
         yield from range(3)
         if broken == "items":

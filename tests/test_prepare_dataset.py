@@ -1,4 +1,4 @@
-"""prepare_dataset.py as a whole: a folder of videos in, a data set out; what is broken is left out and told."""
+"""prepare_dataset.py as a whole: a folder of videos becomes a data set; broken videos are skipped and listed."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from musepose.pose.draw import draw_video_frame, video_size
 from musepose.pose.keypoint_file import Source
 from musepose.pose.types import People, to_pose
 from musepose.training.data.clip_keypoints import load_clip_keypoints
-from musepose.training.data.manifest import check_clips, load_meta
+from musepose.training.data.manifest import check_clip_files, load_manifest
 from musepose.training.data.preparation import Settings, load_detector
 from musepose.utils.errors import UserError
 from musepose.utils.files import DOWNLOAD_HINT
@@ -27,7 +27,7 @@ EMPTY_FROM = 100  # frames that are numbered from here on show nobody
 
 
 class Detector(OneByOne):
-    """Finds the dancer in the attitude that belongs to the frame's number, and notes that it was asked."""
+    """Returns the keypoints that belong to the frame's number, and records the call."""
 
     def __init__(self, notes: Path) -> None:
         self.notes = notes
@@ -54,7 +54,7 @@ def refuse_to_load(settings: Settings, worker: int) -> Detector:
 
 
 class Folder:
-    """A folder with two dances, one in a folder of its own, and files that stand for the detector's."""
+    """A folder with two dances, one in a subfolder, and placeholder files of the detector."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.videos, self.output = path, path / "videos", path / "data"
@@ -70,7 +70,7 @@ class Folder:
         return main([str(word) for word in words], load)
 
     def clips(self) -> list:
-        return load_meta([self.output / "meta.json"])
+        return load_manifest([self.output / "meta.json"])
 
     def asked(self) -> list[int]:
         """The numbers of the frames that a detector saw, in all runs and processes."""
@@ -89,14 +89,14 @@ def folder(tmp_path: Path) -> Folder:
 def test_a_folder_becomes_a_data_set(folder: Folder) -> None:
     assert folder.run() == 0
     clips = folder.clips()
-    check_clips(clips)
+    check_clip_files(clips)
     assert [clip.video for clip in clips] == [folder.first, folder.second]
     assert clips[1].poses == folder.output / "poses/deep/take.2.mp4"
     assert {(clip.frames, clip.rate, clip.width, clip.height) for clip in clips} == {(FRAMES, 10, WIDTH, HEIGHT)}
     assert folder.broken() == {}
 
 
-def test_keypoints_are_those_of_each_frame(folder: Folder) -> None:
+def test_each_frame_has_its_keypoints(folder: Folder) -> None:
     folder.run("--detect_resolution", "128")
     found = load_clip_keypoints(folder.clips()[0].keypoints)
     points, scores = dance(FRAMES, aspect=WIDTH / HEIGHT)
@@ -129,7 +129,7 @@ def test_finished_videos_are_skipped_and_replaced_ones_done_again(folder: Folder
     folder.run()
     assert [clip.frames for clip in folder.clips()] == [FRAMES - 2, FRAMES]
     assert len(folder.asked()) == 2 * FRAMES + FRAMES - 2
-    check_clips(folder.clips())
+    check_clip_files(folder.clips())
 
 
 def test_what_an_interrupted_run_has_made_is_kept(folder: Folder) -> None:
@@ -147,10 +147,10 @@ def test_what_an_interrupted_run_has_made_is_kept(folder: Folder) -> None:
     assert not (folder.output / "meta.json").exists()
     folder.run()
     assert len(folder.asked()) == FRAMES + 2 + FRAMES
-    check_clips(folder.clips())
+    check_clip_files(folder.clips())
 
 
-def test_drawing_anew_detects_nothing(folder: Folder) -> None:
+def test_drawing_again_detects_nothing(folder: Folder) -> None:
     folder.run()
     before = folder.clips()[0].poses.read_bytes()
     assert folder.run("--draw_face", load=refuse_to_load) == 0
@@ -159,7 +159,7 @@ def test_drawing_anew_detects_nothing(folder: Folder) -> None:
     assert folder.clips()[0].poses.read_bytes() == before
 
 
-def test_other_settings_or_weights_detect_anew(folder: Folder) -> None:
+def test_other_settings_or_weights_detect_again(folder: Folder) -> None:
     folder.run()
     folder.run("--detect_resolution", "128")
     (folder.path / "yolox_ckpt").write_text("stands for others")
@@ -173,7 +173,7 @@ def test_lost_files_are_made_again(folder: Folder) -> None:
     first.poses.unlink()
     second.keypoints.write_bytes(b"damaged")
     folder.run(load=refuse_to_load)  # poses are drawn from the keypoints
-    check_clips(folder.clips())
+    check_clip_files(folder.clips())
     second.poses.unlink()
     folder.run()
     assert len(folder.asked()) == 3 * FRAMES
@@ -201,7 +201,7 @@ def test_broken_videos_are_left_out_and_listed(folder: Folder, capsys: pytest.Ca
     assert all(reason in printed for reason in folder.broken().values()) and "4 left out" in printed
 
 
-def test_a_video_that_breaks_off_is_left_out(folder: Folder) -> None:
+def test_a_truncated_video_is_left_out(folder: Folder) -> None:
     data = bytearray(folder.first.read_bytes())
     start = data.index(b"mdat") + 4
     data[start + 700 : start + 2000] = bytes(1300)
@@ -251,10 +251,10 @@ def test_no_video_that_can_be_used_is_an_error(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
-        (("--video_dir", "nowhere"), "nowhere is no folder"),
-        (("--video_dir", "none"), "holds no .mp4"),
+        (("--video_dir", "nowhere"), "nowhere is not a folder"),
+        (("--video_dir", "none"), "has no .mp4"),
         (("--output", "videos/data"), "lies in --video_dir"),
         (("--output", "a_file"), "cannot write a_file/meta.json"),
         (("--workers", "0"), "--workers is 0"),
@@ -264,14 +264,14 @@ def test_no_video_that_can_be_used_is_an_error(folder: Folder) -> None:
     ],
 )
 def test_wrong_input_is_refused_before_the_detector_loads(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, str], told: str
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, str], message: str
 ) -> None:
     monkeypatch.chdir(folder.path)
     (folder.path / "none").mkdir()
     (folder.path / "a_file").write_text("a file")
     with pytest.raises(UserError) as error:
         folder.run(*flags, load=refuse_to_load)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert not folder.output.exists()
 
 
@@ -281,9 +281,9 @@ def test_videos_that_would_write_the_same_files_are_refused(folder: Folder) -> N
         folder.run(load=refuse_to_load)
 
 
-def test_a_detector_that_cannot_be_loaded_is_an_error_and_no_broken_video(folder: Folder) -> None:
+def test_a_detector_that_fails_to_load_is_an_error_and_no_broken_video(folder: Folder) -> None:
     def fail(settings: Settings, worker: int) -> Detector:
-        raise UserError("--device nope is not there: try --device cpu")
+        raise UserError("--device nope is not available: try --device cpu")
 
     with pytest.raises(UserError, match="--device nope"):
         folder.run(load=fail)
@@ -307,5 +307,5 @@ def test_the_real_detector_is_loaded_with_the_settings(folder: Folder) -> None:
     folder.second.unlink()
     folder.run(*flags, "--detect_resolution", "64", "--device", "cpu,cpu", load=watched)
     assert seen == [64]
-    check_clips(folder.clips())
+    check_clip_files(folder.clips())
     assert load_clip_keypoints(folder.clips()[0].keypoints).keypoints.scores.any(axis=1).all()

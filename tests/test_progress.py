@@ -1,4 +1,4 @@
-"""Progress bars on a terminal and in a log."""
+"""Progress bars on a terminal and in a log file."""
 
 import io
 import re

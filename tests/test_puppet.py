@@ -1,4 +1,4 @@
-"""The puppet world: pictures, true keypoints, bodies and motions, and the example files made with it."""
+"""The puppet world: rendering, ground-truth keypoints, bodies, motions."""
 
 from dataclasses import replace
 
@@ -72,7 +72,7 @@ def test_a_background_of_another_size_is_refused():
         render([dancing(1, 2.0)], SIZE, SIZE, plain(64, 64))
 
 
-def test_every_kind_of_hair_and_clothes_is_drawn_by_lot():
+def test_every_kind_of_hair_and_clothes_is_sampled():
     characters = [make_character(seed) for seed in range(400)]
     assert {c.hair.style for c in characters} == set(HAIR_STYLES)
     assert {c.hair.hat for c in characters} == set(HATS)
@@ -108,7 +108,7 @@ def test_keypoints_lie_on_the_figure():
 
 
 def test_hands_and_head_have_the_colour_of_the_skin():
-    """Points of a bare palm and of the cheek must hit skin, not only something of the figure."""
+    """Points of a bare palm and of the cheek must lie on skin, not just on the figure."""
     errors = []
     for seed in range(12):
         actor = Actor(make_character(seed), neutral_stance(), Placement(size=0.7))

@@ -1,4 +1,4 @@
-"""evaluate.py --puppets: with tiny random weights the path, with the puppet weights the quality."""
+"""evaluate.py --puppets: the program with tiny random weights, and the quality of the puppet weights."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,8 @@ from PIL import Image
 
 import evaluate
 from musepose.pose.align import fit_alignment
-from puppet.across_score import SAME_LENGTH, TARGET, dance_pictures, limb_errors
-from puppet.image_score import GRADIENT_SIZE, Subject, gradient_energy, picture_figures, seam_transitions, show
+from puppet.cross_identity_score import SAME_LENGTH, TARGET, dance_pictures, limb_errors
+from puppet.image_score import GRADIENT_SIZE, Subject, gradient_energy, make_subject, picture_figures, seam_transitions
 from puppet.score_tables import worst_tenth
 from puppet.world import HELD_OUT
 from random_models.tiny_weights import ROOT, write_published_layout
@@ -60,15 +60,15 @@ def test_the_filmstrip_shows_four_pictures_a_character(run: tuple[dict, Path]):
 
 
 def test_the_reference_shows_the_same_place_but_another_moment():
-    subject = show(0, 2, 192)
+    subject = make_subject(0, 2, 192)
     reference = np.asarray(subject.reference.resize((192, 192))).astype(int)
-    differs = np.abs(reference - subject.truths[0]).max(axis=2) > 60
+    differs = np.abs(reference - subject.ground_truth[0]).max(axis=2) > 60
     assert 0.005 < differs.mean() < 0.3
-    assert len(subject.poses) == len(subject.truths) == len(subject.masks) == 2
+    assert len(subject.poses) == len(subject.ground_truth) == len(subject.masks) == 2
 
 
 def test_a_mask_covers_the_figure_that_the_pose_shows():
-    subject = show(1, 2, 192)
+    subject = make_subject(1, 2, 192)
     drawn = np.asarray(Image.fromarray(subject.poses[0]).resize((192, 192))).max(axis=2) > 100
     assert (subject.masks[0] > 0.5)[drawn].mean() > 0.9
     assert (subject.masks[0] > 0.5).mean() < 0.5
@@ -80,7 +80,7 @@ def wave(side: int, amplitude: float = 0.4) -> np.ndarray:
     return np.tile(column[None, :, None], (side, 1, 3))
 
 
-def test_gradient_energy_is_the_mean_square_of_the_slopes_inside_the_mask():
+def test_gradient_energy_is_the_mean_squared_gradient_inside_the_mask():
     picture, mask = wave(GRADIENT_SIZE), np.zeros((GRADIENT_SIZE, GRADIENT_SIZE))
     mask[30:90, 24:48] = 1  # two whole waves of 12 pixels
     slope = 0.4 * np.sin(2 * np.pi / 12)  # the largest: half the difference of the two neighbours
@@ -91,17 +91,17 @@ def test_gradient_energy_is_the_mean_square_of_the_slopes_inside_the_mask():
     assert gradient_energy(wave(GRADIENT_SIZE, 0.2), mask) == pytest.approx(gradient_energy(picture, mask) / 4)
 
 
-def test_gradient_energy_is_measured_at_one_size_whatever_was_rendered():
+def test_gradient_energy_is_measured_at_one_size_for_any_rendered_size():
     energies = [gradient_energy(wave(side), np.ones((side, side))) for side in (GRADIENT_SIZE, 2 * GRADIENT_SIZE)]
     assert energies[1] == pytest.approx(energies[0] * np.cos(np.pi / 24) ** 2, rel=0.02)  # pairs of pixels in one
 
 
 def test_blur_lowers_the_gradient_energy_of_a_figure_and_noise_raises_it():
-    subject = show(0, 2, GRADIENT_SIZE)
-    blurred = [cv2.GaussianBlur(truth, (0, 0), 1.5) for truth in subject.truths]
-    noise = np.random.default_rng(0).normal(0, 12, subject.truths[0].shape)
-    noisy = [np.clip(truth + noise, 0, 255).astype(np.uint8) for truth in subject.truths]
-    energies = [picture_figures(r, subject)["gradient_energy"] for r in (blurred, subject.truths, noisy)]
+    subject = make_subject(0, 2, GRADIENT_SIZE)
+    blurred = [cv2.GaussianBlur(truth, (0, 0), 1.5) for truth in subject.ground_truth]
+    noise = np.random.default_rng(0).normal(0, 12, subject.ground_truth[0].shape)
+    noisy = [np.clip(truth + noise, 0, 255).astype(np.uint8) for truth in subject.ground_truth]
+    energies = [picture_figures(r, subject)["gradient_energy"] for r in (blurred, subject.ground_truth, noisy)]
     assert energies[0] < 0.7 and energies[1] == 1 and energies[2] > 1.1
 
 
@@ -126,8 +126,8 @@ def test_the_worst_tenth_is_the_mean_of_the_lowest():
     assert worst_tenth([3, 2, 4]) == 2
 
 
-def test_with_true_keypoints_alignment_gives_the_targets_own_limbs():
-    """And the dancer's own limbs are others: the measure tells them apart."""
+def test_with_ground_truth_keypoints_alignment_gives_the_targets_limbs():
+    """The dancer's limbs differ from the target's, so the metric can distinguish them."""
     seed, frames = HELD_OUT + 4, [0, 15, 18, 21]
     dance = [shown.people[0].pose for shown in dance_pictures(seed, seed, frames)]
     truth = [shown.people[0].pose for shown in dance_pictures(seed, seed + TARGET, frames)]
@@ -137,7 +137,7 @@ def test_with_true_keypoints_alignment_gives_the_targets_own_limbs():
 
 
 @pytest.mark.skipif(not MOTION_MODULE.is_file(), reason="the puppet weights are not there")
-def test_the_puppet_weights_animate_characters_never_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_puppet_weights_animate_held_out_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
     flags = "--characters 8 --clip_frames 3 --baseline_frames 1 --workers 1 --motion 0 --across 0".split()
     flags += ["--set_ups", "0"]

@@ -1,4 +1,4 @@
-"""Scenes by number: always the same, the figure inside the picture, another character in another's place."""
+"""Scenes by number: deterministic, with the figure inside the image, and with exchangeable characters."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_the_figure_stays_inside_and_moves(number: int) -> None:
     assert np.abs(np.diff(points, axis=0)).max() > 0.02
 
 
-def test_another_character_dances_the_same_in_the_same_place() -> None:
+def test_another_character_performs_the_same_dance_before_the_same_background() -> None:
     own, guest = make_scene(3, SIZE), make_scene(3, SIZE, character=8)
     assert guest.character == make_character(8) and own.character == make_character(3)
     assert guest.start == own.start and np.array_equal(guest.stage, own.stage)

@@ -1,4 +1,4 @@
-"""test_stage_2.py with a pipeline that stands in for the models: files, resuming, failures, messages."""
+"""test_stage_2.py with a fake pipeline: files, resuming, failures, messages."""
 
 import errno
 import subprocess
@@ -20,7 +20,7 @@ RESULT, COMPARISON = Path("out/ref_dance_3.5_20_1.mp4"), Path("out/ref_dance_3.5
 
 
 class MirrorPipeline:
-    """Draws each pose frame's number anew; remembers what it was asked for. Fails for a picture of 10 x 10."""
+    """Draws each pose frame's number again and records its arguments. Fails for an image of 10 x 10."""
 
     def __init__(self, fail: BaseException | None = None) -> None:
         self.fail = fail

@@ -1,4 +1,4 @@
-"""Checkpoint files are read without running what they bring along, and every broken one says what is wrong."""
+"""Checkpoint files are read without executing code, and broken ones give a specific error."""
 
 import os
 import pickle

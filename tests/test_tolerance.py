@@ -1,4 +1,4 @@
-"""Faults that the bounds of tolerance.py catch: a wrong eps, a bias that is missing, half precision somewhere."""
+"""Faults that the bounds of tolerance.py detect: a wrong eps, a missing bias, half precision in one layer."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -18,7 +18,7 @@ Fault = Callable[[nn.Module], object]
 
 @torch.no_grad()
 def bounds_off(network: nn.Module, run: Callable[[nn.Module], Tensor], fault: Fault, **bound) -> float:
-    """How far a fault changes what a network gives, in bounds for its rounding."""
+    """The change of a network's output by a fault, divided by its rounding bound."""
     faulty = deepcopy(network)
     fault(faulty)
     return largest(run(faulty) - run(network)) / network_rounding(lambda: run(network), network, **bound)

@@ -1,4 +1,4 @@
-"""Training of the puppets' detector and keypoint network: on tiny networks and very few pictures."""
+"""Training of the puppets' detector and keypoint network: tiny networks, few images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from musepose.training.optimizers import Muon
 from musepose.utils.errors import UserError
 from puppet.pose_networks import Dwpose, Yolox, box_iou, simcc_labels
 from puppet.pose_pictures import make_shots, partner
-from puppet.pose_samples import boxed, pointed
+from puppet.pose_samples import detection_batch, keypoint_batch
 from puppet.pose_score import score_detector
 from puppet.world import HELD_OUT
 
@@ -66,8 +66,8 @@ def settings(part: str, configs: dict[str, Path], folder: Path, steps: int = 3):
 
 def batch_of(network, shots):
     if isinstance(network, Yolox):
-        return boxed(shots, network.side)
-    return pointed([(shot, 0) for shot in shots], network.size, network.swapped)
+        return detection_batch(shots, network.side)
+    return keypoint_batch([(shot, 0) for shot in shots], network.size, network.flip_indices)
 
 
 @pytest.mark.parametrize("part", NETWORKS)
@@ -89,14 +89,14 @@ def test_steps_lower_the_loss_on_one_batch(part, configs, shots):
 def test_a_resumed_run_ends_with_the_same_weights(part, configs, tmp_path, monkeypatch):
     whole = program.train(part, settings(part, configs, tmp_path / "whole"), None)
     broken = settings(part, configs, tmp_path / "broken")
-    draw = program.draw
+    draw = program.sample_batch
 
     def fail_at_the_third_step(pool, network, batch, rng):
         if (tmp_path / "broken/states" / part / "step-0000002").is_dir():
             raise KeyboardInterrupt
         return draw(pool, network, batch, rng)
 
-    monkeypatch.setattr(program, "draw", fail_at_the_third_step)
+    monkeypatch.setattr(program, "sample_batch", fail_at_the_third_step)
     with pytest.raises(KeyboardInterrupt):
         program.train(part, broken, None)
     monkeypatch.undo()
@@ -108,14 +108,14 @@ def test_a_resumed_run_ends_with_the_same_weights(part, configs, tmp_path, monke
 
 def test_steps_that_make_the_learning_rate_jump_are_refused_and_a_longer_run_is_not(configs, tmp_path):
     program.train("dwpose", settings("dwpose", configs, tmp_path, steps=4), None)  # states of steps 2 and 4
-    with pytest.raises(UserError, match="the state of step 4 had a learning rate of 0, these settings go on at"):
+    with pytest.raises(UserError, match="the state of step 4 had a learning rate of 0, these settings continue at"):
         program.train("dwpose", settings("dwpose", configs, tmp_path, steps=8), "latest")
     before = str(tmp_path / "states/dwpose/step-0000002")
     program.train("dwpose", settings("dwpose", configs, tmp_path, steps=5), before)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("muon", Muon)])
-def test_the_optimizer_is_the_one_wanted_and_decays_matrices_only(name, kind):
+def test_the_optimizer_is_the_configured_one_and_decays_matrices_only(name, kind):
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8))
     optimizer = program.make_optimizer(network, OmegaConf.create(dict(optimizer=name, learning_rate=1e-3)), 0.1)
     assert type(optimizer) is kind
@@ -144,7 +144,7 @@ def test_the_detector_takes_the_files_written(configs, tmp_path, caplog):
 
 
 class Oracle:
-    """Knows the pictures of one set-up, and reports them with the keypoints moved by a share of the torso."""
+    """Returns the ground truth of one set-up, with keypoints shifted by a fraction of the torso length."""
 
     def __init__(self, shots, shift: float = 0.0, missing: int = 0):
         self.shots, self.shift, self.missing = shots, shift, missing
@@ -170,7 +170,7 @@ def test_score_counts_points_within_five_per_cent_of_the_torso(shift, expected):
     assert {figures[part] for part in ("joints", "wrists", "hands", "face")} == {expected}
 
 
-def test_score_does_not_take_the_whole_picture_for_somebody_found():
+def test_score_does_not_count_a_fallback_box_as_found():
     shots = make_shots(HELD_OUT, short_side=512)
     assert score_detector(Oracle(shots, missing=1), [HELD_OUT])["found"] == 75
 
@@ -193,39 +193,39 @@ def test_simcc_labels_are_those_of_the_codec(configs):
 
 
 def test_exact_crops_are_those_of_inference(configs, shots):
-    """The middle of the box in the middle of the crop, its longer side, measured by the crop's, 1 / 1.25 of it."""
+    """The box is centred in the crop, and its limiting side is 1 / 1.25 of the crop's."""
     shot = replace(shots[0], boxes=np.array([[20.0, 30.0, 60.0, 130.0]]))
     corners = np.broadcast_to(shot.boxes.reshape(2, 2), (66, 2, 2)).reshape(132, 2)
     shot = replace(shot, keypoints=np.concatenate([[[40.0, 80.0]], corners])[None])
-    points = pointed([(shot, 0)], (96, 128), list(range(133))).keypoints[0].numpy()
+    points = keypoint_batch([(shot, 0)], (96, 128), list(range(133))).keypoints[0].numpy()
     assert np.allclose(points[0], (48, 64))
     assert np.allclose(points[1:3, 1], (64 - 0.5 * 128 / 1.25, 64 + 0.5 * 128 / 1.25))
 
 
 def test_mirrored_crops_exchange_left_and_right(configs, shots):
-    """Whatever the variation, the left shoulder's point stays on the figure's left as the picture shows it."""
+    """With any augmentation, the left shoulder's keypoint lies on the figure's left side in the image."""
     network = Dwpose(configs["dwpose"])
     for seed in range(8):
-        batch = pointed([(shots[0], 0)], network.size, network.swapped, np.random.default_rng(seed))
+        batch = keypoint_batch([(shots[0], 0)], network.size, network.flip_indices, np.random.default_rng(seed))
         left, right = batch.keypoints[0, [5, 6], 0]
         assert left > right  # the puppet faces the viewer in all its pictures
 
 
-def test_varied_boxes_stay_around_the_figure(shots):
-    """A white box on black, moved, scaled and mirrored like the picture: the box given is where the white is."""
+def test_augmented_boxes_stay_around_the_figure(shots):
+    """A white rectangle on black: the augmented box is the rectangle's in the augmented image."""
     shot = shots[0]
     image = np.zeros_like(shot.image)
     x0, y0, x1, y1 = shot.boxes[0].astype(int)
     image[y0:y1, x0:x1] = 255
     white = replace(shot, image=image)
     for seed in range(8):
-        batch = boxed([white], 96, np.random.default_rng(seed))
+        batch = detection_batch([white], 96, np.random.default_rng(seed))
         rows, columns = np.nonzero(batch.images[0, 0].numpy() > 140)
         edges = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         assert np.abs(batch.boxes[0][0].numpy() - edges).max() < 2  # pixels that interpolation blurs
 
 
-def test_scenes_for_judging_are_never_those_for_training():
+def test_scenes_for_evaluation_and_training_are_disjoint():
     assert max(partner(n) for n in (0, HELD_OUT // 2, HELD_OUT - 1)) < HELD_OUT
     assert all(HELD_OUT <= partner(HELD_OUT + n) < 2 * HELD_OUT for n in (0, HELD_OUT // 2, HELD_OUT - 1))
 

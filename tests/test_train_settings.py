@@ -1,4 +1,4 @@
-"""Settings of the puppets' own trainings: overrides that fit, and a learning rate that stays until it decays."""
+"""Settings of train_vae and train_pose: overrides, and the learning rate schedule."""
 
 from pathlib import Path
 
@@ -38,12 +38,12 @@ def test_overrides_change_what_they_name_and_nothing_else(path: Path) -> None:
         ("solver", "has no key solver: give key=value"),
     ],
 )
-def test_a_wrong_override_is_told(override: str, message: str, path: Path) -> None:
+def test_a_wrong_override_is_an_error(override: str, message: str, path: Path) -> None:
     with pytest.raises(UserError, match=message):
         read_settings(path, [override])
 
 
-def test_a_missing_or_broken_file_is_told(path: Path) -> None:
+def test_a_missing_or_broken_file_is_an_error(path: Path) -> None:
     with pytest.raises(UserError, match="name a config"):
         read_settings(path.with_name("none.yaml"), [])
     path.write_text("phases: [")
@@ -51,7 +51,7 @@ def test_a_missing_or_broken_file_is_told(path: Path) -> None:
         read_settings(path, [])
 
 
-def test_the_learning_rate_rises_stays_and_falls_to_nothing() -> None:
+def test_the_learning_rate_rises_stays_and_decays_to_zero() -> None:
     factors = [constant_then_decay(step, warmup=4, begin=10, decay=5) for step in range(16)]
     assert factors[:4] == [0.25, 0.5, 0.75, 1] and factors[4:11] == [1] * 7
     assert factors[11:] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0])

@@ -1,4 +1,4 @@
-"""The puppets' autoencoder: pictures and crops by step, steps that learn, latents of mean 0 and deviation 1."""
+"""Training of the puppets' autoencoder: data by step, learning, resuming, latents of mean 0 and deviation 1."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL
 from omegaconf import DictConfig, OmegaConf
 
 import puppet.train_vae as program
-from musepose.training.checkpoints import list_states
+from musepose.training.checkpoints import list_checkpoints
 from musepose.utils.errors import UserError
 from puppet.train_vae import Pool, Training, build_vae, normalise_latents
 from puppet.vae_losses import PatchDiscriminator, hinge_loss, reconstruction_loss, weighted_mean
@@ -23,7 +23,7 @@ SIZE, POOL = 32, 6
 
 
 def fake_picture(number: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A gradient by number, its red the column and its green the row, with a square for a figure."""
+    """An image by number: red is the column, green the row, and a square is the figure."""
     image = np.zeros((size, size, 3), np.uint8)
     image[..., 0] = np.arange(size) * (255 // size)
     image[..., 1] = np.arange(size)[:, None] * (255 // size)
@@ -39,7 +39,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("POOL", POOL), ("MEASURED", 4), ("JUDGED", 2), ("picture", fake_picture)):
+    for name, value in (("POOL", POOL), ("MEASURED", 4), ("EVALUATED", 2), ("picture", fake_picture)):
         monkeypatch.setattr(program, name, value)
 
 
@@ -119,7 +119,7 @@ def test_the_figure_counts_for_more() -> None:
     assert losses == pytest.approx([3 * 0.75 / 6, 0.75 / 6])
 
 
-def test_normalised_latents_leave_the_pictures_the_same(tmp_path: Path) -> None:
+def test_normalised_latents_do_not_change_reconstructions(tmp_path: Path) -> None:
     torch.manual_seed(0)
     vae = build_vae(tiny_config(tmp_path)).eval()
     for parameter in vae.quant_conv.parameters():
@@ -153,27 +153,27 @@ def assert_same(one: AutoencoderKL, other: AutoencoderKL) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[DictConfig, AutoencoderKL, str]:
-    """A run from nothing to its end, the model it wrote, and what it told."""
-    config, told = tiny_config(tmp_path_factory.mktemp("vae")), io.StringIO()
-    with pytest.MonkeyPatch.context() as monkeypatch, contextlib.redirect_stdout(told):
+    """A complete run: its config, the saved model, and its output."""
+    config, printed = tiny_config(tmp_path_factory.mktemp("vae")), io.StringIO()
+    with pytest.MonkeyPatch.context() as monkeypatch, contextlib.redirect_stdout(printed):
         make_small(monkeypatch)
-        return config, run(config), told.getvalue()
+        return config, run(config), printed.getvalue()
 
 
 def copied(config: DictConfig, folder: Path, *states: str) -> DictConfig:
-    """The same training in another folder, of which only some states are left."""
+    """A copy of the training in another folder, with only some of its states."""
     changed = OmegaConf.merge(config, {"output_dir": str(folder / "states"), "save_dir": str(folder / "vae")})
     for state in states:
         shutil.copytree(Path(config.output_dir) / state, Path(changed.output_dir) / state)
     return changed
 
 
-def test_steps_learn_and_the_closing_line_tells_how_much(trained: tuple[DictConfig, AutoencoderKL, str]) -> None:
-    _, vae, told = trained
-    losses = [float(line.split()[-1]) for line in told.splitlines() if line.startswith("step ")]
+def test_steps_lower_the_loss_and_the_last_line_reports_quality(trained: tuple[DictConfig, AutoencoderKL, str]) -> None:
+    _, vae, printed = trained
+    losses = [float(line.split()[-1]) for line in printed.splitlines() if line.startswith("step ")]
     assert len(losses) == 3 and losses[1] < losses[0] and losses[2] < losses[0]
     assert re.search(
-        r"2 held-out pictures, PSNR \d+\.\d+ dB, on the figure .* dB, gradient energy on the figure 0\.\d+", told
+        r"2 held-out images, PSNR \d+\.\d+ dB, on the figure .* dB, gradient energy on the figure 0\.\d+", printed
     )
     pictures = torch.stack([torch.from_numpy(fake_picture(program.HELD_OUT - i, SIZE)[0]) for i in (1, 2, 3, 4)])
     latents = vae.encode(pictures.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.mean.detach()
@@ -191,11 +191,11 @@ def test_a_harvest_decays_from_the_newest_state_and_leaves_it(trained, tmp_path:
     config = copied(trained[0], tmp_path, "step-0000008")
     config.phases[1].steps = 1000
     assert_same(trained[1], run(config, harvest=True))
-    assert [path.name for path in list_states(Path(config.output_dir))] == ["step-0000008"]
+    assert [path.name for path in list_checkpoints(Path(config.output_dir))] == ["step-0000008"]
 
 
 def test_without_a_state_there_is_nothing_to_harvest(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no state that could be harvested"):
+    with pytest.raises(UserError, match="holds no state to harvest"):
         run(tiny_config(tmp_path), harvest=True)
 
 
@@ -208,7 +208,7 @@ def test_without_a_state_there_is_nothing_to_harvest(tmp_path: Path) -> None:
             "step 10 had a learning rate of 0.0025, .* at 0.00475",
         ),
         ("step-0000005", {"solver": {"learning_rate": 1e-3}}, "step 5 had a learning rate of 0.005, .* at 0.001"),
-        ("step-0000008", {"phases": [{"steps": 6, "crop": 16, "batch": 4}]}, "of step 8, and the phases end at 6"),
+        ("step-0000008", {"phases": [{"steps": 6, "crop": 16, "batch": 4}]}, "of step 8, the phases end at 6"),
     ],
 )
 def test_settings_that_make_the_learning_rate_jump_are_refused(state, changes, message, trained, tmp_path) -> None:
@@ -224,7 +224,7 @@ def test_a_training_can_start_from_weights(trained, tmp_path: Path) -> None:
     assert_same(trained[1], Training(config, None, False).vae)
 
 
-def test_a_discriminator_learns_to_tell_patches_and_its_answers_are_weighted() -> None:
+def test_a_discriminator_learns_and_its_logits_are_weighted() -> None:
     torch.manual_seed(0)
     critic, masks = PatchDiscriminator(4), torch.zeros(4, 1, 32, 32)
     optimizer = torch.optim.AdamW(critic.parameters(), 1e-2)

@@ -1,4 +1,4 @@
-"""Whole trainings in small: losses, states, resuming, several processes, what is saved and sampled."""
+"""Whole tiny trainings: losses, states, resuming, several processes, saved models, validation."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_training import FRAMES, make_training, random_animator, train, write_workplace
+from tiny_training import FRAMES, make_trainer, random_animator, train, write_workplace
 from together import started
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -23,7 +23,7 @@ from musepose.media.video_writer import VideoWriter
 from musepose.models.state_dicts import read_checkpoint
 from musepose.models.weights import WeightPaths
 from musepose.pipelines.pose2video import Pose2VideoPipeline
-from musepose.training.checkpoints import list_states
+from musepose.training.checkpoints import list_checkpoints
 from musepose.training.model import MOTION, save_models, weight_paths
 from musepose.utils.errors import UserError
 
@@ -39,7 +39,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workplace(models: Path, tmp_path: Path) -> Path:
-    """Fresh for each test, with random models of stage 1 for stage 2 to start from."""
+    """A fresh workplace for each test, with random stage-1 models for stage 2."""
     folder = tmp_path / "work"
     shutil.copytree(models, folder)
     for path in folder.glob("*.yaml"):
@@ -76,7 +76,7 @@ def start(folder: Path, program: str, *arguments: str) -> subprocess.Popen:
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_steps_lower_the_loss_on_one_batch(workplace: Path, stage: int) -> None:
-    training = make_training(with_stage_1(workplace), stage, "solver.lr_scheduler=constant", "uncond_ratio=0.5")
+    training = make_trainer(with_stage_1(workplace), stage, "solver.lr_scheduler=constant", "uncond_ratio=0.5")
     before = weights(training)
     samples = next(iter(DataLoader(training.samples, 2, sampler=range(2))))
     losses = [training.micro_step(samples)[0].sum().item() for _ in range(12)]
@@ -104,8 +104,8 @@ def test_two_processes_train_as_one_with_twice_the_batch(workplace: Path) -> Non
     script = ROOT / "train_stage_1.py"
     with started(2, "musepose.training.trainer", script, *config, *folders) as running:
         one, _ = train(workplace, 1, *overrides, "data.train_bs=2")
-        told, _ = running.communicate(timeout=600)
-    assert running.returncode == 0, told
+        message, _ = running.communicate(timeout=600)
+    assert running.returncode == 0, message
     for model in ("denoising_unet", "reference_unet", "pose_guider"):
         found, expected = (
             read_checkpoint(folder / f"{model}.pth") for folder in (workplace / "two", one.config.model_folder)
@@ -113,7 +113,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(workplace: Path) -> Non
         assert_same(found, expected, 2e-5)
 
 
-def test_a_killed_training_goes_on_as_if_nothing_had_happened(workplace: Path) -> None:
+def test_a_killed_training_resumes_identically(workplace: Path) -> None:
     overrides = (
         *("solver.max_train_steps=6", "checkpointing_steps=2", "total_limit=2", "log_steps=2"),
         *("solver.lr_scheduler=cosine", "solver.ema_decay=0.9", "data.train_bs=1"),
@@ -121,12 +121,12 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(workplace: Path) -
     whole, losses = train(workplace, 1, *overrides, f"output_dir={workplace}/whole")
     killing = f"""
 import os, musepose.training.checkpoints as states
-synchronise = states._synchronise
-states._synchronise = lambda f: os.kill(os.getpid(), {int(signal.SIGKILL)}) if "4" in f.name else synchronise(f)
+sync_files = states._sync_files
+states._sync_files = lambda f: os.kill(os.getpid(), {int(signal.SIGKILL)}) if "4" in f.name else sync_files(f)
 """
     process = start(workplace, killing + PROGRAM, *overrides)
-    told = process.communicate()[0]
-    assert process.returncode == -signal.SIGKILL, told
+    message = process.communicate()[0]
+    assert process.returncode == -signal.SIGKILL, message
     states = workplace / "stage_1" / "states"
     assert {p.name for p in states.iterdir()} == {"step-0000002", ".step-0000004.part"}
     assert not (workplace / "stage_1" / "weights").exists()
@@ -152,7 +152,7 @@ def test_what_is_saved_and_sampled_is_the_average_and_training_goes_on_with_the_
 
 
 def test_average_of_the_first_steps_by_hand(workplace: Path) -> None:
-    training = make_training(workplace, 1, *NEVER, "solver.max_train_steps=3", "solver.ema_decay=0.2")
+    training = make_trainer(workplace, 1, *NEVER, "solver.max_train_steps=3", "solver.ema_decay=0.2")
     parameter = training.model.denoising_unet.conv_out.bias
     index = next(i for i, p in enumerate(training.trained) if p is parameter)
     expected, seen = None, []
@@ -193,22 +193,24 @@ def test_an_older_state_can_be_named(workplace: Path) -> None:
     named = str(workplace / "stage_1" / "states" / "step-0000001")
     _, rest = train(workplace, 1, "checkpointing_steps=1", "solver.max_train_steps=3", resume=named)
     np.testing.assert_allclose(rest, losses[1:], rtol=1e-6)
-    assert [p.name for p in list_states(workplace / "stage_1" / "states")] == [f"step-000000{i}" for i in (1, 2, 3)]
+    assert [p.name for p in list_checkpoints(workplace / "stage_1" / "states")] == [
+        f"step-000000{i}" for i in (1, 2, 3)
+    ]
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.bin"])
-def test_a_damaged_state_is_told_of(workplace: Path, file: str) -> None:
+def test_a_damaged_state_is_an_error(workplace: Path, file: str) -> None:
     train(workplace, 1, "solver.max_train_steps=1")
     path = workplace / "stage_1" / "states" / "step-0000001" / file
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match="step-0000001 cannot be taken up"):
-        make_training(workplace, 1, resume="latest")
+    with pytest.raises(UserError, match="step-0000001 cannot be resumed"):
+        make_trainer(workplace, 1, resume="latest")
 
 
-def test_a_state_of_another_training_is_told_of(workplace: Path) -> None:
+def test_a_state_of_another_training_is_an_error(workplace: Path) -> None:
     train(workplace, 1, "solver.max_train_steps=1")
-    with pytest.raises(UserError, match="cannot be taken up"):
-        make_training(workplace, 1, "solver.ema_decay=0.9", resume="latest")
+    with pytest.raises(UserError, match="cannot be resumed"):
+        make_trainer(workplace, 1, "solver.ema_decay=0.9", resume="latest")
 
 
 def test_stage_1_can_be_sampled_and_stage_2_builds_on_it(workplace: Path) -> None:
@@ -335,7 +337,7 @@ def test_losses_go_to_tensorboard(workplace: Path) -> None:
 
 
 def test_losses_by_band() -> None:
-    from musepose.training.trainer import sum_by_band
+    from musepose.training.trainer import sum_by_timestep_bin
 
-    bands = sum_by_band(torch.tensor([[1.0, 2.0], [4.0, 8.0]]), torch.tensor([[0, 199], [200, 999]]), 1000)
+    bands = sum_by_timestep_bin(torch.tensor([[1.0, 2.0], [4.0, 8.0]]), torch.tensor([[0, 199], [200, 999]]), 1000)
     assert bands.tolist() == [[3, 4, 0, 0, 8], [2, 1, 0, 0, 1]]

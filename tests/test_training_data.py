@@ -1,4 +1,4 @@
-"""Which frames make a sample, in which order samples come, and frames from videos or from the cache."""
+"""Training data: the frames of a sample, the order of samples, frames from videos and from the cache."""
 
 import os
 from fractions import Fraction
@@ -8,11 +8,19 @@ import numpy as np
 import pytest
 import torch
 from media import write_video
-from tiny_training import CLIPS, FRAMES, SIZE, make_training, write_workplace
+from tiny_training import CLIPS, FRAMES, SIZE, make_trainer, write_workplace
 from torch.utils.data import DataLoader
 
 from musepose.media.video_reader import read_frames
-from musepose.training.data.dataset import ClipChooser, PairChooser, Samples, StepSampler, fit, read_some, to_tensor
+from musepose.training.data.dataset import (
+    ClipChooser,
+    ClipDataset,
+    PairChooser,
+    StepSampler,
+    read_frames_in_order,
+    resize_lanczos,
+    to_tensor,
+)
 from musepose.training.data.manifest import Clip
 from musepose.utils.errors import UserError
 
@@ -75,14 +83,14 @@ def test_every_clip_comes_once_a_round_and_a_sample_is_the_same_whenever_asked_f
         seen.append((index, tuple(frames)))
         return {"pixels": torch.zeros(len(frames), 1), "poses": torch.zeros(len(frames), 1)}
 
-    samples = Samples(clips, PairChooser(10, 1), source, seed=4)
+    samples = ClipDataset(clips, PairChooser(10, 1), source, seed=4)
     seeds = [samples[i]["seed"] for i in range(21)]
     rounds = [[index for index, _ in seen[start : start + 7]] for start in (0, 7, 14)]
     assert all(sorted(r) == list(range(7)) for r in rounds) and len({tuple(r) for r in rounds}) == 3
     assert len(set(seeds)) == 21
     before = list(seen)
     assert samples[13]["seed"] == seeds[13] and seen[-1] == before[13]
-    assert Samples(clips, PairChooser(10, 1), source, seed=5)[13]["seed"] != seeds[13]
+    assert ClipDataset(clips, PairChooser(10, 1), source, seed=5)[13]["seed"] != seeds[13]
 
 
 @pytest.mark.parametrize(("batch", "ranks"), [(4, 1), (2, 2), (1, 4)])
@@ -95,10 +103,10 @@ def test_a_step_has_the_same_samples_however_they_are_shared_out(batch: int, ran
 
 def test_frames_come_in_the_order_asked_for(workplace: Path) -> None:
     every = list(read_frames(workplace / "video-0.mp4"))
-    for frame, number in zip(read_some(workplace / "video-0.mp4", [5, 0, 5]), (5, 0, 5), strict=True):
+    for frame, number in zip(read_frames_in_order(workplace / "video-0.mp4", [5, 0, 5]), (5, 0, 5), strict=True):
         np.testing.assert_array_equal(frame, every[number])
     with pytest.raises(UserError, match="has no frame 8"):
-        read_some(workplace / "video-0.mp4", [0, 8])
+        read_frames_in_order(workplace / "video-0.mp4", [0, 8])
 
 
 def one_batch(training) -> tuple[dict, dict]:
@@ -107,7 +115,7 @@ def one_batch(training) -> tuple[dict, dict]:
 
 
 def test_batches_hold_the_frames_that_were_chosen(workplace: Path) -> None:
-    training = make_training(workplace, 1, "data.targets_per_reference=2")
+    training = make_trainer(workplace, 1, "data.targets_per_reference=2")
     samples, batch = one_batch(training)
     rng = np.random.default_rng([training.config.seed, 1, 0])
     index = int(np.random.default_rng([training.config.seed, 0]).permutation(CLIPS)[0])
@@ -118,20 +126,20 @@ def test_batches_hold_the_frames_that_were_chosen(workplace: Path) -> None:
     torch.testing.assert_close(batch["reference"][0], latents[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(batch["latents"][0], latents[1:], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(batch["token"][0], token[0], rtol=1e-4, atol=1e-5)
-    wanted = to_tensor([fit(poses[t], SIZE, SIZE) for t in choice.targets])
+    wanted = to_tensor([resize_lanczos(poses[t], SIZE, SIZE) for t in choice.targets])
     assert torch.equal(batch["poses"][0], wanted.float() / 255)
 
 
 def test_the_cache_gives_the_same_batch(workplace: Path, tmp_path: Path) -> None:
-    _, plain = one_batch(make_training(workplace, 1))
-    _, cached = one_batch(make_training(workplace, 1, f"data.cache_latents={tmp_path}"))
+    _, plain = one_batch(make_trainer(workplace, 1))
+    _, cached = one_batch(make_trainer(workplace, 1, f"data.cache_latents={tmp_path}"))
     assert plain.keys() == cached.keys()
     assert torch.equal(plain["poses"], cached["poses"])
     for name in ("reference", "latents", "token"):  # kept in half precision
         torch.testing.assert_close(cached[name], plain[name], rtol=1e-3, atol=1e-3)
 
 
-def test_only_what_changed_is_encoded_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_changed_clips_are_encoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from musepose.training.data.encoding import Encoder
 
     workplace = write_workplace(tmp_path)
@@ -139,24 +147,24 @@ def test_only_what_changed_is_encoded_anew(tmp_path: Path, monkeypatch: pytest.M
     encode = Encoder.encode_pictures
     monkeypatch.setattr(Encoder, "encode_pictures", lambda self, p: encoded.append(len(p)) or encode(self, p))
     cache = f"data.cache_latents={tmp_path / 'cache'}"
-    _, first = one_batch(make_training(workplace, 1, cache))
+    _, first = one_batch(make_trainer(workplace, 1, cache))
     assert encoded == [FRAMES] * CLIPS
-    make_training(workplace, 1, cache)
+    make_trainer(workplace, 1, cache)
     assert len(encoded) == CLIPS
     write_video(workplace / "video-1.mp4", [np.full((SIZE, SIZE, 3), 90, np.uint8)] * FRAMES, rate=15)
     os.utime(workplace / "video-1.mp4", (1, 1))
-    _, second = one_batch(make_training(workplace, 1, cache))
+    _, second = one_batch(make_trainer(workplace, 1, cache))
     assert len(encoded) == CLIPS + 1
     changed = [not torch.equal(a, b) for a, b in zip(first["reference"], second["reference"], strict=True)]
     assert any(changed) and not all(changed)
-    make_training(workplace, 1, cache, "data.train_width=128")
+    make_trainer(workplace, 1, cache, "data.train_width=128")
     assert len(encoded) == 2 * CLIPS + 1
 
 
-def test_latents_of_another_precision_are_encoded_anew(workplace: Path, tmp_path: Path) -> None:
+def test_latents_of_another_precision_are_encoded_again(workplace: Path, tmp_path: Path) -> None:
     cache = f"data.cache_latents={tmp_path}"
     precisions = ((), ("solver.mixed_precision=bf16",))
-    trainings = [make_training(workplace, 1, cache, *precision) for precision in precisions]
+    trainings = [make_trainer(workplace, 1, cache, *precision) for precision in precisions]
     (full, half), paths = zip(*((one_batch(t)[1], t.samples.source.path(0, "latents")) for t in trainings), strict=True)
     assert paths[0] != paths[1] and not torch.equal(full["latents"], half["latents"])
 
@@ -166,7 +174,7 @@ def test_processes_share_the_encoding_without_gaps(workplace: Path, tmp_path: Pa
 
     from musepose.training.data.cache import FrameCache
 
-    training = make_training(workplace, 1, f"data.cache_latents={tmp_path}/unused")
+    training = make_trainer(workplace, 1, f"data.cache_latents={tmp_path}/unused")
     config = training.config
     config.data.cache_latents = str(tmp_path / "cache")
     cache = FrameCache(training.samples.clips, config, "x")
@@ -187,12 +195,12 @@ def test_processes_share_the_encoding_without_gaps(workplace: Path, tmp_path: Pa
     assert all(cache.path(i, "poses").is_file() for i in range(CLIPS))
 
 
-def test_a_video_shorter_than_stated_is_told_of_by_the_cache(workplace: Path, tmp_path: Path) -> None:
+def test_the_cache_refuses_a_video_shorter_than_stated(workplace: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from musepose.training.data.manifest import load_meta, save_meta
+    from musepose.training.data.manifest import load_manifest, save_manifest
 
-    clips = load_meta([workplace / "meta.json"])
-    save_meta(tmp_path / "meta.json", [replace(clips[0], frames=9)])
-    with pytest.raises(UserError, match=r"video-0.mp4.* have 8 and 8 frames, the meta file says 9"):
-        make_training(workplace, 1, f"data.cache_latents={tmp_path}/c", f"data.meta_paths=[{tmp_path}/meta.json]")
+    clips = load_manifest([workplace / "meta.json"])
+    save_manifest(tmp_path / "meta.json", [replace(clips[0], frames=9)])
+    with pytest.raises(UserError, match=r"video-0.mp4.* have 8 and 8 frames, the manifest says 9"):
+        make_trainer(workplace, 1, f"data.cache_latents={tmp_path}/c", f"data.meta_paths=[{tmp_path}/meta.json]")

@@ -14,7 +14,7 @@ from tiny_training import SIZE, random_animator, write_workplace
 import musepose.training.trainer
 from musepose.cli.train import main
 from musepose.training.config import read_config
-from musepose.training.data.manifest import load_meta, save_meta
+from musepose.training.data.manifest import load_manifest, save_manifest
 from musepose.training.model import save_models
 from musepose.utils.errors import UserError
 
@@ -49,7 +49,7 @@ def test_good_input_gets_as_far_as_the_models(workplace: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "override", "told"),
+    ("stage", "override", "message"),
     [
         (1, "solver.learnin_rate=1", "learnin_rate"),
         (1, "optimizer=adam", "optimizer"),
@@ -60,7 +60,7 @@ def test_good_input_gets_as_far_as_the_models(workplace: Path) -> None:
         (1, "data.train_bs=0", "train_bs is 0: give at least 1"),
         (1, "data.train_bs=1.5", "1.5"),
         (1, "uncond_ratio=1.1", "uncond_ratio is 1.1: give 0 to 1"),
-        (1, "data.train_width=100", "train_width is 100, no multiple of 8: take 96 or 104"),
+        (1, "data.train_width=100", "train_width is 100, not a multiple of 8: take 96 or 104"),
         (1, "data.train_height=32", "train_height is 32"),
         (1, "solver.optimizer=sgd", "solver.optimizer is sgd: choose from adamw, muon"),
         (1, "solver.lr_scheduler=steep", "lr_scheduler is steep: choose from constant"),
@@ -84,13 +84,13 @@ def test_good_input_gets_as_far_as_the_models(workplace: Path) -> None:
         (2, "data.n_sample_frames=9", "8 frames, 3 of 3 clips have fewer than data.n_sample_frames, 9"),
     ],
 )
-def test_a_bad_setting(workplace: Path, tmp_path: Path, stage: int, override: str, told: str) -> None:
+def test_a_bad_setting(workplace: Path, tmp_path: Path, stage: int, override: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         start(workplace, stage, f"output_dir={tmp_path}", override)
-    assert told in str(error.value) and ": " in str(error.value)
+    assert message in str(error.value) and ": " in str(error.value)
 
 
-def test_a_validation_video_that_there_is_not(workplace: Path, tmp_path: Path) -> None:
+def test_a_missing_validation_video(workplace: Path, tmp_path: Path) -> None:
     from media import write_picture
 
     picture = write_picture(tmp_path / "a.png", "rgb")
@@ -102,7 +102,7 @@ def test_two_validation_cases_of_one_name(workplace: Path, tmp_path: Path) -> No
     from media import write_picture
 
     picture = write_picture(tmp_path / "a.png", "rgb")
-    clips = load_meta([workplace / "meta.json"])
+    clips = load_manifest([workplace / "meta.json"])
     other = tmp_path / clips[0].poses.name
     other.write_bytes(clips[0].poses.read_bytes())
     cases = f"val.test_cases={{{picture}: [{clips[0].poses}, {other}]}}"
@@ -110,7 +110,7 @@ def test_two_validation_cases_of_one_name(workplace: Path, tmp_path: Path) -> No
         start(workplace, 1, f"output_dir={tmp_path}", cases)
 
 
-def test_weights_that_are_missing_are_told_before_anything_loads(workplace: Path, tmp_path: Path) -> None:
+def test_missing_weights_are_an_error_before_anything_loads(workplace: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="diffusion_pytorch_model.bin is missing"):
         start(workplace, 1, f"output_dir={tmp_path}", "from_scratch=false")
     (tmp_path / "config.json").write_bytes((workplace / "vae" / "config.json").read_bytes())
@@ -118,7 +118,7 @@ def test_weights_that_are_missing_are_told_before_anything_loads(workplace: Path
         start(workplace, 1, f"output_dir={tmp_path}", f"vae_model_path={tmp_path}")
 
 
-def test_motion_modules_that_are_wanted_or_too_short(workplace: Path, tmp_path: Path) -> None:
+def test_motion_modules_that_are_missing_or_too_short(workplace: Path, tmp_path: Path) -> None:
     out = f"output_dir={tmp_path}"
     with pytest.raises(UserError, match="use_motion_module: false"):
         start(workplace, 2, out, f"inference_config={workplace}/inference_stage_1.yaml")
@@ -139,9 +139,9 @@ def test_models_that_do_not_fit_each_other(workplace: Path, tmp_path: Path, fold
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_clip_that_is_gone(workplace: Path, tmp_path: Path, cached: bool) -> None:
-    clips = load_meta([workplace / "meta.json"])
+    clips = load_manifest([workplace / "meta.json"])
     gone = tmp_path / "gone.mp4"
-    save_meta(tmp_path / "meta.json", [clips[0], type(clips[0])(gone, *list(vars(clips[1]).values())[1:])])
+    save_manifest(tmp_path / "meta.json", [clips[0], type(clips[0])(gone, *list(vars(clips[1]).values())[1:])])
     cache = [f"data.cache_latents={tmp_path}/cache"] if cached else []
     with pytest.raises(UserError, match=r"gone.mp4"):
         start(workplace, 1, f"output_dir={tmp_path}", f"data.meta_paths=[{tmp_path}/meta.json]", *cache)
@@ -161,24 +161,24 @@ def test_a_folder_that_cannot_be_written(workplace: Path, tmp_path: Path, key: s
         start(workplace, 1, f"output_dir={tmp_path}", f"{key}={tmp_path}/file/deep")
 
 
-def test_states_of_an_earlier_run_are_not_written_over(workplace: Path, tmp_path: Path) -> None:
+def test_states_of_an_earlier_run_are_not_overwritten(workplace: Path, tmp_path: Path) -> None:
     (tmp_path / "states" / "step-0000100").mkdir(parents=True)
     with pytest.raises(UserError, match="holds states of an earlier run: give --resume latest"):
         start(workplace, 1, f"output_dir={tmp_path}")
-    with pytest.raises(UserError, match="is no training state"):
+    with pytest.raises(UserError, match="is not a training state"):
         start(workplace, 1, f"output_dir={tmp_path}", "--resume", f"{tmp_path}/states/step-0000200")
 
 
-def test_a_half_written_state_is_no_state(workplace: Path, tmp_path: Path) -> None:
+def test_an_incomplete_state_is_ignored(workplace: Path, tmp_path: Path) -> None:
     (tmp_path / "states" / ".step-0000100.part").mkdir(parents=True)
     with pytest.raises(AssertionError, match="a model is loaded"):
         start(workplace, 1, f"output_dir={tmp_path}")
 
 
-@pytest.mark.parametrize(("text", "told"), [("a: [", "cannot be read as YAML"), ("seed: 1", "is missing")])
-def test_a_config_that_is_none(tmp_path: Path, text: str, told: str) -> None:
+@pytest.mark.parametrize(("text", "message"), [("a: [", "cannot be read as YAML"), ("seed: 1", "is missing")])
+def test_a_file_that_is_no_config(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         read_config(tmp_path / "a.yaml")
     with pytest.raises(UserError, match="b.yaml is missing"):
         read_config(tmp_path / "b.yaml")
@@ -199,14 +199,14 @@ def test_puppets_are_validated_as_the_demo_samples_them() -> None:
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_the_scripts_tell_it_in_one_line_with_status_2(workplace: Path, stage: int) -> None:
+def test_the_scripts_print_one_line_with_status_2(workplace: Path, stage: int) -> None:
     script = str(ROOT / f"train_stage_{stage}.py")
     config = str(workplace / f"train_stage_{stage}.yaml")
-    told = subprocess.run(
+    message = subprocess.run(
         [sys.executable, script, "--config", config, "data.train_bs=0"], cwd=ROOT, capture_output=True, text=True
     )
-    assert told.returncode == 2 and told.stdout == ""
-    assert told.stderr.startswith("error: ") and told.stderr.count("\n") == 1
+    assert message.returncode == 2 and message.stdout == ""
+    assert message.stderr.startswith("error: ") and message.stderr.count("\n") == 1
 
 
 def test_help_needs_no_torch() -> None:
@@ -215,5 +215,5 @@ def test_help_needs_no_torch() -> None:
         "try:\n    main('stage_1', ['--help'])\n"
         "except SystemExit as end:\n    sys.exit(end.code or (3 if 'torch' in sys.modules else 0))"
     )
-    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert told.returncode == 0 and "--resume" in told.stdout
+    message = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert message.returncode == 0 and "--resume" in message.stdout

@@ -1,4 +1,4 @@
-"""Where the networks' weights come from, which of them are trained, and how they are saved."""
+"""The trained networks: initial weights, trainable parameters, saving."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ from musepose.training.model import (
     build_stage_1,
     build_stage_2,
     save_models,
-    select,
+    set_trainable,
     stage_1_parameters,
     stage_2_parameters,
     weight_paths,
@@ -31,7 +31,7 @@ ALL_DROPPED, NONE_DROPPED = torch.tensor([True, True]), torch.tensor([False, Fal
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With random models of stage 1."""
+    """A workplace with random stage-1 models."""
     folder = write_workplace(tmp_path_factory.mktemp("training"))
     save_models(random_animator(motion=False), folder / "stage_1" / "weights", "fp32", None)
     return folder
@@ -88,7 +88,7 @@ def test_the_pose_guider_starts_from_controlnet(workplace: Path, tmp_path: Path)
 def test_what_is_trained_always_gets_a_gradient_and_nothing_else_would(motion: bool, dropped: Tensor) -> None:
     animator = random_animator(motion)
     names = stage_2_parameters(animator) if motion else stage_1_parameters(animator)
-    trained = select(animator, names)
+    trained = set_trainable(animator, names)
     predict(animator, dropped).square().mean().backward()
     assert len(trained) == len(names)
     assert {name for name, p in animator.named_parameters() if p.grad is not None} == set(names)

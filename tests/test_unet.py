@@ -70,8 +70,8 @@ def test_equals_the_naive_unet(seed, dtype):
     bank = {name: feature[0] for name, feature in zip(unet.spatial_blocks(), features, strict=True)}
     expected = torch.cat(
         [
-            naive.row(sample[:frames], timestep, torch.zeros(1, 32, dtype=dtype), None, pose),
-            naive.row(sample[frames:], timestep, token[0], bank, pose),
+            naive.branch(sample[:frames], timestep, torch.zeros(1, 32, dtype=dtype), None, pose),
+            naive.branch(sample[frames:], timestep, token[0], bank, pose),
         ]
     )
     assert (ours - expected).abs().max() < bound
@@ -79,7 +79,7 @@ def test_equals_the_naive_unet(seed, dtype):
 
 @pytest.mark.parametrize(("rows", "referenced"), [(1, 0), (1, 1), (3, 1), (4, 4)])
 @torch.no_grad()
-def test_only_the_last_rows_attend_to_their_reference(rows, referenced):
+def test_only_the_last_branches_attend_to_their_reference(rows, referenced):
     torch.manual_seed(rows)
     frames, dim = 3, 32
     block = SpatialBlock(dim, heads=8, context_dim=16)
@@ -125,8 +125,8 @@ def test_half_precision_stays_near_single(dtype):
 
 @pytest.mark.parametrize(("side", "limit"), [(64, 110.5), (96, 298.5)])
 @torch.no_grad()
-def test_no_arithmetic_is_done_twice(side, limit):
-    """TFLOP of one guided step over 48 frames at 512 and 768 pixels; the published code spends 128.7 and 372.3."""
+def test_no_computation_is_repeated(side, limit):
+    """TFLOP of one guided step over 48 frames at 512 and 768 pixels; the published code needs 128.7 and 372.3."""
     with torch.device("meta"):
         reference_unet, unet = UNet(has_output=False), UNet(motion_module=MOTION_CONFIG)
         token = torch.zeros(1, 1, 768)
@@ -159,8 +159,8 @@ def test_refuses_what_it_would_compute_wrongly():
 @pytest.mark.parametrize("frames", [1, 5])
 @pytest.mark.parametrize("chunks", [Chunks(1), Chunks(130), Chunks(10**6), Chunks(64, offload_skips=True)], ids=str)
 @torch.no_grad()
-def test_pieces_change_nothing(chunks, frames):
-    """Guided, at a size that halves to odd numbers: pieces of one picture, of a few, of different ones by level."""
+def test_chunked_execution_changes_nothing(chunks, frames):
+    """Guided, at a size that halves to odd numbers: chunks of one frame, of a few, of different sizes by level."""
     reference_unet, unet = models()["reference_unet"], models()["denoising_unet"]
     generator = torch.Generator().manual_seed(frames)
     token = torch.randn(1, 1, 32, generator=generator)

@@ -1,4 +1,4 @@
-"""Videos in: sizes, counts, rates, colours, rotation, and files that are no good."""
+"""Reading videos: sizes, frame counts, rates, colours, rotation, bad files."""
 
 from contextlib import contextmanager
 from fractions import Fraction

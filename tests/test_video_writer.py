@@ -1,4 +1,4 @@
-"""Videos out: sizes, rates, colours, sound; and nothing half-written under a final name."""
+"""Writing videos: sizes, rates, colours, sound; and no incomplete file under a final name."""
 
 import errno
 import os
@@ -176,7 +176,7 @@ def test_missing_sound_source_is_refused_first(tmp_path):
 
 
 def run_python(code: str, *arguments, **options) -> subprocess.Popen:
-    """Run code that may use `np`, `VideoWriter` and `sys.argv` in a process of its own."""
+    """Run code that uses `np`, `VideoWriter` and `sys.argv` in a subprocess."""
     head = "import sys\nimport numpy as np\nfrom musepose.media.video_writer import VideoWriter\n"
     return subprocess.Popen(
         [sys.executable, "-c", head + textwrap.dedent(code), *map(str, arguments)],

@@ -1,4 +1,4 @@
-"""Jobs over several processes: all are done, failures are told, nobody waits for the dead."""
+"""Jobs over several processes: all are run, failures are raised, dead workers are detected."""
 
 import os
 from functools import partial
@@ -43,17 +43,17 @@ def test_every_item_is_done_once(workers: int) -> None:
     assert (os.getpid() in {process for _, _, process in results}) == (workers == 1)
 
 
-def test_an_exception_in_a_process_is_raised_here() -> None:
+def test_an_exception_in_a_worker_is_raised_in_the_parent() -> None:
     with pytest.raises(UserError, match="three: take another number"):
         list(run_jobs(make_failing, range(9), 2))
 
 
-def test_a_process_that_cannot_set_itself_up_tells_why() -> None:
+def test_an_error_during_worker_setup_is_raised() -> None:
     with pytest.raises(UserError, match="no detector: get one"):
         list(run_jobs(make_nothing, range(9), 2))
 
 
-def test_a_process_that_dies_is_told() -> None:
+def test_a_dead_worker_is_an_error() -> None:
     with pytest.raises(UserError, match=r"a worker process died \(exit status 7\)"):
         list(run_jobs(make_dying, [7, 7, 7], 2))
 

@@ -1,4 +1,4 @@
-"""A training in small: three videos with pose videos, models of a few thousand weights, and a config for each stage."""
+"""A tiny training: three videos with pose videos, models of a few thousand weights, a config for each stage."""
 
 import json
 from fractions import Fraction
@@ -16,10 +16,10 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
 from musepose.training.config import TrainConfig, read_config
-from musepose.training.data.manifest import Clip, load_meta, save_meta
+from musepose.training.data.manifest import Clip, load_manifest, save_manifest
 from musepose.training.model import Animator
 from musepose.training.stages import STAGE_1, STAGE_2
-from musepose.training.trainer import Training
+from musepose.training.trainer import Trainer
 
 SIZE, FRAMES, CLIPS = 64, 8, 3
 UNET = {
@@ -48,7 +48,7 @@ NOISE = {
 
 
 def write_models(folder: Path) -> None:
-    """The models that nobody trains, and both inference configs."""
+    """Write the frozen models and both inference configs."""
     torch.manual_seed(0)
     (folder / "base" / "unet").mkdir(parents=True)
     (folder / "base" / "unet" / "config.json").write_text(json.dumps(UNET))
@@ -101,7 +101,7 @@ def write_clips(folder: Path) -> list[Clip]:
         write_video(video, pictures, rate=15)
         write_video(poses, bars, rate=15)
         clips.append(Clip(video, poses, None, FRAMES, Fraction(15), SIZE, SIZE))
-    save_meta(folder / "meta.json", clips)
+    save_manifest(folder / "meta.json", clips)
     return clips
 
 
@@ -135,17 +135,17 @@ def config_of(folder: Path, stage: int, *overrides: str) -> TrainConfig:
     return read_config(folder / f"train_stage_{stage}.yaml", overrides)
 
 
-def make_training(folder: Path, stage: int, *overrides: str, resume: str | None = None) -> Training:
-    """A training in this process, which forgets the one before."""
+def make_trainer(folder: Path, stage: int, *overrides: str, resume: str | None = None) -> Trainer:
+    """A training in this process, with Accelerate's state reset."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     config = config_of(folder, stage, *overrides)
-    return Training((STAGE_1, STAGE_2)[stage - 1], config, load_meta(config.data.meta_paths), resume)
+    return Trainer((STAGE_1, STAGE_2)[stage - 1], config, load_manifest(config.data.meta_paths), resume)
 
 
-def train(folder: Path, stage: int, *overrides: str, resume: str | None = None) -> tuple[Training, list[float]]:
+def train(folder: Path, stage: int, *overrides: str, resume: str | None = None) -> tuple[Trainer, list[float]]:
     """Run a training to its end. → it, and the mean loss of each micro-step."""
-    training, losses = make_training(folder, stage, *overrides, resume=resume), []
+    training, losses = make_trainer(folder, stage, *overrides, resume=resume), []
     step = training.micro_step
 
     def noted(samples: dict) -> Tensor:
@@ -159,7 +159,7 @@ def train(folder: Path, stage: int, *overrides: str, resume: str | None = None) 
 
 
 def random_animator(motion: bool, seed: int = 0) -> Animator:
-    """With no weight at zero, so that everything has an influence."""
+    """An Animator without zero weights, so that every parameter affects the result."""
     torch.manual_seed(seed)
     animator = Animator(
         UNet(**UNET, has_output=False), UNet(**UNET, motion_module=MOTION if motion else None), PoseGuider(8, 3, GUIDER)

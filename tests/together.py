@@ -1,4 +1,4 @@
-"""Several processes of one program, told of each other as torchrun tells its own; what they import is imported once.
+"""Several processes of one program, message of each other as torchrun tells its own; what they import is imported once.
 
 together.py COUNT MODULES SCRIPT ARGS     MODULES: names with commas between them
 """

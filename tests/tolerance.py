@@ -47,7 +47,7 @@ def variance(layer: nn.Module, result: Tensor, dtype: torch.dtype) -> float:
 
 @contextmanager
 def planted_errors(networks: tuple[nn.Module, ...], dtype: torch.dtype) -> Iterator[None]:
-    """Every layer errs at random, as it does in arithmetic of `dtype` if its u were PLANTED."""
+    """Add random errors to every layer, as arithmetic of `dtype` would with PLANTED as its u."""
     generator = torch.Generator().manual_seed(0)
 
     def spoil(layer: nn.Module, _, result: Tensor) -> Tensor:

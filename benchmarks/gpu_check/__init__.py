@@ -1,6 +1,6 @@
-"""One command that makes good use of a quarter of an hour on a GPU: see `python -m benchmarks.gpu_check --help`.
+"""Checks and measurements on a GPU, in one command: see `python -m benchmarks.gpu_check --help`.
 
-Needs no torch: what a check consists of, in the order in which it is done, the most important first.
+This module lists the sections in the order in which they run, the most important first. It imports no torch.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Section:
-    """A function of a module of this package, and the part of the check that it belongs to."""
+    """One section: its part of the check, and the module that holds the function of its name."""
 
     part: int
     module: str
@@ -17,16 +17,16 @@ class Section:
 
 SECTIONS = {
     "golden": Section(1, "accuracy", "golden cases in float32, TF32 off"),
-    "start": Section(1, "accuracy", "the CPU's noise gives the same start"),
+    "start": Section(1, "accuracy", "the initial noise equals the CPU's"),
     "halves": Section(1, "accuracy", "float16 and bfloat16 against float32, PSNR"),
-    "videos": Section(2, "video", "whole videos: seconds, share of the matrix rate, memory beside the estimate"),
+    "videos": Section(2, "video", "whole videos: seconds, share of the matrix rate, measured and estimated memory"),
     "profiled": Section(3, "layers", "where a step's time goes"),
     "attention": Section(3, "layers", "back-ends of attention by head size"),
     "memory_formats": Section(3, "layers", "channels_last"),
     "norms": Section(3, "layers", "GroupNorm and SiLU"),
     "training_steps": Section(4, "training", "a training step of each stage: seconds, peak"),
     "cuda_tests": Section(4, "suite", "the tests marked requires_cuda"),
-    "pose_stage": Section(4, "suite", "frames a second of the pose stage, where the mm packages are"),
+    "pose_stage": Section(4, "suite", "frames per second of the pose stage, if the mm packages are installed"),
     "compile_starts": Section(3, "compiled", "--compile on and off, first and second start"),
 }
-DEVICE_LOST = 75  # exit status of a worker that cannot go on, but whose successor may
+DEVICE_LOST = 75  # exit status of a worker whose CUDA context is broken: a new process may continue

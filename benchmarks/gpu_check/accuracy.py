@@ -1,4 +1,4 @@
-"""Part 1: whether a device computes what the published system computed, and how far half precision is from it."""
+"""Part 1: float32 results against those of the published system, and the error of half precision."""
 
 import json
 from collections.abc import Iterator
@@ -13,15 +13,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.gpu_check.scale import NOISE, Check, tiny
-from benchmarks.gpu_check.video import stand_ins
+from benchmarks.gpu_check.video import random_inputs
 from benchmarks.measure import ROOT
 from musepose.pipelines.options import SamplingOptions
 from musepose.pipelines.pose2video import Pose2VideoPipeline
 
 GOLDEN = ROOT / "tests" / "golden"
 CASES = ("pipeline_cfg", "pipeline_nocfg")
-# Largest differences. They are ten times what the tests allow a processor: a card's convolutions may work by Winograd's
-# transforms, which lose about one digit. TF32 rounds to 2^-11 where float32 rounds to 2^-24, 8192 times as coarsely.
+# Largest absolute differences: ten times the tests' tolerances for a CPU, as cuDNN may use Winograd convolutions, which
+# lose about one digit. TF32 would fail: it rounds to 2^-11 instead of float32's 2^-24, 8192 times as coarsely.
 BOUNDS = {
     "clip.embeds": 1e-4,
     "ref.latents": 1e-4,
@@ -33,13 +33,13 @@ BOUNDS = {
 }
 
 
-# dB that tiny models' videos reach at least; on processors it was 50 and 28. Two videos from unlike noise are at 9 dB.
+# Lowest accepted PSNR of the tiny models' videos, dB. CPUs reached 50 and 28; two videos from different noise have 9.
 LEAST_PSNR = {torch.float16: 40.0, torch.bfloat16: 20.0}
 
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """No TF32, in products or in convolutions, which have it by default."""
+    """Disable TF32 in matrix products and in convolutions (where torch enables it by default)."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
@@ -49,20 +49,20 @@ def exact_float32() -> Iterator[None]:
 
 
 def golden(check: Check) -> None:
-    """Golden cases in float32, stage by stage: tiny models against figures recorded from the published system."""
+    """Golden cases in float32, stage by stage: tiny models against results recorded from the published system."""
     pipeline = Pose2VideoPipeline(**tiny(torch.float32, check.device), scheduler=DDIMScheduler(**NOISE))
     with exact_float32():
         for name in CASES:
             for stage, error in stage_errors(pipeline, name):
                 bound = BOUNDS[stage]
-                check.report.say(1, f"{name}, {stage}, float32", error <= bound, off_by=error, bound=bound)
+                check.report.add(1, f"{name}, {stage}, float32", error <= bound, off_by=error, bound=bound)
 
 
 @torch.no_grad()
 def stage_errors(pipeline: Pose2VideoPipeline, name: str) -> Iterator[tuple[str, float]]:
-    """Stage → its largest difference from a golden case.
+    """Yield (stage, largest absolute difference from the golden case).
 
-    Stages before the sampling get the recorded results of those before them, so that each is judged alone.
+    Each stage before the sampling gets the recorded results of the previous ones, so that errors do not add up.
     """
     folder = GOLDEN / name
     case, expected = json.loads((folder / "case.json").read_text()), load_file(folder / "expected.safetensors")
@@ -99,17 +99,17 @@ def stage_errors(pipeline: Pose2VideoPipeline, name: str) -> Iterator[tuple[str,
 
 
 def start(check: Check) -> None:
-    """The starting noise, drawn on the CPU: the same to the last bit for a pipeline on the device."""
+    """The initial noise, drawn on the CPU: bit-equal for a pipeline on the device."""
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         schedule = DDIMScheduler(**NOISE)
         pipelines = (Pose2VideoPipeline(**tiny(dtype, device), scheduler=schedule) for device in (check.device, "cpu"))
         there, here = (pipeline.initial_noise(5, SamplingOptions(width=32, height=40)) for pipeline in pipelines)
         error = (there.cpu().float() - here.float()).abs().max().item()
-        check.report.say(1, f"starting noise, {_name(dtype)}", error == 0, off_by=error)
+        check.report.add(1, f"initial noise, {_name(dtype)}", error == 0, off_by=error)
 
 
 def halves(check: Check) -> None:
-    """Videos in half precision against float32, from the same start: tiny models, and the check's own at small size."""
+    """Videos in half precision against float32, same initial noise: tiny models, and the check's models, small size."""
     side, frames, steps = check.scale.near
     near = {"width": side, "height": side, "num_inference_steps": steps, "context_overlap": 0}
     small = near | {"width": 32, "height": 32, "num_inference_steps": 4}
@@ -122,7 +122,7 @@ def halves(check: Check) -> None:
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
             models = {part: model for part, model in make(dtype).items() if part != "scheduler"}
             pipeline = Pose2VideoPipeline(**models, scheduler=DDIMScheduler(**NOISE))
-            reference, poses = stand_ins(arguments["width"], count)
+            reference, poses = random_inputs(arguments["width"], count)
             with exact_float32():
                 given = {"context_frames": count, "output_type": "pt", **same_start(pipeline, count, arguments)}
                 video = pipeline(reference, poses, **given, **arguments).frames
@@ -133,17 +133,17 @@ def halves(check: Check) -> None:
             if dtype != torch.float32:
                 differences = video - whole
                 values = {"psnr_dB": psnr(differences), "largest": differences.abs().max().item()}
-                ok = values["psnr_dB"] >= least.get(dtype, 0.0)  # not so where there is a nan
-                check.report.say(1, f"{name}: {_name(dtype)} against float32", ok, **values, contrast=contrast)
+                ok = values["psnr_dB"] >= least.get(dtype, 0.0)  # False for NaN
+                check.report.add(1, f"{name}: {_name(dtype)} against float32", ok, **values, contrast=contrast)
 
 
 def psnr(differences: Tensor) -> float:
-    """dB, of values in [0, 1]."""
+    """PSNR in dB from the differences of values in [0, 1]."""
     return -10 * differences.double().square().mean().clamp(min=1e-20).log10().item()
 
 
 def same_start(pipeline: Pose2VideoPipeline, frames: int, arguments: dict) -> dict:
-    """float32's noise for every precision; half precision's own draw is another one."""
+    """The same float32 noise for every precision: torch may draw other numbers in float16 or bfloat16."""
     side = pipeline.vae_scale_factor
     plane = (arguments["height"] // side, arguments["width"] // side)
     shape = (1, pipeline.denoising_unet.config.in_channels, frames, *plane)

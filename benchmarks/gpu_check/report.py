@@ -1,4 +1,4 @@
-"""What a check has found: each line printed as soon as it is known, and the same kept whole in a JSON file."""
+"""The results of a check: each line is printed at once, and all lines are saved as JSON."""
 
 import json
 import os
@@ -11,43 +11,43 @@ from musepose.utils.files import complete_file
 
 @dataclass
 class Report:
-    """The lines so far, in the order in which they came.
+    """The lines so far, in order.
 
-    A line is a dict: `part`, `what`, its values, and `ok`: True or False where it was held against a bound, None where
-    it only tells. `error` says what went wrong, `left_out` why there is nothing.
+    A line is a dict: `part`, `what`, its values, and `ok`: True or False if it was compared with a bound, None for a
+    measurement alone. `error` is the reason of a failure, `left_out` why there is no result.
     """
 
     path: Path
     lines: list[dict[str, Any]] = field(default_factory=list)
-    running: str | None = None  # the section at work
-    finished: list[str] = field(default_factory=list)  # sections, whether they succeeded or not
+    running: str | None = None  # the section in progress
+    finished: list[str] = field(default_factory=list)  # sections, failed ones included
 
     @classmethod
     def read(cls, path: Path) -> "Report":
-        """Go on with a report that another process began. Raises OSError, ValueError: there is none."""
+        """Load a report that another process saved. Raises OSError, ValueError: there is none."""
         return cls(path, **json.loads(path.read_text(encoding="utf-8")))
 
-    def say(self, part: int, what: str, ok: bool | None = None, **values: Any) -> None:
-        """Print a line, and keep it. Names of values are words joined by underscores, with their unit at the end."""
+    def add(self, part: int, what: str, ok: bool | None = None, **values: Any) -> None:
+        """Print, append and save a line. Names of values are words joined by underscores, the unit last."""
         line = {"part": part, "what": what, "ok": ok, **values}
         self.lines.append(line)
         print(render(line), flush=True)
         self.save()
 
     def save(self) -> None:
-        """Raises UserError where the file cannot be written."""
+        """Write the JSON file. Raises UserError: it cannot be written."""
         content = {"lines": self.lines, "running": self.running, "finished": self.finished}
         with complete_file(self.path) as partial:
             partial.write_text(json.dumps(content, indent=1) + os.linesep, encoding="utf-8")
 
     @property
     def failures(self) -> int:
-        """Lines that missed their bound, or tell of an error."""
+        """How many lines are out of bounds or errors."""
         return sum(line["ok"] is False for line in self.lines)
 
 
 def render(line: dict[str, Any]) -> str:
-    """A line of the report as it is printed."""
+    """A line of the report as text."""
     if "error" in line:
         return f"{line['part']}  {line['what']}: FAILED: {line['error']}"
     if "left_out" in line:

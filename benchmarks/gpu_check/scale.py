@@ -1,4 +1,4 @@
-"""How large the work of a check is, the models that go with it, and what is measured around it."""
+"""The sizes of a check, its models, and shared measurements: peak memory, FLOP, matrix rate."""
 
 import copy
 import gc
@@ -23,16 +23,16 @@ from musepose.pipelines.pose2video import Pose2VideoPipeline
 
 @dataclass(frozen=True)
 class Scale:
-    """The figures of one size of check."""
+    """The sizes used by all sections."""
 
-    tiny: bool  # the golden data's models, instead of the published sizes with random weights
-    frames: int  # of whole videos, of a step, of a training clip
+    tiny: bool  # the golden data's models instead of full-size models with random weights
+    frames: int  # of a whole video, a step, a training clip
     steps: int
-    sides: tuple[int, ...]  # pixels, of whole videos; the first one is also that of a step
-    near: tuple[int, int, int]  # side, frames and steps of the videos that are compared between precisions
+    sides: tuple[int, ...]  # pixels, of whole videos; single steps use the first
+    near: tuple[int, int, int]  # side, frames, steps of the videos that compare precisions
     training_side: int
-    pairs: int  # of a stage 1 step
-    repeats: int  # of what takes less than a second
+    pairs: int  # batch size of a stage 1 step
+    repeats: int  # of timings below a second
     pose_frames: int
 
 
@@ -46,12 +46,12 @@ NOISE = scheduler_config(WeightPaths.published())
 
 
 class DeviceLost(Exception):
-    """Only another process can go on."""
+    """The device refuses all further work in this process; a new process may continue."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What every section is given."""
+    """The argument of every section: report, sizes, device, time limit."""
 
     report: Report
     scale: Scale
@@ -64,11 +64,11 @@ class Check:
 
     @property
     def half(self) -> torch.dtype:
-        """The type that users sample in: float16, where it is fit for the device."""
+        """The usual sampling dtype: float16, or bfloat16 on a CPU."""
         return torch.bfloat16 if self.device.type == "cpu" else torch.float16
 
     def pipeline(self, dtype: torch.dtype, device: torch.device | str | None = None) -> Pose2VideoPipeline:
-        """All models, the same numbers each time, with the published noise schedule; on `device`, or the check's."""
+        """All models with fixed weights and the published noise schedule, on `device` (default: the check's)."""
         device = device or self.device
         if self.scale.tiny:
             made = Pose2VideoPipeline(**tiny(dtype, device), scheduler=DDIMScheduler(**NOISE))
@@ -85,21 +85,21 @@ class Check:
 
     @contextmanager
     def guarded(self, part: int, what: str) -> Iterator[None]:
-        """What goes wrong inside is a line of the report, and the next thing goes on."""
+        """Report an exception in the block as a line and continue. Raises DeviceLost."""
         failed = None
         try:
             yield
         except DeviceLost:
             raise
-        except Exception as error:  # out of memory, a package that is missing, a kernel that fails, ...
-            failed = explain(error)  # the text alone: the error holds on to what was being computed
+        except Exception as error:  # out of memory, a missing package, a failing kernel, ...
+            failed = explain(error)  # only the text: the traceback keeps tensors alive
         if failed is not None:
-            self.report.say(part, what, False, error=failed)
+            self.report.add(part, what, False, error=failed)
             self.check_device()
             self.release()
 
     def check_device(self) -> None:
-        """Raises DeviceLost: after some errors a CUDA device refuses everything until the process ends."""
+        """Raises DeviceLost: after some errors a CUDA context is unusable until the process ends."""
         try:
             self.synchronize()
         except Exception as error:
@@ -110,28 +110,28 @@ class Check:
             torch.cuda.synchronize(self.device)
 
     def release(self) -> None:
-        """Give back what nobody holds, and measure the peak of the memory anew."""
+        """Free unreferenced memory and reset the peak."""
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.forget_peak()
+        self.reset_peak()
 
-    def forget_peak(self) -> None:
+    def reset_peak(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def peak(self) -> float | None:
-        """GiB that tensors took at most since `forget_peak`; None on a processor, where nobody counts."""
+        """Peak GiB of tensors since `reset_peak`; None on a CPU, which has no such counter."""
         return torch.cuda.max_memory_allocated(self.device) / GIB if self.device.type == "cuda" else None
 
 
 def explain(error: BaseException) -> str:
-    """One line."""
+    """An exception as one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def tiny(dtype: torch.dtype, device: torch.device | str) -> dict[str, nn.Module]:
-    """The golden data's models."""
+    """The golden data's models, frozen."""
     copies = copy.deepcopy(_tiny_models())
     return {name: nn.Module.to(model, device, dtype).requires_grad_(False) for name, model in copies.items()}
 
@@ -145,7 +145,7 @@ def _tiny_models() -> dict[str, nn.Module]:
 
 @torch.no_grad()
 def step_tflop(check: Check, side: int) -> float:
-    """TFLOP of a guided denoising step over the check's frames, counted without computing."""
+    """TFLOP of a guided denoising step over the check's frames, counted on the meta device."""
     unet = check.denoising_unet(torch.float32, "meta")
     sample, context, pose, *_ = step_inputs(unet, side, check.scale.frames)
     with FlopCounterMode(display=False) as counter:
@@ -155,7 +155,7 @@ def step_tflop(check: Check, side: int) -> float:
 
 @cache
 def matrix_rate(check_device: torch.device, dtype: torch.dtype, side: int) -> float:
-    """TFLOP/s of a matrix product of so many rows and columns on this device, the best of ten."""
+    """TFLOP/s of a product of two `side` x `side` matrices, the best of ten."""
     a, b = (torch.randn(side, side, device=check_device, dtype=dtype) for _ in range(2))
     wait = torch.cuda.synchronize if check_device.type == "cuda" else lambda: None
     best = float("inf")

@@ -1,4 +1,4 @@
-"""Part 4: a training step of each stage, on pictures that are made up."""
+"""Part 4: a training step of each stage, on random data."""
 
 import math
 import statistics
@@ -20,13 +20,13 @@ from musepose.training.data.encoding import Encoder
 from musepose.training.data.manifest import Clip
 from musepose.training.model import Animator
 from musepose.training.stages import STAGE_1, STAGE_2, Stage
-from musepose.training.trainer import Training
+from musepose.training.trainer import Trainer
 
-STEPS = 3  # timed, after one that warms up
+STEPS = 3  # timed, after one warm-up step
 
 
-class MadeUp:
-    """Stands for FrameReader: random pictures and poses."""
+class RandomFrames:
+    """Replaces FrameReader: random images and poses."""
 
     def __init__(self, data: Data):
         self.side = data.train_width
@@ -38,8 +38,8 @@ class MadeUp:
         return {"pixels": pictures / 127.5 - 1, "clip_pixels": clip, "poses": pictures.flip(0)}
 
 
-class TrainingWithoutFiles(Training):
-    """A training whose frozen models and pictures are given, and come from no file."""
+class TrainerWithoutFiles(Trainer):
+    """A training with random frozen models and random data instead of files."""
 
     def __init__(self, check: Check, stage: Stage, config: TrainConfig):
         self.check = check
@@ -54,18 +54,18 @@ class TrainingWithoutFiles(Training):
             models = {n: full_size(n, dtype, str(self.accelerator.device)) for n in ("vae", "image_encoder")}
         return Encoder(models["vae"], models["image_encoder"], self.config.data)
 
-    def _frame_source(self, clips: list[Clip]) -> MadeUp:
-        return MadeUp(self.config.data)
+    def _frame_source(self, clips: list[Clip]) -> RandomFrames:
+        return RandomFrames(self.config.data)
 
 
 def training_steps(check: Check) -> None:
-    """Stage 2 as published, but for the size; stage 1 with and without gradient checkpointing."""
+    """Stage 2 with the published settings except sizes; stage 1 with and without gradient checkpointing."""
     scale = check.scale
     trainings = (
         (STAGE_2, 1, True),
         (STAGE_1, scale.pairs, True),
-        (STAGE_1, scale.pairs, False),
-    )  # the last may not fit
+        (STAGE_1, scale.pairs, False),  # may not fit
+    )
     for stage, count, checkpointing in trainings:
         shape = f"{scale.frames} frames" if stage.is_clip else f"{count} pairs"
         how = "gradient checkpointing" if checkpointing else "no gradient checkpointing"
@@ -73,15 +73,15 @@ def training_steps(check: Check) -> None:
         with check.guarded(4, what), tempfile.TemporaryDirectory() as folder:
             check.release()
             own = replace(stage, build=lambda _, stage=stage: animator(check, stage))
-            training = TrainingWithoutFiles(check, own, config(check, count, checkpointing, folder))
-            check.report.say(4, what, **one_step(check, training))
+            training = TrainerWithoutFiles(check, own, config(check, count, checkpointing, folder))
+            check.report.add(4, what, **one_step(check, training))
             training.accelerator.free_memory()
             del training
         check.release()
 
 
 def config(check: Check, count: int, checkpointing: bool, folder: str) -> TrainConfig:
-    """The published recipe's settings, with the sizes of the check."""
+    """The published recipe with the sizes of the check."""
     scale = check.scale
     sizes = {"train_width": scale.training_side, "train_height": scale.training_side, "n_sample_frames": scale.frames}
     precision = "no" if check.device.type == "cpu" else "fp16"
@@ -98,7 +98,7 @@ def config(check: Check, count: int, checkpointing: bool, folder: str) -> TrainC
 
 
 def animator(check: Check, stage: Stage) -> Animator:
-    """The networks of a stage in float32, random and frozen; the training chooses what it trains."""
+    """The networks of a stage, float32, random, frozen: the training unfreezes what it trains."""
     if check.scale.tiny:
         models = tiny(torch.float32, "cpu")
         if not stage.is_clip:
@@ -113,10 +113,10 @@ def animator(check: Check, stage: Stage) -> Animator:
     return Animator(*parts).requires_grad_(False)
 
 
-def one_step(check: Check, training: Training) -> dict[str, float | None]:
-    """→ seconds of a step (median), of its encoding, the peak, and the loss, which must be a number."""
+def one_step(check: Check, training: Trainer) -> dict[str, float | None]:
+    """→ median seconds of a step, seconds of its encoding and of the first step, peak GiB, loss; ok: losses finite."""
     batches = list(training._batches())
-    check.forget_peak()
+    check.reset_peak()
     seconds, losses = [], []
     for batch in batches:
         check.synchronize()

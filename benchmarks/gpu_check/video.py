@@ -1,4 +1,4 @@
-"""Part 2: whole videos, against the device's arithmetic and against the memory that was estimated."""
+"""Part 2: time of whole videos relative to the device's matrix rate, and peak memory against the estimate."""
 
 import time
 
@@ -12,22 +12,22 @@ from musepose.memory.plan import BY_NAME, GIB, MemoryPlan
 from musepose.pipelines.pose2video import Pose2VideoPipeline
 
 WARM_UP_STEPS = 2
-ESTIMATE_OFF = 0.05  # above which the estimate is to be corrected
+ESTIMATE_TOLERANCE = 0.05  # relative; outside it the estimate needs correction
 
 
-def stand_ins(side: int, frames: int) -> tuple[Image.Image, np.ndarray]:
-    """A reference picture and pose frames (f h w 3) of random bytes."""
+def random_inputs(side: int, frames: int) -> tuple[Image.Image, np.ndarray]:
+    """A reference image and pose frames (f h w 3) of random bytes."""
     generator = np.random.default_rng(0)
     reference = Image.fromarray(generator.integers(0, 255, (side, side, 3), np.uint8))
     return reference, generator.integers(0, 255, (frames, side, side, 3), np.uint8)
 
 
 def videos(check: Check) -> None:
-    """From pictures to pictures, guided, each size by the plans high and low."""
+    """Whole guided videos, encoding and decoding included: each size with the plans high and low."""
     scale = check.scale
     rows = 256 if scale.tiny else 8192
     rate = matrix_rate(check.device, check.half, rows)
-    check.report.say(2, f"product of matrices of {rows} rows, {check.half}", tflop_per_s=rate)
+    check.report.add(2, f"product of matrices of {rows} rows, {check.half}", tflop_per_s=rate)
     pipeline, empty = check.pipeline(check.half), check.pipeline(check.half, "meta")
     for side in scale.sides:
         tflop = step_tflop(check, side)
@@ -38,7 +38,7 @@ def videos(check: Check) -> None:
                 seconds, peaks = timed_video(check, pipeline, plan, side)
                 share = tflop * scale.steps / seconds["denoising"] / rate
                 times = {f"{stage}_s": taken for stage, taken in seconds.items()}
-                check.report.say(2, what, **times, matrix_rate_in_denoising=share)
+                check.report.add(2, what, **times, matrix_rate_in_denoising=share)
                 work = Workload(side, side, scale.frames, scale.frames, guided=True)
                 compare_peaks(check, what, peaks, peak_bytes(empty, plan, work))
     del pipeline
@@ -48,14 +48,14 @@ def videos(check: Check) -> None:
 def timed_video(
     check: Check, pipeline: Pose2VideoPipeline, plan: MemoryPlan, side: int
 ) -> tuple[dict[str, float], dict[str, float | None]]:
-    """→ seconds in all, before, during and after the denoising; and GiB at most until its end, and after it.
+    """→ seconds: whole, before, denoising, decoding; and peak GiB up to the end of denoising, and of decoding.
 
-    A few steps with little decoding warm up: kernels are chosen and memory is laid out by them. Raises RuntimeError
-    where the plan took more memory than there was.
+    A short run warms up first: cuDNN selects kernels, the allocator grows. Raises RuntimeError: out of memory, the
+    pipeline continued with a smaller plan.
     """
     scale = check.scale
     pipeline.offloader = ModelOffloader(pipeline.models, check.device, plan)
-    reference, poses = stand_ins(side, scale.frames)
+    reference, poses = random_inputs(side, scale.frames)
     marks: dict[str, float] = {}
     peaks: dict[str, float | None] = {}
 
@@ -66,7 +66,7 @@ def timed_video(
                 marks["first" if done == 1 else "last"] = time.perf_counter()
                 if done == total:
                     peaks["denoising"] = check.peak()
-                    check.forget_peak()
+                    check.reset_peak()
 
         sizes = {"width": side, "height": side, "num_frames": scale.frames, "context_frames": scale.frames}
         sizes |= {"context_overlap": 0, "num_inference_steps": steps}
@@ -84,7 +84,7 @@ def timed_video(
     peaks["decoding"] = check.peak()
     if pipeline.offloader.plan != plan:
         raise RuntimeError(f"out of memory: it continued with the plan {pipeline.offloader.plan.name}")
-    # The first step is not told from what comes before it: it is taken to last as long as the others.
+    # Progress starts after the first step, which is assumed to take as long as the others.
     step = (marks["last"] - marks["first"]) / (scale.steps - 1)
     seconds = {
         "whole": end - start,
@@ -96,15 +96,15 @@ def timed_video(
 
 
 def compare_peaks(check: Check, what: str, measured: dict[str, float | None], estimated: dict[str, int]) -> None:
-    """Peaks beside the estimate: all stages up to the denoising together, and the decoding."""
+    """Report peaks and estimates: of all stages up to denoising together, and of decoding."""
     for stage, peak in measured.items():
         of = [size for name, size in estimated.items() if (name == "decoding") == (stage == "decoding")]
         estimate = max(of) / GIB
         off = None if peak is None else peak / estimate - 1
-        check.report.say(
+        check.report.add(
             2,
             f"{what}, memory {'up to the end of the denoising' if stage == 'denoising' else 'of the decoding'}",
-            None if off is None else abs(off) <= ESTIMATE_OFF,
+            None if off is None else abs(off) <= ESTIMATE_TOLERANCE,
             peak_GiB=peak,
             estimated_GiB=estimate,
             off_by=off,

@@ -1,4 +1,4 @@
-"""The process that computes: sections one after the other, each in a net; started by __main__.py, which outlives it."""
+"""The worker process: runs sections one after the other and reports errors. __main__.py starts and restarts it."""
 
 import importlib
 import json
@@ -19,13 +19,13 @@ from musepose.utils.device import choose_device
 
 
 def work(names: list[str], scale: str, device: str, deadline: float, path: str) -> int:
-    """Run the sections `names`, adding to the report at `path`. → 0, or DEVICE_LOST where another process must go on.
+    """Run the sections `names` and append to the report at `path`. → 0, or DEVICE_LOST if a new process must continue.
 
-    Raises UserError: there is no such device.
+    Raises UserError: no such device.
     """
     check = Check(Report.read(Path(path)), SCALES[scale], choose_device(device), deadline)
     if not check.report.lines:
-        introduce(check, scale)
+        report_environment(check, scale)
     for name in names:
         check.report.running = name
         check.report.save()
@@ -39,25 +39,25 @@ def work(names: list[str], scale: str, device: str, deadline: float, path: str) 
 
 
 def run(check: Check, name: str) -> bool:
-    """A section, what goes wrong in it being a line. → whether the device can still be used."""
+    """Run a section and report its errors as a line. → whether the device can still be used."""
     section = SECTIONS[name]
     if check.seconds_left <= 0:
-        check.report.say(section.part, name, left_out="the time is over")
+        check.report.add(section.part, name, left_out="time limit reached")
         return True
     start = time.perf_counter()
     try:
         with check.guarded(section.part, name):
             getattr(importlib.import_module(f"benchmarks.gpu_check.{section.module}"), name)(check)
     except DeviceLost as error:
-        check.report.say(section.part, name, False, error=f"the device refuses to go on: {explain(error)}")
+        check.report.add(section.part, name, False, error=f"the device is lost: {explain(error)}")
         return False
     check.release()
-    check.report.say(section.part, f"({name} took {time.perf_counter() - start:.0f} s)")
+    check.report.add(section.part, f"({name} took {time.perf_counter() - start:.0f} s)")
     return True
 
 
-def introduce(check: Check, scale: str) -> None:
-    """What is measured, and on what."""
+def report_environment(check: Check, scale: str) -> None:
+    """Report the scale, commit, machine and library versions."""
     values = {"scale": scale, "commit": revision(), "machine": machine()}
     for package in ("numpy", "diffusers", "transformers", "accelerate", "triton"):
         try:
@@ -68,7 +68,7 @@ def introduce(check: Check, scale: str) -> None:
         free, total = torch.cuda.mem_get_info(check.device)
         values |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
         values |= {"memory_GiB": total / GIB, "free_GiB": free / GIB}
-    check.report.say(0, f"gpu_check on {platform.node()}", **values)
+    check.report.add(0, f"gpu_check on {platform.node()}", **values)
 
 
 if __name__ == "__main__":

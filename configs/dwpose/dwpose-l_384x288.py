@@ -1,4 +1,4 @@
-# DWPose-l whole-body keypoints: what mmpose needs to rebuild RTMPose-l 384 x 288 of dw-ll_ucoco_384.pth and to feed it.
+# DWPose-l whole-body keypoints: the model and preprocessing of dw-ll_ucoco_384.pth (RTMPose-l, 384 x 288) for mmpose.
 default_scope = "mmpose"
 
 _input = (288, 384)  # width, height
@@ -41,7 +41,7 @@ model = dict(
             use_rel_bias=False,
             pos_enc=False,
         ),
-        loss=dict(type="KLDiscretLoss", use_target_weight=True),  # built by the head, never computed here
+        loss=dict(type="KLDiscretLoss", use_target_weight=True),  # required by the head, unused at inference
         decoder=_codec,
     ),
     test_cfg=dict(flip_test=True),
@@ -49,7 +49,7 @@ model = dict(
 
 test_dataloader = dict(
     dataset=dict(
-        type="CocoWholeBodyDataset",  # names the 133 keypoints and which of them a mirror exchanges
+        type="CocoWholeBodyDataset",  # defines the 133 keypoints and their flip pairs
         pipeline=[
             dict(type="LoadImage"),
             dict(type="GetBBoxCenterScale"),

@@ -1,4 +1,4 @@
-# YOLOX-l person detector: what mmdet needs to rebuild the network of yolox_l_8x8_300e_coco.pth and to feed it.
+# YOLOX-l person detector: the model and preprocessing of yolox_l_8x8_300e_coco.pth for mmdet.
 default_scope = "mmdet"
 
 _norm = dict(type="BN", momentum=0.03, eps=0.001)

@@ -1,5 +1,5 @@
-# The puppets' keypoint network: RTMPose as in configs/dwpose for 192 x 256 pixels, a quarter as wide and shallow. Its
-# backbone ends at stride 16, which saves a stage and leaves the head as many cells as 288 x 384 has at stride 32.
+# The puppets' keypoint network: RTMPose as in configs/dwpose for 192 x 256 pixels, a quarter as wide and shallower. The
+# backbone ends at stride 16, one stage earlier; the head gets about as many cells as for 288 x 384 at stride 32.
 default_scope = "mmpose"
 
 _input = (192, 256)  # width, height
@@ -15,7 +15,7 @@ model = dict(
     backbone=dict(
         _scope_="mmdet",
         type="CSPNeXt",
-        # in and out channels before widening, blocks, whether they have a shortcut, whether pooling comes first
+        # in and out channels before the width factor, blocks, shortcut, spatial pyramid pooling
         arch_ovewrite=[[64, 128, 1, True, False], [128, 256, 2, True, False], [256, 512, 2, True, True]],
         expand_ratio=0.5,
         widen_factor=0.25,
@@ -50,7 +50,7 @@ model = dict(
 
 test_dataloader = dict(
     dataset=dict(
-        type="CocoWholeBodyDataset",  # names the 133 keypoints and which of them a mirror exchanges
+        type="CocoWholeBodyDataset",  # defines the 133 keypoints and their flip pairs
         pipeline=[
             dict(type="LoadImage"),
             dict(type="GetBBoxCenterScale"),

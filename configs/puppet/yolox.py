@@ -1,9 +1,9 @@
-# The puppets' person detector: YOLOX as in configs/dwpose, a quarter as wide, shallow, for one class, small pictures.
+# The puppets' person detector: YOLOX as in configs/dwpose, a quarter as wide, shallower, one class, small images.
 default_scope = "mmdet"
 
 _norm = dict(type="BN", momentum=0.03, eps=0.001)
 _act = dict(type="Swish")
-_side = 192  # pixels, of the square that a picture is fitted into
+_side = 192  # pixels, of the square that an image is fitted into
 
 model = dict(
     type="YOLOX",

@@ -1,1 +1,1 @@
-"""The command lines: one parser a command, and what entry points share."""
+"""Command lines: one parser for each command, and the shared entry point."""

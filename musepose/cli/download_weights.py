@@ -1,4 +1,4 @@
-"""Fetch the published weights into pretrained_weights/, or tell which are missing."""
+"""Downloads the published weights into pretrained_weights/, or lists which are missing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from musepose.download.weights import GROUPS, YOLOX_URL, WeightsFolder, download
 from musepose.utils.options import option
 
 EPILOG = (
-    "Transfers that broke off are resumed by the next run. HF_ENDPOINT (a mirror of the Hugging Face hub), "
-    "HF_HOME (its cache) and the usual proxy variables are honoured."
+    "The next run resumes interrupted downloads. HF_ENDPOINT (a mirror of the Hugging Face hub), HF_HOME (its cache) "
+    "and the usual proxy variables are honoured."
 )
 
 
@@ -19,12 +19,10 @@ class Settings:
     """Options of download_weights.py."""
 
     dir: Path = option(Path("pretrained_weights"), "folder of the weights", metavar="DIR")
-    only: str | None = option(None, f"only some of {', '.join(GROUPS)}", metavar="NAME,…")
-    check: bool = option(False, "fetch nothing, read what is there, tell what is missing")
-    with_base_unet: bool = option(
-        False, "also the base UNet's own weights (3.4 GB), which the MusePose files make unnecessary"
-    )
-    yolox_url: str = option(YOLOX_URL, "another address of the YOLOX weights", metavar="URL")
+    only: str | None = option(None, f"download only these groups: {', '.join(GROUPS)}", metavar="NAME,…")
+    check: bool = option(False, "download nothing: check the files that exist, list those that are missing")
+    with_base_unet: bool = option(False, "also the base UNet's weights (3.4 GB), which only training stage 1 needs")
+    yolox_url: str = option(YOLOX_URL, "URL of the YOLOX weights", metavar="URL")
 
 
 def parse(arguments: Sequence[str] | None) -> Settings:
@@ -32,7 +30,7 @@ def parse(arguments: Sequence[str] | None) -> Settings:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run download_weights.py. Returns the exit status: 1 where a file is missing."""
+    """Run download_weights.py. Returns the exit status: 1 if a file is missing."""
     settings = parse(arguments)
     groups = None if settings.only is None else [name.strip() for name in settings.only.split(",") if name.strip()]
     files = select(groups, settings.with_base_unet)

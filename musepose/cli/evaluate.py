@@ -1,10 +1,10 @@
-"""Measures videos against their truths: PSNR, SSIM, change from frame to frame, and more where networks are given.
+"""Evaluates videos against ground truth: PSNR, SSIM, temporal change, and network metrics if weights are given.
 
     python evaluate.py --pairs result.mp4 truth.mp4 --json scores.json
-    python evaluate.py --pairs results/ truths/ --resize --poses
+    python evaluate.py --pairs results/ truth/ --resize --poses
     python evaluate.py --pairs pairs.csv --lpips lpips_alex.pt --fvd i3d_torchscript.pt
 
-Judges puppet weights on characters that nothing was trained on:
+Evaluates puppet weights on characters that are not in the training data:
 
     python evaluate.py --puppets --json output/puppets.json --filmstrip output/puppets.png
 """
@@ -19,14 +19,14 @@ from musepose.evaluation.options import PairOptions
 from musepose.pose.options import DetectorFiles
 from musepose.utils.errors import UserError
 from musepose.utils.files import check_writable
-from musepose.utils.options import Declared, build, declared, shown_default
+from musepose.utils.options import OptionSpec, build, option_specs, shown_default
 from puppet.options import Options, Outputs
 
 
-def option_groups() -> dict[str, list[Declared]]:
-    """The options by what they belong to; --pairs and --puppets themselves left out."""
-    pairs = {one.name: one for one in declared(PairOptions) if one.name != "pairs"}
-    puppets = {one.name: one for one in (*declared(Options), *declared(Outputs))}
+def option_groups() -> dict[str, list[OptionSpec]]:
+    """The options by the mode that they belong to, without --pairs and --puppets."""
+    pairs = {one.name: one for one in option_specs(PairOptions) if one.name != "pairs"}
+    puppets = {one.name: one for one in (*option_specs(Options), *option_specs(Outputs))}
     both = [name for name in pairs if name in puppets]
     return {
         "for both": [_with_both_defaults(pairs[name], puppets[name]) for name in both],
@@ -35,8 +35,8 @@ def option_groups() -> dict[str, list[Declared]]:
     }
 
 
-def _with_both_defaults(pairs: Declared, puppets: Declared) -> Declared:
-    """The option of --pairs, whose help names the default of --puppets too where it is another."""
+def _with_both_defaults(pairs: OptionSpec, puppets: OptionSpec) -> OptionSpec:
+    """The option of --pairs; its help adds the default of --puppets if that differs."""
     if pairs.default == puppets.default:
         return pairs
     help_text = f"{pairs.rules.help}; with --puppets by default {shown_default(puppets)}"
@@ -44,11 +44,11 @@ def _with_both_defaults(pairs: Declared, puppets: Declared) -> Declared:
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[PairOptions | None, Options | None, Outputs | None]:
-    """→ options for pairs, or options and outputs for puppets."""
+    """→ the options of --pairs, or options and outputs of --puppets; the others are None."""
     parser = make_parser("evaluate.py", __doc__)
     task = parser.add_mutually_exclusive_group(required=True)
-    add_option(task, next(one for one in declared(PairOptions) if one.name == "pairs"))
-    task.add_argument("--puppets", action="store_true", help="judge puppet weights")
+    add_option(task, next(one for one in option_specs(PairOptions) if one.name == "pairs"))
+    task.add_argument("--puppets", action="store_true", help="evaluate puppet weights")
     groups = option_groups()
     for title, options in groups.items():
         group = parser.add_argument_group(title)
@@ -66,10 +66,10 @@ def parse(arguments: Sequence[str] | None) -> tuple[PairOptions | None, Options 
 
 
 def _check_together(flags: dict[str, Any]) -> None:
-    needs = {one.name: "poses" for one in declared(DetectorFiles)} | {"fvd_frames": "fvd"}
+    needs = {one.name: "poses" for one in option_specs(DetectorFiles)} | {"fvd_frames": "fvd"}
     for name, user in needs.items():
         if name in flags and user not in flags:
-            raise UserError(f"--{name} is of no use without --{user}: give both or neither")
+            raise UserError(f"--{name} has no effect without --{user}: give both or neither")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pairs, puppets, outputs = parse(arguments)
     if pairs:
         _check_output(pairs.json, ".json")
-        from musepose.evaluation.run import run_pairs  # here, as --help needs no media libraries
+        from musepose.evaluation.run import run_pairs  # imported here, as --help needs no media libraries
 
         return run_pairs(pairs)
     _check_output(outputs.json, ".json")

@@ -1,4 +1,4 @@
-"""Options as command-line flags: parser, help, and which flags were given."""
+"""Command-line flags from declared options: parser, help, and the flags that were given."""
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from musepose.cli.entry import Parser
-from musepose.utils.options import REQUIRED, Declared, build, declared, rules_text, shown_default
+from musepose.utils.options import REQUIRED, OptionSpec, build, option_specs, rules_text, shown_default
 
 T = TypeVar("T")
 METAVARS = {int: "N", float: "X", Fraction: "X", Path: "FILE", str: "X"}
 
 
 def make_parser(program: str, description: str) -> Parser:
-    """A parser for the script `program`, whose help starts with the whole description."""
+    """A parser for the script `program`; --help shows `description` unchanged."""
     return Parser(
         prog=program,
         description=description,
@@ -26,15 +26,15 @@ def make_parser(program: str, description: str) -> Parser:
 def parse_options(
     cls: type[T], program: str, description: str, arguments: Sequence[str] | None, epilog: str | None = None
 ) -> T:
-    """The whole command line of a script without a config file. Raises UserError: a flag that cannot be."""
+    """Parse the command line of a script without a config file. Raises UserError: a flag or its value is invalid."""
     parser = make_parser(program, description)
     parser.epilog = epilog
-    add_options(parser, declared(cls))
+    add_options(parser, option_specs(cls))
     return build(cls, vars(parser.parse_args(arguments)))
 
 
-def add_options(parser: argparse.ArgumentParser, options: Iterable[Declared]) -> None:
-    """Flags for the options that have one; values stay texts and are None where not given, for `build` to check."""
+def add_options(parser: argparse.ArgumentParser, options: Iterable[OptionSpec]) -> None:
+    """Add flags for the options that have one. Values stay texts for `build` to check; None means not given."""
     groups: dict[str, Any] = {"": parser}
     for one in options:
         if one.rules.flag and not one.nested:
@@ -43,8 +43,8 @@ def add_options(parser: argparse.ArgumentParser, options: Iterable[Declared]) ->
             add_option(groups[one.rules.group], one)
 
 
-def add_option(parser: Any, one: Declared) -> None:
-    """One flag, for a parser or a group of one."""
+def add_option(parser: Any, one: OptionSpec) -> None:
+    """Add one flag to a parser or an argument group."""
     how: dict[str, Any] = {"dest": one.name, "default": None, "help": help_text(one).replace("%", "%%")}
     if one.kind is bool:
         action = argparse.BooleanOptionalAction if one.optional else "store_true"  # None: depends on other options
@@ -58,8 +58,8 @@ def add_option(parser: Any, one: Declared) -> None:
     )
 
 
-def help_text(one: Declared) -> str:
-    """The help, with choices or limits and the default after it."""
+def help_text(one: OptionSpec) -> str:
+    """The help, followed by choices, limits and default."""
     default = shown_default(one)
     notes = "; ".join(filter(None, [rules_text(one), f"default {default}" if default else ""]))
     return f"{one.rules.help} ({notes})" if notes else one.rules.help

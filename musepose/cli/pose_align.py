@@ -22,7 +22,7 @@ def parse(arguments: Sequence[str] | None) -> Settings:
 def main(arguments: Sequence[str] | None = None, load: Callable | None = None) -> int:
     """Run pose_align.py; `load` makes the detector from a Job. Returns the exit status."""
     settings = parse(arguments)
-    from musepose.pose.job import prepare  # here, as --help needs no media libraries
+    from musepose.pose.job import prepare  # imported here, as --help needs no media libraries
     from musepose.pose.runner import load_detector, run_job
 
     return run_job(prepare(settings), load or load_detector)

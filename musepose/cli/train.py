@@ -8,7 +8,7 @@ from musepose.cli.flags import add_options, make_parser
 from musepose.training.config import Command, TrainConfig, read_config, sample_name
 from musepose.utils.errors import UserError
 from musepose.utils.files import check_writable, project_file, require_file
-from musepose.utils.options import build, declared
+from musepose.utils.options import build, option_specs
 
 if TYPE_CHECKING:
     from musepose.training.data.manifest import Clip
@@ -20,7 +20,7 @@ DESCRIPTIONS = {
     accelerate launch train_stage_1.py --config configs/train_stage_1.yaml
     accelerate launch train_stage_1.py --config my.yaml --resume latest solver.learning_rate=5e-6
 """,
-    "stage_2": """Second training stage: the motion modules, on clips; all else stays as stage 1 left it.
+    "stage_2": """Second training stage: the motion modules, on clips; the networks of stage 1 are frozen.
 
     accelerate launch train_stage_2.py --config configs/train_stage_2.yaml
     accelerate launch train_stage_2.py --config my.yaml --resume latest data.n_sample_frames=24
@@ -29,16 +29,16 @@ DESCRIPTIONS = {
 
 
 def parse(stage: str, arguments: Sequence[str] | None) -> tuple[Command, list[str]]:
-    """→ the flags and the overrides, which may stand in any order."""
+    """→ the flags and the overrides, in any order on the command line."""
     parser = make_parser(f"train_{stage}.py", DESCRIPTIONS[stage])
-    add_options(parser, declared(Command))
+    add_options(parser, option_specs(Command))
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as solver.learning_rate=1e-4")
     flags = vars(parser.parse_intermixed_args(arguments))
     return build(Command, flags), flags["overrides"]
 
 
 def main(stage: str, arguments: Sequence[str] | None = None) -> None:
-    """Train `stage` ("stage_1" or "stage_2") as the command line says."""
+    """Run train_stage_1.py or train_stage_2.py; `stage` is "stage_1" or "stage_2"."""
     command, overrides = parse(stage, arguments)
     config = read_config(command.config or project_file(f"configs/train_{stage}.yaml"), overrides)
     clips = check(stage, config)
@@ -46,19 +46,22 @@ def main(stage: str, arguments: Sequence[str] | None = None) -> None:
 
     from musepose.training.model import check_networks
     from musepose.training.stages import STAGE_1, STAGE_2
-    from musepose.training.trainer import Training
+    from musepose.training.trainer import Trainer
 
     check_networks(config, clip_frames=config.data.n_sample_frames if stage == "stage_2" else None)
-    Training({"stage_1": STAGE_1, "stage_2": STAGE_2}[stage], config, clips, command.resume).run()
+    Trainer({"stage_1": STAGE_1, "stage_2": STAGE_2}[stage], config, clips, command.resume).run()
 
 
 def check(stage: str, config: TrainConfig) -> "list[Clip]":
-    """All that can be checked without torch; → the clips. Raises UserError."""
-    from musepose.training.data.manifest import check_clips, load_meta  # here, as --help needs no media libraries
+    """Check all input that needs no torch. → the clips. Raises UserError: a file is missing or does not match."""
+    from musepose.training.data.manifest import (  # imported here, as --help needs no media libraries
+        check_clip_files,
+        load_manifest,
+    )
 
-    clips = load_meta(config.data.meta_paths)
-    if config.data.cache_latents is None:  # else every frame is looked at before the training, and told of there
-        check_clips(clips)
+    clips = load_manifest(config.data.meta_paths)
+    if config.data.cache_latents is None:  # otherwise the latents cache reads and checks every frame
+        check_clip_files(clips)
     for path in (path for clip in clips for path in (clip.video, clip.poses)):
         require_file(path, "run prepare_dataset.py again")
     require_file(config.base_model_path / "unet" / "config.json")
@@ -69,12 +72,12 @@ def check(stage: str, config: TrainConfig) -> "list[Clip]":
         if not config.stage1_ckpt_dir:
             raise UserError("stage1_ckpt_dir is not given: name the folder of models that train_stage_1.py saved")
         for name in STAGE1_FILES:
-            require_file(config.stage1_ckpt_dir / name, "train stage 1 first, or mend stage1_ckpt_dir")
+            require_file(config.stage1_ckpt_dir / name, "train stage 1 first, or correct stage1_ckpt_dir")
         short = [clip for clip in clips if clip.frames < config.data.n_sample_frames]
         if short:
             raise UserError(
                 f"{short[0].video} has {short[0].frames} frames, {len(short)} of {len(clips)} clips have fewer than "
-                f"data.n_sample_frames, {config.data.n_sample_frames}: lower it, or take them out of the meta file"
+                f"data.n_sample_frames, {config.data.n_sample_frames}: lower it, or remove them from the manifest"
             )
     for optional in filter(None, (config.mm_path, config.controlnet_openpose_path)):
         require_file(optional, "check the path, or give null")
@@ -100,10 +103,10 @@ def _check_cases(config: TrainConfig) -> None:
 
 
 def check_resume(config: TrainConfig, resume: str | None) -> None:
-    """Raises UserError: there is no such state; or there are states that a new run would drop one by one."""
-    from musepose.training.checkpoints import find_state, list_states
+    """Raises UserError: no such checkpoint, or a new run would delete the checkpoints of an earlier one."""
+    from musepose.training.checkpoints import find_checkpoint, list_checkpoints
 
     folder = Path(config.output_dir) / "states"
-    find_state(folder, resume)
-    if resume is None and list_states(folder):
+    find_checkpoint(folder, resume)
+    if resume is None and list_checkpoints(folder):
         raise UserError(f"{folder} holds states of an earlier run: give --resume latest, or another output_dir")

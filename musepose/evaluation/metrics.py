@@ -1,4 +1,4 @@
-"""How close a picture, a change or a pose is to the true one. Everything is computed in floating point."""
+"""Metrics against ground truth: PSNR, SSIM, frame differences, joint distances. All computed in floating point."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,26 +8,26 @@ import numpy as np
 
 from musepose.pose.types import NECK, Pose
 
-HIGHEST_PSNR = 100.0  # dB, what identical pictures count, so that a mean over frames exists
+MAX_PSNR = 100.0  # dB, the value for identical pictures, so that a mean over frames is finite
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5  # pixels
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # for values from 0 to 1
 HIPS = (8, 11)
 
 
-def unit(picture: np.ndarray) -> np.ndarray:
-    """uint8 → float64 from 0 to 1. Differences of bytes wrap around at 256, which flatters bad pictures."""
+def to_float(picture: np.ndarray) -> np.ndarray:
+    """uint8 → float64 from 0 to 1. Differences of uint8 wrap around at 256, which overrates bad pictures."""
     return picture.astype(np.float64) / 255
 
 
 def psnr(
     result: np.ndarray,  # (h, w, c) from 0 to 1
     truth: np.ndarray,
-    weights: np.ndarray | None = None,  # (h, w), how much each pixel counts; all the same by default
+    weights: np.ndarray | None = None,  # (h, w), weight of each pixel; uniform by default
 ) -> float:
-    """Peak signal-to-noise ratio in dB, at most HIGHEST_PSNR."""
+    """Peak signal-to-noise ratio in dB, at most MAX_PSNR."""
     errors = np.square(result - truth).mean(axis=-1)
     error = float(np.average(errors, weights=weights))
-    return min(HIGHEST_PSNR, -10 * float(np.log10(error))) if error > 0 else HIGHEST_PSNR
+    return min(MAX_PSNR, -10 * float(np.log10(error))) if error > 0 else MAX_PSNR
 
 
 def ssim(
@@ -47,23 +47,23 @@ def ssim(
 
 
 def _blur(picture: np.ndarray) -> np.ndarray:
-    """Gaussian means of the windows that lie wholly in the picture."""
+    """Gaussian means of the windows that lie entirely inside the picture."""
     border = SSIM_WINDOW // 2
     blurred = cv2.GaussianBlur(picture, (SSIM_WINDOW, SSIM_WINDOW), SSIM_SIGMA)
     return blurred[border:-border, border:-border]
 
 
 @dataclass
-class Changes:
-    """What changes from frame to frame in a result and in the truth: one entry a transition, in levels of 255."""
+class FrameDifferences:
+    """Frame-to-frame differences of a result and of the ground truth, one entry per transition, in levels of 255."""
 
     result: list[float] = field(default_factory=list)  # mean |x[t+1] - x[t]| over pixels and channels
     truth: list[float] = field(default_factory=list)
-    error: list[float] = field(default_factory=list)  # mean |change of the result - change of the truth|
+    error: list[float] = field(default_factory=list)  # mean |difference of the result - difference of the ground truth|
     _last: tuple[np.ndarray, np.ndarray] | None = None
 
     def add(self, result: np.ndarray, truth: np.ndarray) -> None:
-        """The next frame, (h, w, c) from 0 to 1 each."""
+        """Add the next frame of both, (h, w, c) from 0 to 1."""
         if self._last is not None:
             change, true_change = result - self._last[0], truth - self._last[1]
             self.result.append(255 * float(np.abs(change).mean()))
@@ -72,11 +72,11 @@ class Changes:
         self._last = result, truth
 
     @classmethod
-    def of(cls, results: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> "Changes":
+    def of(cls, results: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> "FrameDifferences":
         """All transitions of a short video, uint8 frames."""
         changes = cls()
         for result, truth in zip(results, truths, strict=True):
-            changes.add(unit(result), unit(truth))
+            changes.add(to_float(result), to_float(truth))
         return changes
 
 
@@ -85,9 +85,9 @@ def joint_distances(
     truth: Pose | None,
     aspect: float,  # width / height of the picture that the coordinates are fractions of
 ) -> np.ndarray:
-    """Distances (18,) of the body joints from the true ones, in lengths of the true torso (neck to mid-hips).
+    """Distances (18,) of the body joints from the ground truth, in lengths of its torso (neck to mid-hips).
 
-    NaN where the truth does not show the joint or has no whole torso; infinite where only `pose` lacks it.
+    NaN if the ground truth lacks the joint or part of the torso; infinite if only `pose` lacks the joint.
     """
     distances = np.full(18, np.nan)
     if truth is None or not truth.body_visible[[NECK, *HIPS]].all():

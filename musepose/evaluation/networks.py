@@ -1,4 +1,4 @@
-"""Measures that a network makes, LPIPS and FVD; the user supplies each network as a TorchScript file."""
+"""Metrics that need a network: LPIPS and FVD. The user supplies each network as a TorchScript file."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,24 +13,24 @@ from musepose.utils.errors import UserError
 from musepose.utils.files import require_file
 
 FVD_SIDE = 224  # pixels
-# The widely used I3D file resizes, scales and classifies by itself unless told not to.
+# The widely used I3D file resizes, rescales and classifies unless these arguments turn that off.
 I3D_OPTIONS = {"rescale": False, "resize": False, "return_features": True}
 
 
 def load_network(path: Path, flag: str, device: torch.device) -> torch.jit.ScriptModule:
-    """Raises UserError where `path` is missing or no TorchScript."""
+    """Load a TorchScript file. Raises UserError if `path` is missing or not TorchScript."""
     require_file(path, f"give a TorchScript file with {flag}")
     try:
         return torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{path} is no TorchScript ({reason}): export the network with torch.jit.save") from None
+        raise UserError(f"{path} is not TorchScript ({reason}): export the network with torch.jit.save") from None
 
 
 class Lpips:
-    """Learned perceptual distance (Zhang et al. 2018) by a network (pictures, pictures) → distances.
+    """LPIPS, learned perceptual distance (Zhang et al. 2018).
 
-    The network takes two batches (n, 3, h, w) in [-1, 1] and gives n numbers in any shape.
+    The network takes two batches (n, 3, h, w) in [-1, 1] and returns n distances in any shape.
     """
 
     def __init__(self, path: Path, device: torch.device):
@@ -39,44 +39,44 @@ class Lpips:
 
     @torch.no_grad()
     def __call__(self, result: np.ndarray, truth: np.ndarray) -> float:
-        """The distance of two pictures (h, w, 3) uint8."""
+        """The distance between two pictures (h, w, 3) uint8."""
         tensors = (_tensor([picture], self.device) for picture in (result, truth))
         distances = _call(self.path, "--lpips", self.network, *tensors)
         if distances.numel() != 1:
-            raise UserError(f"{self.path} gives {distances.numel()} numbers for two pictures: give an LPIPS network")
+            raise UserError(f"{self.path} returns {distances.numel()} numbers for two pictures: give an LPIPS network")
         return float(distances)
 
 
 class Fvd:
-    """Fréchet video distance (Unterthiner et al. 2018) between all clips of the results and of the truths.
+    """Fréchet video distance (Unterthiner et al. 2018) between all clips of the results and of the ground truths.
 
-    The network takes clips (n, 3, f, 224, 224) in [-1, 1] and gives features (n, d). Videos are cut into whole clips of
-    `clip_frames`, the rest is left out; each frame's short side is brought to 224 and the middle cut out, as I3D saw
-    its training videos. Only features are kept.
+    The network takes clips (n, 3, f, 224, 224) in [-1, 1] and returns features (n, d). Videos are split into clips of
+    `clip_frames`; remaining frames are dropped. Frames are resized to a short side of 224 and centre-cropped, as in
+    I3D's training. Only features are kept in memory.
     """
 
     def __init__(self, path: Path, device: torch.device, clip_frames: int):
         self.path, self.device, self.clip_frames = path, device, clip_frames
         self.network = load_network(path, "--fvd", device)
-        self.features: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])  # of results, of truths
+        self.features: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])  # of results, of ground truths
         self._clips: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         known = {argument.name for argument in self.network.forward.schema.arguments}
         self._options = {name: value for name, value in I3D_OPTIONS.items() if name in known}
 
     def start_video(self) -> None:
-        """No clip reaches from one video into the next."""
+        """Start a new clip, so that no clip spans two videos."""
         self._clips = ([], [])
 
     def add(self, result: np.ndarray, truth: np.ndarray) -> None:
-        """The next frame, (h, w, 3) uint8 each."""
+        """Add the next frame of both, (h, w, 3) uint8."""
         for clip, features, frame in zip(self._clips, self.features, (result, truth), strict=True):
-            clip.append(_middle_square(frame, FVD_SIDE))
+            clip.append(_centre_crop(frame, FVD_SIDE))
             if len(clip) == self.clip_frames:
                 features.append(self._features(clip))
                 clip.clear()
 
     def check(self, frames: Iterable[int]) -> None:
-        """Raises UserError where videos of so many frames make fewer than two clips: they have no covariance."""
+        """Raises UserError if videos of these lengths give fewer than two clips, which have no covariance."""
         if sum(count // self.clip_frames for count in frames) < 2:
             raise UserError(
                 f"--fvd needs at least two clips of {self.clip_frames} frames: give more or longer videos, "
@@ -84,7 +84,7 @@ class Fvd:
             )
 
     def distance(self) -> float:
-        """Between all that was added; few clips say little, as the covariance of d features wants more than d."""
+        """FVD of all clips added. Unreliable for few clips: the covariance of d features needs more than d."""
         return frechet_distance(*(np.stack(features) for features in self.features))
 
     @torch.no_grad()
@@ -100,7 +100,7 @@ def frechet_distance(
 ) -> float:
     """Fréchet distance of the Gaussians fitted to two sets of features (Dowson & Landau 1982).
 
-    The trace of √(A B) is taken as that of √(√A B √A), which is symmetric, so that real eigenvalues suffice.
+    tr √(A B) is computed as tr √(√A B √A), which is symmetric and has real eigenvalues.
     """
     offset = first.mean(axis=0) - second.mean(axis=0)
     a, b = (np.atleast_2d(np.cov(features, rowvar=False)) for features in (first, second))
@@ -121,13 +121,13 @@ def _call(path: Path, flag: str, network: torch.jit.ScriptModule, *tensors: Tens
         output = network(*tensors, **options)
     except (RuntimeError, torch.jit.Error) as error:
         reason = str(error).strip().split("\n")[-1]
-        raise UserError(f"{path} does not take what {flag} gives it ({reason}): see --help") from None
+        raise UserError(f"{path} does not accept the input of {flag} ({reason}): see --help") from None
     if not isinstance(output, Tensor):
-        raise UserError(f"{path} gives no tensor: {flag} needs a network that returns one")
+        raise UserError(f"{path} does not return a tensor: {flag} needs a network that returns one")
     return output
 
 
-def _middle_square(frame: np.ndarray, side: int) -> np.ndarray:
+def _centre_crop(frame: np.ndarray, side: int) -> np.ndarray:
     height, width = frame.shape[:2]
     factor = side / min(height, width)
     size = max(side, round(width * factor)), max(side, round(height * factor))

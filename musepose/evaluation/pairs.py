@@ -1,4 +1,4 @@
-"""Videos against their truths: which belongs to which, what is checked beforehand, and the streaming comparison."""
+"""Pairs of result and ground truth: matching files, checks, and comparison frame by frame."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from musepose.evaluation.metrics import SSIM_WINDOW, Changes, joint_distances, mean_or_none, psnr, ssim, unit
+from musepose.evaluation.metrics import (
+    SSIM_WINDOW,
+    FrameDifferences,
+    joint_distances,
+    mean_or_none,
+    psnr,
+    ssim,
+    to_float,
+)
 from musepose.media.image import check_file
 from musepose.media.video_reader import VIDEO_SUFFIXES, VideoInfo, list_media, probe, read_frames
 from musepose.pose.detectors.base import Detector
@@ -17,16 +25,16 @@ from musepose.pose.person_tracking import follow
 from musepose.pose.types import Pose, to_pose
 from musepose.utils.errors import UserError
 
-if TYPE_CHECKING:  # it imports torch, which plain measures do not need
+if TYPE_CHECKING:  # it imports torch, which the other metrics do not need
     from musepose.evaluation.networks import Fvd, Lpips
 
 LIST_SUFFIXES = (".txt", ".csv", ".tsv")
-NEAR = 0.08  # torso lengths within which a joint counts as right
+PCK_THRESHOLD = 0.08  # torso lengths; a joint within this distance counts as correct (percentage of correct keypoints)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A checked pair: the first `frames` of the result, and frames 0, step, 2·step, … of the truth."""
+    """A checked pair: the first `frames` of the result, and frames 0, step, 2·step, … of the ground truth."""
 
     result: VideoInfo
     truth: VideoInfo
@@ -34,7 +42,7 @@ class Pair:
     step: int
 
     def pictures(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Result and truth frame by frame, uint8; a result of another size is brought to the truth's (Lanczos)."""
+        """Frames of result and ground truth, uint8; the result is resized to the ground truth's size (Lanczos)."""
         size = (self.truth.width, self.truth.height)
         results = read_frames(self.result.path, count=self.frames)
         truths = read_frames(self.truth.path, self.step, self.frames)
@@ -46,7 +54,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Instruments:
-    """The measures that need a network; None: not wanted."""
+    """Networks for the metrics that need one; None if not requested."""
 
     lpips: "Lpips | None" = None
     fvd: "Fvd | None" = None
@@ -54,11 +62,11 @@ class Instruments:
 
 
 def find_pairs(arguments: Sequence[str]) -> list[tuple[Path, Path]]:
-    """→ (result, truth) from what --pairs was given: RESULT TRUTH …, two folders, or a list file.
+    """→ (result, truth) from the arguments of --pairs: RESULT TRUTH …, two folders, or a list file.
 
-    Of two folders, each video of the first belongs to the one of the same stem in the second. A list has a pair a line,
-    separated by a comma, a tab or blanks; paths count from its folder, empty lines and those after # are skipped.
-    Raises UserError: an odd number of paths, a line without a pair, a result without a truth.
+    In two folders, videos with the same stem are pairs. A list has one pair per line, separated by a comma, a tab or
+    blanks; paths are relative to its folder; empty lines and lines that start with # are skipped. Raises UserError: an
+    odd number of paths, a line that is not a pair, a result without a ground truth.
     """
     paths = [Path(argument) for argument in arguments]
     if len(paths) == 1 and paths[0].suffix.lower() in LIST_SUFFIXES:
@@ -78,7 +86,7 @@ def _from_list(path: Path) -> list[tuple[Path, Path]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
-        raise UserError(f"{path} is no text: write a pair a line") from None
+        raise UserError(f"{path} is not text: write one pair per line") from None
     pairs = []
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
@@ -89,7 +97,7 @@ def _from_list(path: Path) -> list[tuple[Path, Path]]:
             raise UserError(f"{path}, line {number} has {len(fields)} entries: write RESULT, TRUTH")
         pairs.append(tuple(path.parent / field.strip() for field in fields))
     if not pairs:
-        raise UserError(f"{path} holds no pair: write RESULT, TRUTH, a pair a line")
+        raise UserError(f"{path} holds no pair: write RESULT, TRUTH, one pair per line")
     return pairs
 
 
@@ -98,13 +106,13 @@ def _from_folders(results: Path, truths: Path) -> list[tuple[Path, Path]]:
     pairs = []
     for result in list_media(results, VIDEO_SUFFIXES):
         if result.stem not in by_stem:
-            raise UserError(f"{result} has no truth of that name in {truths}: add it, or give a list of pairs")
+            raise UserError(f"{result} has no ground truth of that name in {truths}: add it, or give a list of pairs")
         pairs.append((result, by_stem[result.stem]))
     return pairs
 
 
 def check_pairs(paths: Sequence[tuple[Path, Path]], frames: int | None, step: int, resize: bool) -> list[Pair]:
-    """Probe all videos. `frames`: compare so many; by default lengths must match. Raises UserError."""
+    """Probe all videos. `frames`: how many to compare; by default lengths must match. Raises UserError."""
     return [_check_pair(probe(result), probe(truth), frames, step, resize) for result, truth in paths]
 
 
@@ -112,7 +120,7 @@ def _check_pair(result: VideoInfo, truth: VideoInfo, frames: int | None, step: i
     sizes = [(info.width, info.height) for info in (result, truth)]
     if sizes[0] != sizes[1] and not resize:
         (a, b), (c, d) = sizes
-        raise UserError(f"{result.path} is {a} x {b}, {truth.path} {c} x {d}: give --resize to bring it to that size")
+        raise UserError(f"{result.path} is {a} x {b}, {truth.path} {c} x {d}: give --resize to resize it")
     if min(sizes[1]) < SSIM_WINDOW:
         raise UserError(f"{truth.path} is {truth.width} x {truth.height}: give at least {SSIM_WINDOW} on each side")
     lengths = result.frames, -(-truth.frames // step)
@@ -123,23 +131,25 @@ def _check_pair(result: VideoInfo, truth: VideoInfo, frames: int | None, step: i
             "--frames N; for a result of every second frame (--skip 1) give --truth_step 2"
         )
     if frames is not None and frames > min(lengths):
-        raise UserError(f"--frames is {frames}, but {result.path} or its truth has {min(lengths)}: give at most that")
+        most = min(lengths)
+        raise UserError(f"--frames is {frames}, but {result.path} or its ground truth has {most}: give at most {most}")
     return Pair(result, truth, frames or lengths[0], step)
 
 
 def compare(pair: Pair, instruments: Instruments) -> dict[str, Any]:
-    """All figures of one pair; None where one cannot be had. Frames are streamed.
+    """All metrics of one pair; None where one is undefined. Frames are streamed.
 
-    PSNR (dB), SSIM, LPIPS: means over the frames. change: mean |frame to frame difference| in levels of 255, and
-    change_ratio the result's over the truth's; change_error: mean |difference of the two changes|. pose_distance: mean
-    distance of the joints found in both, in torso lengths; pose_near: share of the truth's joints within NEAR of it.
+    PSNR (dB), SSIM, LPIPS: means over the frames. change: mean |frame difference| in levels of 255; change_ratio: the
+    result's change over the ground truth's; change_error: mean |difference of the two frame differences|.
+    pose_distance: mean distance of the joints found in both, in torso lengths; pose_near: PCK, the share of the ground
+    truth's joints that are within PCK_THRESHOLD torso lengths.
     """
     lists: dict[str, list[float]] = {"psnr": [], "ssim": [], "lpips": []}
-    changes = Changes()
+    changes = FrameDifferences()
     if instruments.fvd:
         instruments.fvd.start_video()
     for result, truth in pair.pictures():
-        x, y = unit(result), unit(truth)
+        x, y = to_float(result), to_float(truth)
         lists["psnr"].append(psnr(x, y))
         lists["ssim"].append(ssim(x, y))
         changes.add(x, y)
@@ -157,7 +167,7 @@ def compare(pair: Pair, instruments: Instruments) -> dict[str, Any]:
 
 
 def _pose_figures(pair: Pair, detector: Detector) -> dict[str, float | None]:
-    """The followed persons' joints; a pass of its own, as following may look some frames ahead."""
+    """Joint metrics of the main persons; a separate pass, because tracking looks some frames ahead."""
     found, near = [], []
     results = read_frames(pair.result.path, count=pair.frames)
     truths = read_frames(pair.truth.path, pair.step, pair.frames)
@@ -165,7 +175,7 @@ def _pose_figures(pair: Pair, detector: Detector) -> dict[str, float | None]:
     for pose, truth in zip(_poses(results, detector), _poses(truths, detector), strict=True):
         distances = joint_distances(pose, truth, aspect)
         found += distances[np.isfinite(distances)].tolist()
-        near += (distances[~np.isnan(distances)] <= NEAR).tolist()
+        near += (distances[~np.isnan(distances)] <= PCK_THRESHOLD).tolist()
     return {"pose_distance": mean_or_none(found), "pose_near": mean_or_none(near)}
 
 

@@ -1,4 +1,4 @@
-"""Figures as a table that reads well on a screen and in a README, and as a JSON file."""
+"""Metrics as a Markdown table and as a JSON file."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,22 +8,22 @@ from typing import Any
 from musepose.evaluation.metrics import mean_or_none
 from musepose.utils.files import complete_file
 
-# figure -> its column's title and format
+# metric -> column title and format
 PAIR_COLUMNS = {
     "frames": ("frames", "d"),
     "psnr": ("PSNR dB", ".2f"),
     "ssim": ("SSIM", ".4f"),
     "lpips": ("LPIPS", ".4f"),
-    "change_ratio": ("change / truth's", ".3f"),
-    "change_error": ("error of change", ".3f"),
+    "change_ratio": ("change ratio", ".3f"),
+    "change_error": ("change error", ".3f"),
     "pose_distance": ("pose distance", ".4f"),
-    "pose_near": ("joints near", ".3f"),
+    "pose_near": ("joint PCK", ".3f"),
 }
 SUMMED = ("frames",)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """A Markdown table with aligned columns; `title` stands over the rows' names."""
+    """A Markdown table with aligned columns; `title` heads the column of row names."""
     cells = [[title, *columns], *([name, *values] for name, values in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     lines = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in cells]
@@ -36,7 +36,7 @@ def number(value: float | None, form: str) -> str:
 
 
 def summary(pairs: Sequence[Mapping[str, Any]], fvd: float | None) -> dict[str, Any]:
-    """The mean of each figure over the pairs that have it; every pair counts the same. `fvd` is one for all pairs."""
+    """The mean of each metric over the pairs that have it, with equal weights. `fvd` is one value for all pairs."""
     means: dict[str, Any] = {}
     for name in PAIR_COLUMNS:
         values = [pair[name] for pair in pairs if pair.get(name) is not None]
@@ -45,7 +45,7 @@ def summary(pairs: Sequence[Mapping[str, Any]], fvd: float | None) -> dict[str, 
 
 
 def pair_table(pairs: Sequence[Mapping[str, Any]], means: Mapping[str, Any]) -> str:
-    """A row a pair, then the mean; columns that no pair has are left out."""
+    """One row per pair, then the means. Columns without a value are omitted."""
     names = [name for name in PAIR_COLUMNS if means[name] is not None]
     titles, forms = zip(*(PAIR_COLUMNS[name] for name in names), strict=True)
     labelled = [(Path(pair["result"]).name, pair) for pair in pairs] + [("all", means)]
@@ -58,6 +58,6 @@ def pair_table(pairs: Sequence[Mapping[str, Any]], means: Mapping[str, Any]) -> 
 
 
 def save_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Raises UserError where `path` cannot be written."""
+    """Write `content` to `path`. Raises UserError if that fails."""
     with complete_file(path) as partial:
         partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A run of evaluate.py over pairs of videos: check, measure, report."""
+"""Runs evaluate.py --pairs: check, compare, report."""
 
 from musepose.evaluation.options import PairOptions
 from musepose.evaluation.pairs import Instruments, check_pairs, compare, find_pairs
@@ -6,9 +6,9 @@ from musepose.evaluation.report import pair_table, save_json, summary
 
 
 def run_pairs(options: PairOptions) -> int:
-    """Print each pair's figures and their means, write them to `options.json`. → exit status.
+    """Print each pair's metrics and their means, and write them to `options.json`. → exit status.
 
-    Raises UserError: a video or network that does not fit, before anything is measured.
+    Raises UserError for an unsuitable video or network, before any comparison.
     """
     pairs = check_pairs(find_pairs(options.pairs), options.frames, options.truth_step, options.resize)
     instruments = load_instruments(options)
@@ -27,7 +27,7 @@ def run_pairs(options: PairOptions) -> int:
 
 
 def load_instruments(options: PairOptions) -> Instruments:
-    """The networks that are asked for; torch is imported only where there is one."""
+    """Load the requested networks. Imports torch only if there are any."""
     if not (options.poses or options.lpips or options.fvd):
         return Instruments()
     from musepose.evaluation.networks import Fvd, Lpips

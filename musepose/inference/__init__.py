@@ -1,1 +1,1 @@
-"""What test_stage_2.py does: test cases, loading, memory estimate, running."""
+"""Inference of test_stage_2.py: options, test cases, loading, memory estimate, runners."""

@@ -15,25 +15,25 @@ from musepose.pipelines.context_windows import padded_length
 from musepose.utils.config_file import Config, read_config_file
 from musepose.utils.errors import UserError
 from musepose.utils.files import DOWNLOAD_HINT, check_writable, project_file, require_file
-from musepose.utils.options import build, check_keys, declared
+from musepose.utils.options import build, check_keys, option_specs
 
-# Field of models.weights.WeightPaths → the file under it whose absence can be told at once.
+# Field of models.weights.WeightPaths → a file that its folder must contain.
 REQUIRED_FILES = {"base_model": "unet/config.json", "vae": "config.json", "image_encoder": "config.json"}
-# Key in the YAML → that field and that file.
+# YAML key → that field and that file.
 WEIGHT_KEYS = {
-    one.key: (one.name, REQUIRED_FILES.get(one.name, "")) for one in declared(Inputs) if one.name != "test_cases"
+    one.key: (one.name, REQUIRED_FILES.get(one.name, "")) for one in option_specs(Inputs) if one.name != "test_cases"
 }
 
 
 @dataclass(frozen=True)
 class Job:
-    """One picture and one pose video, and what becomes of them."""
+    """A reference picture and a pose video, and the videos to render from them."""
 
     reference: Path
     pose: VideoInfo
     frames: int  # of the result
     rate: Fraction  # of the result, frames a second
-    audio: Path | None  # where the sound comes from
+    audio: Path | None  # source of the sound
     result: Path
 
     @property
@@ -52,7 +52,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a run needs to know."""
+    """Everything that a run needs: settings, weight files, jobs."""
 
     settings: Settings
     weights: dict[str, Path]  # by the fields of models.weights.WeightPaths
@@ -60,7 +60,7 @@ class Plan:
 
     @property
     def longest(self) -> tuple[int, int]:
-        """Most frames that any job denoises together, and in all."""
+        """Of all jobs: the most frames in a context window, and the most frames in total, padding included."""
         settings = self.settings
         lengths = [
             job.frames
@@ -72,10 +72,10 @@ class Plan:
 
 
 def make_plan(config_path: Path, flags: Mapping[str, Any], now: datetime) -> Plan:
-    """Read and check everything that can be checked without torch; create nothing.
+    """Read and check all input without torch; create nothing.
 
-    `flags` holds the settings given on the command line by name, None where one was not given.
-    Raises UserError: a setting, the YAML, a picture, a video, the output folder or a weight file is not as it must be.
+    `flags` are the command line's settings by name; None means not given.
+    Raises UserError: a setting, the YAML, a picture, a video, the output folder or a weight file is invalid.
     """
     config = read_config(config_path)
     settings = merge_settings(flags, config.values, config_path)
@@ -84,12 +84,12 @@ def make_plan(config_path: Path, flags: Mapping[str, Any], now: datetime) -> Pla
     for job in jobs:
         check_writable(job.result)
         check_writable(job.comparison)
-    check_present(weights)
+    check_weight_files(weights)
     return Plan(settings, weights, tuple(jobs))
 
 
 def read_config(path: Path) -> Config:
-    """Read the YAML. Raises UserError: unreadable, unknown keys, test cases that are none."""
+    """Read the YAML. Raises UserError: unreadable, unknown keys, or malformed test cases."""
     config = read_config_file(path, EXAMPLE)
     check_keys(config, [Inputs, Settings])
     if config.values.get("test_cases") is not None:
@@ -105,7 +105,7 @@ def _check_cases(cases: Any, path: Path) -> None:
         raise UserError(f"{path}: test_cases is empty: {example}")
     for image, poses in cases.items():
         if not isinstance(image, str):
-            raise UserError(f"{path}: test_cases has the picture {image!r}, which is no path: put it in quotes")
+            raise UserError(f"{path}: test_cases has the picture {image!r}, which is not a path: put it in quotes")
         if not isinstance(poses, list) or not poses or not all(isinstance(pose, str) and pose for pose in poses):
             raise UserError(f"{path}: test_cases has {poses!r} for {image}, not a list of pose videos: {example}")
 
@@ -119,7 +119,7 @@ def result_folder(settings: Settings, weights: Mapping[str, Path], now: datetime
 
 
 def make_jobs(cases: Mapping[str, list[str]], settings: Settings, folder: Path) -> list[Job]:
-    """Unfold folders, look into every picture and video. Raises UserError: one is no good, or two jobs share a file."""
+    """Expand folders, check all pictures and videos. Raises UserError: one is broken, or two jobs share a result."""
     pairs = [
         (image, pose)
         for images, poses in cases.items()
@@ -143,10 +143,10 @@ def make_jobs(cases: Mapping[str, list[str]], settings: Settings, folder: Path) 
 
 
 def make_job(reference: Path, pose: VideoInfo, settings: Settings, folder: Path) -> Job:
-    """The published arithmetic: of the first L frames every (skip+1)-th, ⌊L / (skip+1)⌋ of them; rate / (skip+1).
+    """A job by the published arithmetic: every (skip+1)-th of the first L frames, ⌊L / (skip+1)⌋; rate / (skip+1).
 
-    A video too short for even one is used by its first frame. The sound goes along where it keeps in step with the
-    frames: not with an --fps that changes the tempo by more than a percent.
+    A video that is too short for one frame gives its first frame. The sound is kept if it stays in sync: if --fps
+    changes the tempo by at most one percent.
     """
     stride = settings.skip + 1
     natural = pose.rate / stride
@@ -163,8 +163,8 @@ def make_job(reference: Path, pose: VideoInfo, settings: Settings, folder: Path)
     )
 
 
-def check_present(weights: Mapping[str, Path]) -> None:
-    """Raises UserError: a weight file or model config is not there, or empty."""
+def check_weight_files(weights: Mapping[str, Path]) -> None:
+    """Raises UserError: a weight file or model config is missing or empty."""
     for field, file in WEIGHT_KEYS.values():
         hint = "restore it from the repository" if field == "inference_config" else DOWNLOAD_HINT
         require_file(weights[field] / file, hint)

@@ -1,4 +1,4 @@
-"""A checked plan of test_stage_2.py → the loaded pipeline, with the memory plan that fits."""
+"""Loads the pipeline for a checked plan of test_stage_2.py, with the memory plan that fits."""
 
 import os
 import sys
@@ -12,8 +12,11 @@ from musepose.utils.errors import UserError, is_out_of_memory
 
 
 def load_pipeline(plan: Plan) -> Any:
-    """Choose device and memory plan, and load. Torch is imported here: what needs none was checked before."""
-    # Compiled layers are kept here; torch's default folder is emptied when the machine starts.
+    """Choose device and memory plan, and load the models. Imports torch; all other input has been checked before.
+
+    Raises UserError: device, compiler, weights or sampling settings cannot be used, or the models do not fit in memory.
+    """
+    # Cache of compiled layers; torch's default is in /tmp, which is cleared when the machine starts.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "musepose" / "compiled"))
     say = print if launch.rank() == 0 else lambda *_, **__: None
     say("loading the models", flush=True)
@@ -37,8 +40,8 @@ def load_pipeline(plan: Plan) -> Any:
         estimated.check(settings.sampling)
     except ValueError as error:
         raise UserError(f"{error}: change -W, -H, -S or --steps") from None
-    memory, told = choose_plan(estimated, work, settings.vram, device)
-    say(told, flush=True)
+    memory, message = choose_plan(estimated, work, settings.vram, device)
+    say(message, flush=True)
     if isinstance(settings.vram, float):
         limit_memory(device, settings.vram)
 
@@ -52,7 +55,7 @@ def load_pipeline(plan: Plan) -> Any:
 
 
 def load_within_memory(load: Callable[[Any], Any], memory: Any, device: Any) -> Any:
-    """Load by a MemoryPlan, else by `low`, which offloads models. Raises UserError: that does not fit either."""
+    """Load with a MemoryPlan; if out of memory, with `low`, which offloads models. Raises UserError: neither fits."""
     from musepose.memory.plan import LOW
 
     plans = list(dict.fromkeys([memory, LOW.for_device(device)]))
@@ -63,7 +66,7 @@ def load_within_memory(load: Callable[[Any], Any], memory: Any, device: Any) -> 
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        # Outside of the handler, whose error refers to what was loaded.
+        # Outside the handler, as the exception keeps the loaded models alive.
         if attempt < len(plans):
             print(f"{problem}: trying with --vram low", file=sys.stderr, flush=True)
     raise UserError(f"{problem}: take --dtype fp16 or another --device")

@@ -1,6 +1,6 @@
-"""Memory estimate: what each memory plan takes, and which plan fits, found by a dry run on the meta device.
+"""Memory estimate: the peak memory of each memory plan, and the plan that fits, by a dry run on the meta device.
 
-The models stand on torch's meta device, whose tensors have shapes and no data; live memory is counted on the way.
+The models are on torch's meta device, whose tensors have shapes but no data; a dispatch mode counts live memory.
 """
 
 import math
@@ -21,11 +21,11 @@ from musepose.pipelines.schedulers import make_scheduler
 from musepose.utils.distributed import ProcessGroup
 from musepose.utils.errors import UserError
 
-SOLVER_STEPS = 4  # after so many, a multi-step solver's history is full
+SOLVER_STEPS = 4  # after these, a multi-step solver's history is full
 
 
-class _BlankPoses:
-    """Stands for PoseFrames."""
+class _MetaPoseFrames:
+    """PoseFrames without data."""
 
     def __init__(self, width: int, height: int):
         self._shape = (3, height, width)
@@ -51,7 +51,7 @@ class Workload:
 
 
 def meta_pipeline(paths: WeightPaths, dtype: torch.dtype, scheduler: str = "ddim") -> Pose2VideoPipeline:
-    """The pipeline that these files make, without data. Raises UserError as `from_published` does."""
+    """The pipeline of these files on the meta device. Raises UserError as `from_published` does."""
     schedule = make_scheduler(scheduler_config(paths), scheduler)
     models = {name: nn.Module.to(model, "meta", dtype).eval() for name, model in empty_models(paths)}
     return Pose2VideoPipeline(**models, scheduler=schedule)
@@ -63,9 +63,9 @@ def choose_plan(
     vram: str | float,  # auto, high, low, or GB
     device: torch.device,
 ) -> tuple[MemoryPlan, str]:
-    """→ the largest plan that fits, and a sentence about it.
+    """→ the largest plan that fits, and a message about it.
 
-    Where none fits into the free memory, the smallest is tried. Raises UserError: none fits into a given number of GB.
+    If none fits into the free memory, the smallest. Raises UserError: none fits into a given number of GB.
     """
     if vram in BY_NAME:
         plan = BY_NAME[vram].for_device(device)
@@ -88,7 +88,7 @@ def choose_plan(
 
 
 def peak_bytes(pipeline: Pose2VideoPipeline, plan: MemoryPlan, work: Workload) -> dict[str, int]:
-    """→ the peak of each stage of a sampling in bytes, models included. `pipeline` as in `choose_plan`."""
+    """→ the peak memory of each sampling stage in bytes, models included. `pipeline` as in `choose_plan`."""
     models = pipeline.models()
     stages = {}
 
@@ -116,7 +116,7 @@ def peak_bytes(pipeline: Pose2VideoPipeline, plan: MemoryPlan, work: Workload) -
         latents = torch.empty(work.video_length, *plane, **empty)
         constant = [t for context in contexts for block in context for t in (block.text, *(block.reference or ()))]
         window = range(min(work.window, work.video_length))
-        poses = PoseFeatures(pipeline.pose_guider, _BlankPoses(work.width, work.height), work.windows, offloader)
+        poses = PoseFeatures(pipeline.pose_guider, _MetaPoseFrames(work.width, work.height), work.windows, offloader)
         branches = range(len(contexts))
         denoiser = Denoiser(
             pipeline.denoising_unet, contexts, poses, work.windows, [(window, branches)], offloader, ProcessGroup()
@@ -124,17 +124,17 @@ def peak_bytes(pipeline: Pose2VideoPipeline, plan: MemoryPlan, work: Workload) -
         scheduler = pipeline.scheduler
         scheduler.set_timesteps(SOLVER_STEPS + 1)
         with stage("denoising", "denoising_unet", "pose_guider", kept=[latents, *constant]) as memory:
-            # The solver's history is filled first, so that the UNet's peak counts it too.
+            # Fill the solver's history first, so that it counts in the UNet's peak.
             for timestep in scheduler.timesteps[:SOLVER_STEPS]:
-                scheduler.scale_model_input(latents, timestep)  # Euler's step insists on it
+                scheduler.scale_model_input(latents, timestep)  # required by EulerDiscreteScheduler.step
                 latents = scheduler.step(torch.empty_like(latents), timestep, latents, return_dict=False)[0]
             predictions = denoiser(scheduler.scale_model_input(latents, timestep), 500.0)
             scheduler.step(guide(predictions, 2.0), scheduler.timesteps[-1], latents)
-        # Features kept for all windows, of which this one has been counted.
+        # Cached pose features of all windows; those of this window are counted already.
         kept = sum(features.nbytes for features in poses.kept.values())
         memory.peak += kept * (sum(map(len, work.windows)) - len(window)) // len(window)
         del contexts, constant, poses, denoiser, predictions
-        pipeline.scheduler.set_timesteps(SOLVER_STEPS)  # which forgets the history
+        pipeline.scheduler.set_timesteps(SOLVER_STEPS)  # clears the solver's history
         with stage("decoding", "vae", kept=[latents]):
             (pipeline.vae.decode(latents[: plan.decode_frames]).sample / 2 + 0.5).clamp(0, 1).float()
     return {name: memory.peak for name, memory in stages.items()}

@@ -1,4 +1,4 @@
-"""Options of test_stage_2.py: what may stand on the command line and in the YAML, and what stands in the YAML only."""
+"""Options of test_stage_2.py: command line only, command line and YAML, YAML only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,80 +17,81 @@ SCHEDULERS = ("ddim", "dpm++", "unipc", "euler")
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What stands on the command line only."""
+    """Flags that the YAML does not have."""
 
     config: Path = option(Path(EXAMPLE), "the YAML file: weights and test cases", key=None, project=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How the cases are sampled, and where the results go. A flag wins over the YAML."""
+    """Sampling and output settings, as flags or in the YAML. Flags override the YAML."""
 
     width: int = option(768, "sampling width", short="-W", low=8, high=8192, multiple=8)
     height: int = option(768, "sampling height", short="-H", low=8, high=8192, multiple=8)
     length: int = option(300, "use at most this many frames of the pose video", short="-L", low=1)
-    context_frames: int = option(48, "frames denoised together", short="-S", low=1, high=128)
+    context_frames: int = option(48, "frames in a context window, denoised together", short="-S", low=1, high=128)
     context_overlap: int = option(4, "frames that two neighbouring windows share, less than -S", short="-O", low=0)
-    cfg: float = option(3.5, "guidance scale; no guidance up to 1, and half the work", low=0)
-    seed: int = option(99, "where the noise starts, for each case anew", low=-(2**63), high=2**63 - 1)
+    cfg: float = option(3.5, "guidance scale; up to 1: no guidance, half the work", low=0)
+    seed: int = option(99, "seed of the noise, the same for every case", low=-(2**63), high=2**63 - 1)
     steps: int = option(20, "denoising steps", low=1, high=1000)
-    scheduler: str = option("ddim", "the solver; published: ddim", choices=SCHEDULERS)
+    scheduler: str = option("ddim", "noise scheduler (solver); published: ddim", choices=SCHEDULERS)
     shared_noise: float = option(
         0.0,
-        "portion of the starting noise that is the same in all frames: less flicker; published: 0",
+        "share of the initial noise that is the same in all frames: less flicker; published: 0",
         low=0,
         high=1,
     )
     fps: Fraction | None = option(
         None,
-        "rate of the result, such as 15 or 30000/1001; default: keeps the tempo. "
-        "The sound is left out where the tempo changes by more than 1 %",
+        "frame rate of the result, such as 15 or 30000/1001; default: keeps the tempo. "
+        "Without sound if the tempo changes by more than 1 %",
         low=Fraction(1, 1000),
         high=1000,
     )
     skip: int = option(
         1,
-        "leave out this many frames after each one taken, and divide the rate by this + 1: 30 frames a second become "
-        "15, as the weights were trained",
+        "skip this many frames after each one used, and divide the rate by this + 1: 30 frames a second become 15, "
+        "as the weights were trained",
         low=0,
         high=999,
     )
-    device: str | None = option(None, "cpu, cuda, cuda:1, mps, ...; default: cuda or mps if there is one, else cpu")
+    device: str | None = option(None, "cpu, cuda, cuda:1, mps, ...; default: cuda or mps if available, else cpu")
     dtype: str = option(
         "fp16",
-        "of weights and sampling; float32 is used where fp16 is not fit for the device",
+        "type of weights and sampling; float32 if the device does not support it",
         choices=(*DTYPES, *DTYPES.values()),
         key="weight_dtype",
     )
     vram: str | float = option(
         "auto",
-        "memory to get along with, in GB, or high, or low; auto: what is free. Changes time, not the result",
+        "memory limit in GB, or a memory plan: high, sequential, medium, low, least; auto: the largest that fits. "
+        "Changes the speed, not the result",
         low=1,
         words=("auto", "high", "sequential", "medium", "low", "least"),
     )
     tail: str = option(
         "pad",
-        "pad: the last pose is repeated until the windows fit, as published; "
+        "pad: repeat the last pose until the windows fit, as published; "
         "flush: the last window ends at the last frame, without padding",
         choices=("pad", "flush"),
     )
     compile: bool = option(False, "compile the denoising UNet's layers; needs a C++ compiler")
     split: str | None = option(
         None,
-        "with several processes: share out the cases, or the frames of each; default: cases if there are enough",
+        "with several processes: distribute cases, or the frames of each case; default: cases if there are enough",
         choices=("cases", "frames"),
     )
     output: Path | None = option(
         None,
-        "folder of the results; a finished case is skipped on the next run; default: a new one under ./output",
+        "folder of the results; the next run skips finished cases; default: a new folder under ./output",
         metavar="DIR",
     )
     overwrite: bool = option(False, "with --output: render finished cases again")
-    no_audio: bool = option(False, "leave out the sound of the pose video")
+    no_audio: bool = option(False, "do not copy the sound of the pose video")
 
     @property
     def sampling(self) -> SamplingOptions:
-        """As the pipeline takes them."""
+        """The sampling options of the pipeline."""
         return SamplingOptions(
             width=self.width,
             height=self.height,
@@ -106,7 +107,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What stands in the YAML only. The weights' names are the fields of models.weights.WeightPaths."""
+    """Keys that only the YAML has. Weights are named by the fields of models.weights.WeightPaths."""
 
     base_model: Path = option(
         help="folder with unet/config.json", key="pretrained_base_model_path", flag=False, project=True
@@ -132,7 +133,7 @@ class Inputs:
 
 
 def merge_settings(flags: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> Settings:
-    """Settings from the texts of flags and the values of the YAML `path`. Raises UserError: a value that cannot be."""
+    """Settings from flags (texts) and the values of the YAML `path`. Raises UserError: a value is invalid."""
     settings = build(Settings, flags, Config(path, dict(config), example=EXAMPLE))
     overlap, frames = settings.context_overlap, settings.context_frames
     if overlap >= frames:

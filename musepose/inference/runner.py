@@ -1,4 +1,4 @@
-"""Runs the jobs of test_stage_2.py: streams each into its two files, reports, goes on after failures."""
+"""Runs the jobs of test_stage_2.py: streams each into its two files, reports, continues after failures."""
 
 import gc
 import sys
@@ -23,12 +23,12 @@ from musepose.utils.errors import UserError, is_out_of_memory
 from musepose.utils.files import CompleteFiles
 from musepose.utils.progress import progress_bar
 
-WIDEST_REFERENCE = 4  # heights, in the comparison
+MAX_ASPECT_RATIO = 4  # of the reference in the comparison video
 
 
 @dataclass
 class Summary:
-    """What became of the jobs."""
+    """Finished, skipped and failed jobs."""
 
     done: list[Job] = field(default_factory=list)
     skipped: list[Job] = field(default_factory=list)
@@ -38,8 +38,8 @@ class Summary:
         return f"{len(self.done)} done, {len(self.skipped)} skipped, {len(self.failed)} failed"
 
 
-def waiting_jobs(plan: Plan) -> list[Job]:
-    """Those that are not finished by an earlier run."""
+def pending_jobs(plan: Plan) -> list[Job]:
+    """The jobs that no earlier run has finished."""
     resumes = plan.settings.output is not None and not plan.settings.overwrite
     return [job for job in plan.jobs if not (resumes and job.finished)]
 
@@ -47,26 +47,26 @@ def waiting_jobs(plan: Plan) -> list[Job]:
 def run_plan(
     plan: Plan,
     load_pipeline: Callable[[Plan], Any],
-    mine: Sequence[Job] | None = None,  # default: all that are not finished
-    others: Sequence[Job] = (),  # that other processes do
-    group: Any = None,  # utils.distributed.ProcessGroup whose processes work on every job together
+    mine: Sequence[Job] | None = None,  # this process's jobs; default: all pending ones
+    others: Sequence[Job] = (),  # jobs of other processes
+    group: Any = None,  # utils.distributed.ProcessGroup whose processes share every job
 ) -> int:
-    """Render what is not finished yet; the pipeline is loaded only for that. → exit status, 1 where a job failed.
+    """Render the pending jobs. → exit status, 1 if a job failed.
 
-    `load_pipeline` returns an object with the `stream` of Pose2VideoPipeline. What it raises goes up: without it no job
-    can be done. What a job raises is reported in one line, and the next job starts; where several processes work on it
-    it goes up, because the others wait in vain.
+    `load_pipeline` returns an object with the `stream` of Pose2VideoPipeline; it is called only if there is a job, and
+    its exceptions are not caught. An exception in a job is printed in one line, and the next job starts. With a `group`
+    it is raised as UserError instead, because the other processes wait for this one.
     """
     summary = Summary()
     pipeline = None
-    first, writes = launch.rank() == 0, group is None or group.rank == 0
-    mine = waiting_jobs(plan) if mine is None else mine
+    is_main, is_writer = launch.rank() == 0, group is None or group.rank == 0
+    mine = pending_jobs(plan) if mine is None else mine
     for number, job in enumerate(plan.jobs, 1):
         counter = f"[{number}/{len(plan.jobs)}]"
         if job in others:
             continue
         if job not in mine:
-            if first:
+            if is_main:
                 print(f"{counter} {job.title}: finished before, skipped ({job.result})", flush=True)
                 summary.skipped.append(job)
             continue
@@ -74,34 +74,34 @@ def run_plan(
             pipeline = load_pipeline(plan)
             if group is not None:
                 pipeline.group = group
-        if writes:
+        if is_writer:
             print(f"{counter} {job.title}: {job.frames} frames, {float(job.rate):g} a second", flush=True)
         try:
-            render(job, plan.settings, pipeline, writes)
-        except Exception as error:  # whatever one case meets, the others may be fine
-            print(f"{counter} {job.title}: failed: {explain(error)}", file=sys.stderr, flush=True)
+            render(job, plan.settings, pipeline, is_writer)
+        except Exception as error:  # one failed case must not stop the others
+            print(f"{counter} {job.title}: failed: {describe_error(error)}", file=sys.stderr, flush=True)
             if group is not None:
-                told = f"{job.title} failed, and with it the run of all processes: with --output the next one goes on"
-                raise UserError(told) from error
+                reason = f"{job.title} failed, which ends all processes: run again with --output to continue"
+                raise UserError(reason) from error
             summary.failed.append(job)
         else:
-            if writes:
+            if is_writer:
                 print(f"{counter} {job.title}: {job.result}", flush=True)
             summary.done.append(job)
         release_memory()
-    if writes:
-        who = f"process {launch.rank()}: " if launch.processes() > 1 and group is None else ""
-        print(f"{who}{summary}")
+    if is_writer:
+        process = f"process {launch.rank()}: " if launch.world_size() > 1 and group is None else ""
+        print(f"{process}{summary}")
     return 1 if summary.failed else 0
 
 
-def render(job: Job, settings: Settings, pipeline: Any, writes: bool = True) -> None:
-    """Write a job's result and comparison, frame by frame, at the pose video's size (the next even one below).
+def render(job: Job, settings: Settings, pipeline: Any, is_writer: bool = True) -> None:
+    """Write a job's result and comparison, frame by frame, at the pose video's size, rounded down to even numbers.
 
-    Without `writes`, only help to make the frames.
+    A process with `is_writer` False computes its share of the frames and writes nothing.
     """
     stride = settings.skip + 1
-    with Bars({"denoising": settings.steps, "decoding": job.frames}, launch.rank() == 0) as bars:
+    with ProgressBars({"denoising": settings.steps, "decoding": job.frames}, launch.rank() == 0) as bars:
         picture = read_image(job.reference)
         frames = pipeline.stream(
             picture,
@@ -110,15 +110,15 @@ def render(job: Job, settings: Settings, pipeline: Any, writes: bool = True) -> 
             num_frames=job.frames,
             progress=bars.update,
         )
-        with closing(frames):  # the thread that decodes ends with it
-            if writes:
+        with closing(frames):  # ends the decoding thread
+            if is_writer:
                 write_videos(job, picture, frames, read_frames(job.pose.path, stride, job.frames))
             else:
                 deque(frames, maxlen=0)
 
 
 def write_videos(job: Job, picture: Image.Image, frames: Iterable[np.ndarray], poses: Iterable[np.ndarray]) -> None:
-    """The result from its frames, and the comparison of reference, poses and result; both appear together."""
+    """Write the result, and the comparison of reference, poses and result side by side; both appear together."""
     width, height = even_size(job.pose.width, job.pose.height)
     reference = reference_column(picture, height)
     with CompleteFiles() as files:
@@ -134,11 +134,11 @@ def write_videos(job: Job, picture: Image.Image, frames: Iterable[np.ndarray], p
 
 
 def reference_column(picture: Image.Image, height: int) -> np.ndarray:
-    """The picture at a given height, of even width: RGB uint8 (height, width, 3). A panorama is squeezed.
+    """The picture at a given height and an even width: RGB uint8 (height, width, 3).
 
-    An H.264 picture cannot be wider than 16384.
+    A panorama is squeezed to MAX_ASPECT_RATIO, as an H.264 picture cannot be wider than 16384.
     """
-    width = min(round(picture.width * height / picture.height), WIDEST_REFERENCE * height)
+    width = min(round(picture.width * height / picture.height), MAX_ASPECT_RATIO * height)
     size = even_size(width, height)
     return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
 
@@ -148,17 +148,17 @@ def resize(picture: np.ndarray, width: int, height: int) -> np.ndarray:
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-class Bars:
-    """A progress bar for each stage of the pipeline, one after the other; `stages`: name → how many steps it has."""
+class ProgressBars:
+    """Progress bars for the stages of the pipeline, one after the other; `stages`: name → number of steps."""
 
     def __init__(self, stages: Mapping[str, int], shown: bool = True) -> None:
         self._shown = shown
-        self._waiting = list(stages.items())
+        self._pending = list(stages.items())
         self._name = ""
         self._bar: tqdm | None = None
 
-    def __enter__(self) -> "Bars":
-        self._next()  # at once, so that the first step's time counts
+    def __enter__(self) -> "ProgressBars":
+        self._next()  # start now, so that the first step's time counts
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -166,21 +166,21 @@ class Bars:
             self._bar.close()
 
     def update(self, stage: str, done: int, total: int) -> None:
-        """The pipeline's `progress`: `done` of `total` steps of a stage are done."""
-        while stage != self._name and self._waiting:
+        """The pipeline's `progress` callback: `done` of `total` steps of a stage are finished."""
+        while stage != self._name and self._pending:
             self._next()
         self._bar.update(done - self._bar.n)
-        if done == total and self._waiting:
+        if done == total and self._pending:
             self._next()
 
     def _next(self) -> None:
         self.__exit__()
-        self._name, total = self._waiting.pop(0)
+        self._name, total = self._pending.pop(0)
         self._bar = progress_bar(total=total, desc=self._name, shown=self._shown)
 
 
-def explain(error: Exception) -> str:
-    """One line for what went wrong with a case, with a remedy where one is known."""
+def describe_error(error: Exception) -> str:
+    """One line about an exception in a case, with a remedy if one is known."""
     text = " ".join(str(error).split()) or "no reason given"
     if isinstance(error, UserError):
         return text
@@ -190,7 +190,7 @@ def explain(error: Exception) -> str:
 
 
 def release_memory() -> None:
-    """Give back what a case held, so that one too large for the device does not take the next ones down with it."""
+    """Free the memory of a case, so that the next one does not run out of memory too."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

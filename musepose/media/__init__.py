@@ -1,1 +1,1 @@
-"""Pictures, videos and sound in and out."""
+"""Reading and writing pictures, videos and sound."""

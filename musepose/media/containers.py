@@ -1,6 +1,6 @@
-"""Video containers: how they are opened, and whether a file is as long as its own structure says.
+"""Opens video containers, and detects truncated files from the lengths in their structure.
 
-PyAV is imported when a file is opened, not before: sampling and training steps work without it.
+PyAV is imported when a file is opened, not before: sampling and training steps run without it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ ISO_BOXES = {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"mfra", b"sidx", b"ss
 ISO_BOXES |= {b"uuid", b"meta", b"pdin", b"prft", b"emsg", b"udta"}
 EBML_HEADER, EBML_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
-# Only real video containers: FFmpeg would also read a picture as a video of one frame, a text as a terminal recording,
-# and a play list that fetches addresses.
+# Only real video containers: FFmpeg would also read a picture as a video of one frame, a text file as a terminal
+# recording, and a playlist whose URLs it fetches.
 OPEN_OPTIONS = {"format_whitelist": "mov,mp4,m4a,3gp,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,mxf"}
 
 
@@ -26,21 +26,21 @@ def open_media(path: Path) -> av.container.InputContainer:
     """Open a video file for reading; raises av.error.FFmpegError."""
     import av
 
-    # Titles in an old encoding are no reason to fail; PyAV 19 never does.
+    # Metadata in a legacy encoding must not raise; in PyAV 19 it never does.
     lenient = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-    # "file:" keeps FFmpeg from reading a colon or a percent sign in the name as something else.
+    # "file:" stops FFmpeg from interpreting a colon or a percent sign in the name.
     return av.open(f"file:{path}", options=OPEN_OPTIONS, **lenient)
 
 
 def to_fraction(ratio) -> Fraction | None:
-    """PyAV's rates and time bases: a Fraction or None up to 18, a type of its own, 0/0 for unknown, from 19 on."""
+    """Convert PyAV's rates and time bases: up to 18 a Fraction or None; from 19 its own type, 0/0 if unknown."""
     return Fraction(ratio.numerator, ratio.denominator) if ratio else None
 
 
 def missing_bytes(path: Path) -> int:
-    """How many bytes the outermost parts of the container announce beyond the end of the file; 0 if none, or unknown.
+    """Bytes missing at the end of the file, by the lengths of its top-level elements; 0 if none or unknown.
 
-    Knows ISO base media (mp4, mov; ISO/IEC 14496-12, 4.2), Matroska and WebM (RFC 8794, RFC 9559) and RIFF (avi).
+    Supports ISO base media (mp4, mov; ISO/IEC 14496-12, 4.2), Matroska and WebM (RFC 8794, RFC 9559) and RIFF (avi).
     """
     size = path.stat().st_size
     with open(path, "rb") as file:
@@ -58,12 +58,12 @@ def missing_bytes(path: Path) -> int:
 
 
 def _end_of_iso_boxes(file: BinaryIO, size: int) -> int:
-    """Where the last top-level box ends: each is a 32-bit length (1: 64 bits follow, 0: to the end) and a type."""
+    """End of the last top-level box. Each has a 32-bit length (1: 64 bits follow, 0: to the end) and a type."""
     offset = 0
     while offset < size:
         file.seek(offset)
         header = file.read(16)
-        if len(header) < 8 or header[4:8] not in ISO_BOXES:  # padding behind the last box is no box
+        if len(header) < 8 or header[4:8] not in ISO_BOXES:  # padding after the last box
             break
         length = struct.unpack(">I", header[:4])[0]
         if length == 1 and len(header) == 16:
@@ -75,7 +75,7 @@ def _end_of_iso_boxes(file: BinaryIO, size: int) -> int:
 
 
 def _end_of_matroska(file: BinaryIO) -> int:
-    """Where the segment ends: behind the EBML header stand its identifier, its length (all ones: unknown), its data."""
+    """End of the segment. After the EBML header come its identifier, its length (all ones: unknown) and its data."""
     file.seek(4)
     file.seek(_read_ebml_length(file) or 0, 1)
     if file.read(4) != EBML_SEGMENT:
@@ -96,7 +96,7 @@ def _read_ebml_length(file: BinaryIO) -> int | None:
 
 
 def _end_of_riff(file: BinaryIO, size: int) -> int:
-    """Where the last RIFF chunk ends; AVI files above 1 GB hold several."""
+    """End of the last RIFF chunk; AVI files above 1 GB have several."""
     offset = 0
     while offset < size:
         file.seek(offset)
@@ -104,7 +104,7 @@ def _end_of_riff(file: BinaryIO, size: int) -> int:
         if len(header) < 8 or header[:4] != b"RIFF":
             break
         length = struct.unpack("<I", header[4:])[0]
-        if length == 0:  # a recorder that never came back to write the length
+        if length == 0:  # the recorder did not write the length
             return 0
         offset += 8 + length + length % 2
     return offset

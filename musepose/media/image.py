@@ -1,4 +1,4 @@
-"""Pictures in, as a person sees them."""
+"""Reads pictures as RGB, upright and in sRGB."""
 
 import io
 import os
@@ -14,25 +14,25 @@ from musepose.utils.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
-# What Pillow's decoders raise on damaged files, beside OSError (which UnidentifiedImageError is).
+# What Pillow's decoders raise on damaged files. UnidentifiedImageError is an OSError.
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError)
 DECODE_ERRORS += (struct.error, zlib.error, MemoryError)
 
 
 def read_image(path: str | os.PathLike) -> Image.Image:
-    """The picture as a person sees it, mode RGB.
+    """Read a picture as a viewer shows it, mode RGB.
 
-    EXIF rotation is applied, transparent parts stand on white, grey, palette, 16-bit and CMYK pictures are converted,
-    and an embedded colour profile is honoured. Of an animation it is the first frame.
+    Applies EXIF rotation, composites transparency on white, converts grey, palette, 16-bit and CMYK pictures, and
+    converts an embedded colour profile to sRGB. Of an animation it takes the first frame.
 
-    Raises UserError where the file is missing, empty, cut off, damaged, no picture, or absurdly large.
+    Raises UserError if the file is missing, empty, truncated, damaged, not a picture, or has too many pixels.
     """
     path = Path(path)
     check_file(path, "picture")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning)  # oddities in metadata
+            warnings.filterwarnings("ignore", category=UserWarning)  # warnings about metadata
             with Image.open(path) as image:
                 image.load()
                 return _to_rgb(_upright(image))
@@ -45,7 +45,7 @@ def read_image(path: str | os.PathLike) -> Image.Image:
 
 
 def check_file(path: Path, kind: str) -> None:
-    """Raise a UserError where `path` is missing, a folder, empty or not to be read. `kind` names what was expected."""
+    """Raise a UserError if `path` is missing, a folder, empty or unreadable. `kind` names the expected content."""
     try:
         size = path.stat().st_size
         if path.is_dir():
@@ -61,7 +61,7 @@ def check_file(path: Path, kind: str) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF rotation; broken EXIF data count as none, as in picture viewers."""
+    """Apply the EXIF rotation. Broken EXIF data are ignored, as in picture viewers."""
     try:
         return ImageOps.exif_transpose(image)
     except DECODE_ERRORS:
@@ -71,28 +71,28 @@ def _upright(image: Image.Image) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow mode to RGB, transparency on white."""
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed white")
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips it at 255
+        raise ValueError("floating-point pixels have no defined white")
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
         grey = np.asarray(image, np.float64) / 257
         return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8), "L").convert("RGB")
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
-        layer = _managed(image.convert("RGBA"), image.info.get("icc_profile"))
+        layer = _to_srgb(image.convert("RGBA"), image.info.get("icc_profile"))
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
     if image.mode not in ("RGB", "CMYK"):
         return image.convert("RGB")
-    return _managed(image, image.info.get("icc_profile")).convert("RGB")
+    return _to_srgb(image, image.info.get("icc_profile")).convert("RGB")
 
 
-def _managed(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Colours of the embedded profile (phones: Display P3; print: CMYK) to sRGB. An unusable profile is ignored."""
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert from the embedded profile (phones: Display P3; print: CMYK) to sRGB. An unusable profile is ignored."""
     if not profile:
         return image
     mode = "RGBA" if image.mode == "RGBA" else "RGB"
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if image.mode != "CMYK" and "srgb" in ImageCms.getProfileDescription(source).lower():
-            return image  # the same colours, and no rounding
+            return image  # already sRGB: avoids rounding
         return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return image

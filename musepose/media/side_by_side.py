@@ -1,4 +1,4 @@
-"""The demo strip: pictures side by side at one height."""
+"""Side-by-side pictures of equal height, for demo videos."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 
 HEIGHT = 768  # pixels
-WIDEST = 3840  # pixels; beyond it many players give up
+MAX_WIDTH = 3840  # pixels; many players fail beyond it
 
 
 def panel_layout(sizes: Sequence[tuple[int, int]]) -> tuple[list[int], int]:
-    """Widths and the common height of panels with these (width, height); all even, together at most `WIDEST` wide."""
+    """Widths and common height of panels for these (width, height): all even, in total at most `MAX_WIDTH` wide."""
     aspects = [width / height for width, height in sizes]
-    height = min(HEIGHT, int(WIDEST / sum(aspects)))
+    height = min(HEIGHT, int(MAX_WIDTH / sum(aspects)))
     height = max(2, height // 2 * 2)
     widths = [max(2, int(height * aspect) // 2 * 2) for aspect in aspects]
     return widths, height
@@ -23,14 +23,14 @@ def side_by_side(
     widths: Sequence[int],
     height: int,
 ) -> np.ndarray:
-    """The pictures side by side, each `height` high and as wide as `widths` says: (height, sum(widths), 3) uint8."""
+    """Resize the pictures to `widths` and `height`, and concatenate them: (height, sum(widths), 3) uint8."""
     return np.concatenate(
         [fit(picture, width, height) for picture, width in zip(pictures, widths, strict=True)], axis=1
     )
 
 
 def fit(picture: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resize, averaging areas where the picture shrinks, so that fine patterns do not flicker."""
+    """Resize: area averaging when shrinking, so that fine patterns do not flicker, else bilinear."""
     if picture.shape[:2] == (height, width):
         return picture
     shrinks = width * height < picture.shape[0] * picture.shape[1]

@@ -1,4 +1,4 @@
-"""Videos in: what a video is, and its frames one by one."""
+"""Reads videos: properties measured from the stream, and frames one by one."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
-# Where one packet is one frame, so that frames can be counted without decoding them.
+# Codecs and containers where one packet is one frame, so that frames can be counted without decoding.
 ONE_PACKET_ONE_FRAME = {"h264", "hevc", "av1", "vp9", "mpeg4", "prores"}
 EXACT_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video is, found by going through it; headers are not trusted."""
+    """A video's properties, measured from the stream, because headers may be wrong."""
 
     path: Path
     width: int  # as shown: the rotation flag is applied
     height: int
     frames: int
-    rate: Fraction  # frames a second; the average where the distances vary
+    rate: Fraction  # frames per second; the average if it varies
     has_audio: bool
 
 
 def probe(path: str | os.PathLike) -> VideoInfo:
     """Measure the video at `path`.
 
-    Raises UserError where it is missing, empty, cut off, damaged, no video, or without frames.
+    Raises UserError if it is missing, empty, truncated, damaged, not a video, or has no frames.
     """
     path = Path(path)
     with _open_video(path) as (container, stream):
@@ -60,8 +60,8 @@ def probe(path: str | os.PathLike) -> VideoInfo:
 def read_frames(path: str | os.PathLike, step: int = 1, count: int | None = None) -> Iterator[np.ndarray]:
     """Stream frames 0, step, 2·step, … of a video, at most `count` of them: RGB uint8 (height, width, 3), as shown.
 
-    Colours follow the stream's tags; without tags they are taken as BT.601 of limited range, as the tools write that
-    leave the tags out. Frames that differ in size from the first are scaled to it. Raises what `probe` raises.
+    Applies the display matrix. Colours follow the stream's tags; untagged streams count as BT.601, limited range, which
+    is what tools that omit the tags write. Frames are scaled to the first frame's size. Raises what `probe` raises.
     """
     if step < 1 or (count is not None and count < 0):
         raise ValueError(f"step {step} must be at least 1, count {count} at least 0")
@@ -70,10 +70,10 @@ def read_frames(path: str | os.PathLike, step: int = 1, count: int | None = None
 
 
 def read_frames_at(path: str | os.PathLike, numbers: Iterable[int]) -> dict[int, np.ndarray]:
-    """Single frames of a video as `read_frames` gives them: number → RGB uint8; without those that there are not.
+    """Single frames of a video, as from `read_frames`: number → RGB uint8; numbers beyond the end are left out.
 
-    Decodes from the last key frame before a number on, and converts nothing else. Where time stamps do not tell the
-    frames' numbers for certain, it decodes from the start. Raises what `probe` raises.
+    Decodes from the last key frame before each number, and converts only the requested frames. If time stamps do not
+    determine frame numbers, it decodes from the start. Raises what `probe` raises.
     """
     path, wanted = Path(path), sorted(set(numbers))
     found = _seek_frames(path, wanted)
@@ -83,9 +83,9 @@ def read_frames_at(path: str | os.PathLike, numbers: Iterable[int]) -> dict[int,
 
 
 def list_media(path: str | os.PathLike, suffixes: Sequence[str]) -> list[Path]:
-    """The file `path`, or the files in the folder `path` with one of `suffixes`, sorted by name, hidden ones left out.
+    """The file `path`, or the files in the folder `path` with one of `suffixes`, sorted by name, without hidden ones.
 
-    Raises UserError where `path` does not exist or cannot be read, or the folder holds no such file.
+    Raises UserError if `path` does not exist or cannot be read, or if the folder holds no such file.
     """
     path = Path(path)
     try:
@@ -103,7 +103,7 @@ def list_media(path: str | os.PathLike, suffixes: Sequence[str]) -> list[Path]:
 
 @contextmanager
 def _open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Open the first true video stream; FFmpeg's errors inside come out as UserErrors."""
+    """Open the first video stream that is not cover art. FFmpeg errors inside the block become a UserError."""
     check_file(path, "video")
     missing = missing_bytes(path)
     if missing:
@@ -127,7 +127,7 @@ def _is_decodable(stream: av.stream.Stream) -> bool:
 
 
 def _read_frames(path: Path, wanted: Callable[[int], bool], last: float) -> Iterator[np.ndarray]:
-    """Those frames up to number `last` whose numbers are wanted."""
+    """The frames up to number `last` for which `wanted(number)`."""
     with _open_video(path) as (container, stream):
         convert = None
         for number, frame in enumerate(container.decode(stream)):
@@ -143,7 +143,7 @@ def _read_frames(path: Path, wanted: Callable[[int], bool], last: float) -> Iter
 
 
 def _seek_frames(path: Path, wanted: Sequence[int]) -> dict[int, np.ndarray]:
-    """Frames of rising numbers, each decoded from its key frame on: number → picture, as far as that is exact."""
+    """Frames of ascending numbers, each decoded from its key frame: number → picture. Stops if seeking is inexact."""
     found: dict[int, np.ndarray] = {}
     with _open_video(path) as (container, stream):
         packets = _packets(container, stream)
@@ -154,7 +154,7 @@ def _seek_frames(path: Path, wanted: Sequence[int]) -> dict[int, np.ndarray]:
         if not keys or keys[0] != 0 or len(number_of) < len(packets):
             return found
         times, convert, position = list(number_of), None, math.inf
-        for number in sorted({0, *wanted}):  # the first frame says how large all are
+        for number in sorted({0, *wanted}):  # the first frame defines the size of all
             if number >= len(times):
                 break
             key = keys[bisect_right(keys, number) - 1]
@@ -174,13 +174,13 @@ def _seek_frames(path: Path, wanted: Sequence[int]) -> dict[int, np.ndarray]:
 
 
 class _Converter:
-    """Decoded frames → RGB uint8 (height, width, 3), all as large and turned as the first."""
+    """Decoded frames → RGB uint8 (height, width, 3), in the size and orientation of the first."""
 
     def __init__(self, first: av.VideoFrame) -> None:
         self._size, self._matrix = (first.width, first.height), _display_matrix(first)
         from av.video.reformatter import VideoReformatter
 
-        self._scaler = VideoReformatter()  # kept, as making its tables anew costs more than a frame's conversion
+        self._scaler = VideoReformatter()  # reused: building its tables costs more than converting a frame
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         rgb = self._scaler.reformat(frame, *self._size, "rgb24", interpolation=exact_scaling())
@@ -194,7 +194,7 @@ def _no_frames(path: Path) -> UserError:
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
     """a, b, c, d of the video's display matrix (ISO/IEC 14496-12, 6.2.2): x' = a·x + c·y, y' = b·x + d·y.
 
-    It is the same on all frames; asking each would tie it into a reference cycle, and let frames pile up in memory.
+    It is equal on all frames. Reading `side_data` puts a frame into a reference cycle, and frames pile up in memory.
     """
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
@@ -204,7 +204,7 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
 
 
 def _turn(picture: np.ndarray, matrix: tuple[int, int, int, int] | None) -> np.ndarray:
-    """Apply a display matrix of quarter turns and mirrorings to (h, w, …); a view."""
+    """Apply a display matrix of quarter turns and reflections to (h, w, …); returns a view."""
     if matrix is None:
         return picture
     a, b, c, d = matrix
@@ -215,12 +215,12 @@ def _turn(picture: np.ndarray, matrix: tuple[int, int, int, int] | None) -> np.n
 
 @dataclass(frozen=True)
 class _Times:
-    """How many frames there are and when the first and the last are shown, in seconds; None where not known."""
+    """Number of frames, and times of the first and the last in seconds; None if unknown."""
 
     count: int
     first: Fraction | None
     last: Fraction | None
-    header_rate: Fraction | None  # as the container has it
+    header_rate: Fraction | None  # from the container
 
     @classmethod
     def of(cls, stamps: list[int | None], stream: av.VideoStream) -> _Times:
@@ -232,19 +232,19 @@ class _Times:
 
 
 def _packet_times(path: Path) -> _Times | None:
-    """The frame times from the packets, without decoding; None where only decoding tells the truth."""
+    """Frame times from the packets, without decoding; None if packets are unreliable."""
     with _open_video(path) as (container, stream):
         stamps = [time for time, _ in _packets(container, stream)]
         return _Times.of(stamps, stream) if stamps else None
 
 
 def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> list[tuple[int | None, bool]]:
-    """Each frame's time stamp, and whether it is a key frame; nothing where only decoding tells the truth."""
+    """Each frame's time stamp, and whether it is a key frame; empty if packets are unreliable."""
     if container.format.name not in EXACT_CONTAINERS or stream.codec_context.name not in ONE_PACKET_ONE_FRAME:
         return []
     packets: list[tuple[int | None, bool]] = []
     for packet in container.demux(stream):
-        if not packet.size:  # the one that only tells the end
+        if not packet.size:  # the empty packet that marks the end
             continue
         if packet.is_corrupt or packet.is_discard or not (packets or packet.is_keyframe):
             return []
@@ -253,15 +253,15 @@ def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> 
 
 
 def _frame_times(path: Path) -> _Times:
-    """The frame times by decoding the whole video."""
+    """Frame times by decoding the whole video."""
     with _open_video(path) as (container, stream):
         return _Times.of([frame.pts for frame in container.decode(stream)], stream)
 
 
 def _rate(times: _Times) -> Fraction:
-    """Frames a second: the container's figure where it agrees with the frames' own times, else their average.
+    """Frames per second: the container's rate if it agrees with the frame times, else their average.
 
-    Odd fractions are rounded to a denominator of at most 1001, which the broadcast rates need.
+    Rounded to a fraction with a denominator of at most 1001, which broadcast rates need.
     """
     steps, rate = times.count - 1, times.header_rate
     if steps and times.first is not None and times.last > times.first:

@@ -1,4 +1,4 @@
-"""Frames to an H.264 file, with another video's sound, which appears only when it is complete."""
+"""Writes frames to an H.264 file, with sound from another video. The file appears only when it is complete."""
 
 from __future__ import annotations
 
@@ -19,39 +19,36 @@ from musepose.utils.files import CompleteFiles, complete_file, write_error
 if TYPE_CHECKING:
     import av
 
-CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}  # that hold H.264 and AAC
-BT709, LIMITED_RANGE = (
-    1,
-    1,
-)  # FFmpeg's AVCOL_SPC_BT709 (also the primaries' and the transfer's number), AVCOL_RANGE_MPEG
+CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}  # suffix → FFmpeg muxer; all hold H.264 and AAC
+BT709 = 1  # FFmpeg's AVCOL_SPC_BT709; primaries and transfer characteristics have the same number
+LIMITED_RANGE = 1  # FFmpeg's AVCOL_RANGE_MPEG
 
 
 @cache
 def exact_scaling() -> av.video.reformatter.Interpolation:
-    """Exact rounding, colour read and made at full width: a quarter of the default's error on patterned pictures."""
+    """Scaler flags for accurate rounding and full chroma resolution: a quarter of the default's error on patterns."""
     from av.video.reformatter import Interpolation
 
     flags = Interpolation.BICUBIC
     for name in ("ACCURATE_RND", "FULL_CHR_H_INT", "FULL_CHR_H_INP"):
-        flags |= getattr(Interpolation, name, 0)  # PyAV 17 does not know them
+        flags |= getattr(Interpolation, name, 0)  # missing in PyAV 17
     return flags
 
 
 def even_size(width: int, height: int) -> tuple[int, int]:
-    """The nearest size not above (width, height) that yuv420p can hold: both even, at least 2."""
+    """The largest size within (width, height) that yuv420p supports: both even, at least 2."""
     return max(2, width // 2 * 2), max(2, height // 2 * 2)
 
 
 class VideoWriter:
-    """Write RGB frames to `path` as H.264, yuv420p, BT.709, constant rate; a context manager.
+    """Write RGB frames to `path` as H.264, yuv420p, BT.709, constant frame rate; a context manager.
 
-    The file takes shape under a hidden name in the same folder and gets its own on leaving without an exception; on any
-    exception it is removed. `audio_from`: a file whose sound goes along, from its first picture's time on, as AAC, cut
-    to the length written; a file without sound gives none. `crf`: x264's constant rate factor, 18 is visually lossless.
+    The file is written under a temporary hidden name in the same folder. Leaving without an exception renames it to
+    `path`; any exception removes it. `audio_from`: a file whose sound is added as AAC, from its first frame on, cut to
+    the length written; it may have no sound. `crf`: x264's constant rate factor, 18 is visually lossless.
 
     Raises ValueError for an odd size, a rate that is not positive, a frame of another size or type, or no frame at all;
-    UserError for an unknown suffix, an `audio_from` that cannot be read, and, as soon as it shows, a file that cannot
-    be written, as on a full disk.
+    UserError for an unknown suffix, an unreadable `audio_from`, and a file that cannot be written, as on a full disk.
     """
 
     def __init__(
@@ -59,7 +56,7 @@ class VideoWriter:
         path: str | os.PathLike,
         width: int,  # pixels, even
         height: int,
-        rate: Fraction | int,  # frames a second
+        rate: Fraction | int,  # frames per second
         audio_from: str | os.PathLike | None = None,
         crf: int = 18,
         audio_start: Fraction | int = 0,  # seconds into `audio_from`, for a video that begins later
@@ -79,7 +76,7 @@ class VideoWriter:
         self.frames = 0  # written so far
         from av.video.reformatter import VideoReformatter
 
-        self._scaler = VideoReformatter()  # kept, as making its tables anew costs a quarter of a conversion
+        self._scaler = VideoReformatter()  # reused: building its tables costs a quarter of a conversion
 
     def __enter__(self) -> VideoWriter:
         with ExitStack() as stack:
@@ -136,7 +133,7 @@ class VideoWriter:
         import av
 
         kind = CONTAINERS[self.path.suffix.lower()]
-        # The index in front lets players and browsers start before they have the whole file.
+        # With the index in front, players and browsers start before they have the whole file.
         options = {} if kind == "matroska" else {"movflags": "+faststart"}
         self._container = av.open(f"file:{self._partial}", "w", format=kind, options=options)
         self._video = self._container.add_stream("libx264", rate=self.rate, options={"crf": str(self.crf)})
@@ -148,11 +145,11 @@ class VideoWriter:
         self._sound = None if source is None else AudioTrack(source, self._container, self.audio_start)
 
     def _close_container(self, kind, *_) -> None:
-        """Complete the file, or, after an exception, only let go of it."""
+        """Flush and close the file; after an exception only close it."""
         import av
 
         if kind is not None:
-            with suppress(OSError, av.error.FFmpegError):  # the first exception is the one to tell
+            with suppress(OSError, av.error.FFmpegError):  # the first exception is the one to report
                 self._container.close()
             return
         try:

@@ -1,4 +1,4 @@
-"""Offloading: models wait on the CPU for their turn; out of memory, the next smaller memory plan is tried."""
+"""Model offloading to the CPU, and out-of-memory recovery with the next smaller memory plan."""
 
 import gc
 import sys
@@ -16,10 +16,10 @@ Result = TypeVar("Result")
 
 
 class ModelOffloader:
-    """Brings models to the computing device when they are used, and follows a memory plan.
+    """Moves models to the device when they are used, and offloads the others if the memory plan says so.
 
-    `models` gives the models by name; it is asked each time, so that a model that was replaced counts. `offloads`:
-    whether models may be offloaded to the CPU; not while they are being trained.
+    `models` returns the models by name; it is called on each use, so that replaced models count. `offloads`: False
+    during training, where models must stay on the device.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class ModelOffloader:
     ):
         self.plan, self.offloads = plan, offloads
         self.models = models
-        self._device = device  # None: wherever the models are
+        self._device = device  # None: the models' current device
         self._in_use: tuple[str, ...] = ()
 
     @property
@@ -39,25 +39,25 @@ class ModelOffloader:
         return self._device or next(next(iter(self.models().values())).parameters()).device
 
     def use(self, *names: str) -> None:
-        """Bring these models to the computing device; where the plan offloads, the others go to the CPU first."""
+        """Move these models to the device; if the plan offloads, first move the others to the CPU."""
         self._in_use = names
         if self._device is None:
             if not self.plan.offload:
                 return
-            self._device = self.device  # from now on models may be elsewhere
+            self._device = self.device  # remembered, as models may be offloaded from now on
         device, models = self._device, self.models()
         if self.plan.offload:
             for name, model in models.items():
                 if name not in names:
                     nn.Module.to(model, "cpu")
         for name in names:
-            # Not diffusers' own `to`, which warns of offloaded models.
+            # nn.Module's `to`: diffusers' own warns about offloaded models.
             nn.Module.to(models[name], device)
 
     def within_memory(self, run: Callable[[], Result]) -> Result:
-        """Run; where the memory does not suffice, say so, and run again with the next smaller plan.
+        """Call `run`; out of memory, switch to the next smaller plan, print that, and try again.
 
-        Raises what `run` raises, out-of-memory errors only below the smallest plan.
+        Raises the exceptions of `run`, out-of-memory errors only with the smallest plan.
         """
         again = False
         while True:
@@ -69,7 +69,7 @@ class ModelOffloader:
                 plan = smaller(self.plan, self.device)
                 if not is_out_of_memory(error) or plan is None:
                     raise
-            # Outside of the handler, whose error holds on to everything that was being computed.
+            # Outside the handler, as the exception keeps all intermediate tensors alive.
             print(f"out of memory: continuing with the smaller plan {plan}", file=sys.stderr, flush=True)
             self.plan = plan if self.offloads else replace(plan, offload=False)
             again = True

@@ -1,4 +1,4 @@
-"""Memory plans: how much is computed at a time, and what is offloaded to the CPU. All give the same result."""
+"""Memory plans: chunk sizes and offloading. All plans give the same result."""
 
 from dataclasses import dataclass, replace
 
@@ -8,19 +8,19 @@ from musepose.models.chunking import Chunks
 from musepose.utils import launch
 
 GIB = 2**30
-RESERVE = 3 * GIB // 4  # for what is not counted: the driver's context, libraries' workspaces, fragmentation
+RESERVE = 3 * GIB // 4  # not estimated: driver context, library workspaces, fragmentation
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """One way to divide the work."""
+    """A trade-off of memory and time."""
 
     name: str
-    joint: bool  # both CFG branches go through the UNet together, instead of one after the other
+    joint: bool  # both CFG branches in one UNet call, instead of one after the other
     chunks: Chunks  # chunked execution within the UNet
-    offload: bool  # models that are not in use are offloaded to the CPU
-    decode_frames: int  # decoded together
-    keep_pose_features: int  # bytes: up to this, pose features are kept from step to step, not computed anew
+    offload: bool  # models are offloaded to the CPU while they are not in use
+    decode_frames: int  # frames that the VAE decodes together
+    keep_pose_features: int  # bytes: up to this size, pose features are cached between steps
 
     def for_device(self, device: torch.device) -> "MemoryPlan":
         """This plan for a device: on a CPU nothing is offloaded, and nothing is kept that grows with the video."""
@@ -58,18 +58,18 @@ def smaller(plan: MemoryPlan, device: torch.device) -> MemoryPlan | None:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on a device; on the CPU, this process's share of the host's memory."""
+    """Free bytes of a device; on the CPU, this process's share of the host's free memory."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    import psutil  # accelerate brings it
+    import psutil  # a dependency of accelerate
 
-    return psutil.virtual_memory().available // launch.local_processes()
+    return psutil.virtual_memory().available // launch.local_world_size()
 
 
 def limit_memory(device: torch.device, gigabytes: float) -> None:
-    """Cap this process on a GPU: allocating more raises an out-of-memory error, which is caught."""
+    """Limit this process's GPU memory: allocating more raises an out-of-memory error, which `within_memory` handles."""
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * GIB / total), device)

@@ -189,7 +189,7 @@ class UNet(ModelMixin, ConfigMixin):
     def compile_layers(self) -> None:
         """Compile each layer at its first use, once for all lengths and sizes."""
         # Layers of one class share their code, so that each width counts as a recompilation.
-        for name in ("recompile_limit", "cache_size_limit"):  # before and from torch 2.7
+        for name in ("recompile_limit", "cache_size_limit"):  # from torch 2.7 on, and before
             if hasattr(torch._dynamo.config, name):
                 setattr(torch._dynamo.config, name, 64)
         for module in self.modules():

@@ -1,1 +1,1 @@
-"""The sampling: from a picture and aligned poses to a video."""
+"""The sampling pipeline: a reference picture and aligned poses → a video."""

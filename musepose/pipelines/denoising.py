@@ -1,4 +1,4 @@
-"""One denoising step over a whole video: every window's prediction by every CFG branch, averaged over the windows."""
+"""One denoising step of a whole video: predictions of all context windows and CFG branches, averaged over windows."""
 
 from collections.abc import Sequence
 
@@ -13,15 +13,15 @@ from musepose.models.unet import UNet
 from musepose.pipelines.pose_frames import PoseFrames
 from musepose.utils.distributed import ProcessGroup
 
-GUIDED_TOGETHER = 8  # frames whose pose features are computed at once, at the pictures' full size
+GUIDER_FRAMES = 8  # frames in a call of the pose guider, which works at the pictures' full size
 
 Part = tuple[range, range]  # frames of a window, and the CFG branches that predict them
 
 
 def parts_of_step(windows: Sequence[range], branches: int, group: ProcessGroup) -> list[Part]:
-    """This process's share of a step: a contiguous stretch of all (window, branch) pairs, in the order of the windows.
+    """This process's share of a step: a contiguous range of all (window, branch) pairs, ordered by window.
 
-    The shares differ by at most one pair. Both branches of a window go together where they fall into one share.
+    Shares differ by at most one pair. Both branches of a window form one part if they fall into one share.
     """
     pairs = [(window, branch) for window in windows for branch in range(branches)]
     first, last = (len(pairs) * rank // group.count for rank in (group.rank, group.rank + 1))
@@ -35,12 +35,12 @@ def parts_of_step(windows: Sequence[range], branches: int, group: ProcessGroup) 
 
 
 def frames_of(parts: Sequence[Part]) -> set[int]:
-    """The frames that these parts look at."""
+    """The frames in these parts."""
     return {frame for window, _ in parts for frame in window}
 
 
 class PoseFeatures:
-    """The pose features of a window, kept from step to step where the memory plan has room for the whole video's."""
+    """Pose features of a window, cached between steps if the memory plan allows it for the whole video."""
 
     def __init__(self, guider: PoseGuider, poses: PoseFrames, windows: Sequence[range], offloader: ModelOffloader):
         self._guider, self._poses, self._offloader = guider, poses, offloader
@@ -49,28 +49,28 @@ class PoseFeatures:
 
     def __call__(self, window: range) -> Tensor:
         """→ f c h w."""
-        room = self._offloader.plan.keep_pose_features
-        if not room:
-            self.kept.clear()  # of a larger plan, which took too much
+        limit = self._offloader.plan.keep_pose_features
+        if not limit:
+            self.kept.clear()  # cached under a larger plan, which ran out of memory
         if window in self.kept:
             return self.kept[window]
         pictures = self._poses.read(window)
 
-        def piece(frames: slice) -> Tensor:
-            # Bytes cross to the device, and are converted to numbers there.
+        def guide_chunk(frames: slice) -> Tensor:
+            # Transferred as bytes and converted to floating point on the device.
             return self._guider((pictures[frames].to(self._guider.device).float() / 255).to(self._guider.dtype))
 
-        features = in_chunks(piece, len(window), GUIDED_TOGETHER)
-        if self._frames * features[0].nbytes <= room:
+        features = in_chunks(guide_chunk, len(window), GUIDER_FRAMES)
+        if self._frames * features[0].nbytes <= limit:
             self.kept[window] = features
         return features
 
 
 class Denoiser:
-    """Predictions for a video, by one process or by several.
+    """Predictions for a whole video, by one or several processes.
 
-    contexts: what each CFG branch knows, the unconditional one first, from `UNet.prepare`.
-    windows: the whole video's; parts: those that this process predicts, see `parts_of_step`.
+    contexts: cross-attention and reference inputs of each CFG branch from `UNet.prepare`, the unconditional one first.
+    windows: all of the video; parts: those that this process predicts, see `parts_of_step`.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Denoiser:
     ):
         self._unet, self._contexts, self._features = unet, contexts, features
         self._parts, self._offloader, self._group = parts, offloader, group
-        self._counts = torch.zeros(max(window.stop for window in windows), 1, 1, 1)  # windows that see each frame
+        self._counts = torch.zeros(max(window.stop for window in windows), 1, 1, 1)  # number of windows with each frame
         for window in windows:
             self._counts[window.start : window.stop] += 1
 
@@ -110,7 +110,7 @@ class Denoiser:
                 frames=len(window),
                 chunks=self._offloader.plan.chunks,
             )
-            # Under autocast, as in validation, the prediction comes in another type than the latents.
+            # Under autocast, as in validation, the prediction's type differs from the latents'.
             return prediction.to(sample.dtype).unflatten(0, (len(branches), -1))
 
         def attempt() -> Tensor:
@@ -125,7 +125,7 @@ class Denoiser:
 def guide(predictions: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance (Ho & Salimans 2022): predictions b f c h w → f c h w; overwrites `predictions`.
 
-    One branch alone is the prediction itself.
+    With one branch, that is the prediction itself.
     """
     if len(predictions) == 1:
         return predictions[0]

@@ -1,18 +1,16 @@
-"""Pictures as the pipeline takes them (PIL, NumPy, tensors) and gives them."""
+"""Picture conversion at the pipeline's input and output: PIL, NumPy, tensors."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
 import torch
-import transformers
 from einops import rearrange
 from PIL import Image
 from torch import Tensor
+from transformers import CLIPImageProcessorPil  # CLIPImageProcessor needs torchvision
 
 CLIP_SIDE = 224
-# From transformers 5 on, the plain name needs torchvision; the one that works with PIL alone has a name of its own.
-CLIPImageProcessor = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
 
 Picture: TypeAlias = "Image.Image | np.ndarray | Tensor"
 
@@ -20,9 +18,9 @@ Picture: TypeAlias = "Image.Image | np.ndarray | Tensor"
 def rgb_array(picture: Picture, background: str = "black") -> np.ndarray:
     """A picture as (h, w, 3) uint8 RGB.
 
-    PIL pictures of any mode are converted; what is behind transparent parts is `background`, by default that of pose
-    pictures. Arrays are (h, w, 3) uint8; tensors (3, h, w), uint8 or floating-point in [0, 1]. Raises ValueError for
-    any other form: whether a fourth channel is transparency is not for the pipeline to guess.
+    PIL pictures of any mode are converted, and composited over `background`, by default the black of pose pictures.
+    Arrays are (h, w, 3) uint8; tensors (3, h, w), uint8 or floating-point in [0, 1]. Raises ValueError: any other shape
+    or type. A fourth channel is refused, as it need not be transparency.
     """
     if isinstance(picture, Image.Image):
         if picture.mode != "RGB" and picture.has_transparency_data:
@@ -59,7 +57,7 @@ OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
 def convert_output(pictures: Tensor, output_type: str) -> list[list[Image.Image]] | np.ndarray | Tensor:
-    """f 3 h w in [0, 1] → a batch of one video as diffusers gives it.
+    """f 3 h w in [0, 1] → a batch of one video, as diffusers' pipelines return it.
 
     "pil": a list of a list of pictures; "np": (1, f, h, w, 3) float32; "pt": (1, f, 3, h, w).
     """
@@ -69,6 +67,6 @@ def convert_output(pictures: Tensor, output_type: str) -> list[list[Image.Image]
 
 
 def clip_pixels(pictures: Sequence[Image.Image]) -> Tensor:
-    """Pictures → b 3 224 224 as CLIP wants them, squeezed into the square."""
+    """Pictures → CLIP's input b 3 224 224; aspect ratios are not kept."""
     squares = [picture.convert("RGB").resize((CLIP_SIDE, CLIP_SIDE)) for picture in pictures]
-    return CLIPImageProcessor()(squares, return_tensors="pt").pixel_values
+    return CLIPImageProcessorPil()(squares, return_tensors="pt").pixel_values

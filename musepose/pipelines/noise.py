@@ -1,13 +1,13 @@
-"""Where the latents start: Gaussian noise from a seed, the same on every machine."""
+"""Initial noise of the latents: Gaussian, from a seed, the same on every machine."""
 
 import torch
 from torch import Tensor
 
-PIECE = 2**20  # elements drawn at a time
+CHUNK = 2**20  # elements drawn at a time
 
 
 def share_noise(noise: Tensor, common: Tensor, portion: float) -> Tensor:
-    """Frames' own noise and one that all share → unit Gaussian frames, correlated by `portion`; overwrites `noise`.
+    """Mix each frame's noise with a common one: unit Gaussian, correlation `portion`. In place in `noise`.
 
     This is the mixed noise of Ge et al. 2023, "Preserve Your Own Correlation".
     """
@@ -22,14 +22,14 @@ def initial_noise(
     device: torch.device | str = "cpu",
     shared: float = 0.0,
 ) -> Tensor:
-    """→ f c h w, drawn in the given dtype and the published order b c f h w: the same everywhere from a CPU generator.
+    """→ f c h w, drawn in the given dtype and the published order b c f h w. Reproducible with a CPU generator.
 
-    With `shared`, frames are correlated by that much (see `share_noise`). Only the result takes memory.
+    `shared` is the correlation of frames, see `share_noise`. Drawn in chunks, so that only the result takes memory.
     """
     channels, height, width = plane
     source = {"generator": generator, "device": generator.device, "dtype": dtype}
     planes = torch.empty(channels * frames, height, width, dtype=dtype, device=device)
-    for rows in _pieces(len(planes), height * width):
+    for rows in _chunks(len(planes), height * width):
         shape = (rows.stop - rows.start, height, width)
         planes[rows] = torch.randn(shape, **source).to(device)
     noise = planes.view(channels, frames, height, width).transpose(0, 1)
@@ -39,12 +39,12 @@ def initial_noise(
     return share_noise(noise, common, shared)
 
 
-def _pieces(planes: int, size: int) -> list[slice]:
-    """Planes to be drawn together such that the pieces are what a single draw gives.
+def _chunks(planes: int, size: int) -> list[slice]:
+    """Chunks of planes that give the same numbers as a single draw.
 
-    On a CPU torch draws by sixteen numbers; an incomplete sixteen at the end is drawn anew together with those before.
+    On a CPU torch draws blocks of 16 numbers, and redraws the last 16 if the last block is incomplete.
     """
-    step = max(16, PIECE // size // 16 * 16)
+    step = max(16, CHUNK // size // 16 * 16)
     starts = list(range(0, planes, step))
     if len(starts) > 1 and (planes - starts[-1]) * size < 16:
         starts.pop()

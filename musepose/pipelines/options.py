@@ -1,4 +1,4 @@
-"""The options of a sampling, checked, for `Pose2VideoPipeline`. Needs no torch."""
+"""Checked sampling options of `Pose2VideoPipeline`. Needs no torch."""
 
 import math
 import operator
@@ -12,17 +12,17 @@ TAILS = ("pad", "flush")
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """What is sampled and how. Raises ValueError for a value that cannot be; NumPy's numbers are as good as Python's.
+    """Sampling options. Raises ValueError: a value is invalid. NumPy numbers are accepted.
 
-    tail: "pad", as published: the last pose is repeated until the windows fit (`padded_length`), and the surplus is cut
-    off again. "flush": the last window ends at the last frame, without padding; the noise is the same.
+    tail: "pad", as published: repeat the last pose until the windows fit (`padded_length`), and drop the extra frames.
+    "flush": the last window ends at the last frame, without padding; the noise is the same.
     """
 
     width: int = 768  # pixels, as the height: a multiple of the VAE's factor, 8
     height: int = 768
     num_inference_steps: int = 20
     guidance_scale: float = 3.5  # up to 1: no guidance
-    seed: int = 99  # of the noise, where no generator is given
+    seed: int = 99  # of the noise, if no generator is given
     shared_noise: float = 0.0  # share of the noise's variance that is the same in all frames
     context_frames: int = 48  # denoised together
     context_overlap: int = 4  # frames that two neighbouring windows share

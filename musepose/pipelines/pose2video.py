@@ -1,4 +1,4 @@
-"""The sampling pipeline: one reference picture and a skeleton video → the video of that person in those poses."""
+"""The sampling pipeline: a reference picture and a pose video → a video of that person in these poses."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -32,7 +32,7 @@ from musepose.utils.distributed import ProcessGroup
 from musepose.utils.errors import UserError
 from musepose.utils.prefetch import prefetch
 
-DECODE_SHARE = 4  # frames that a process decodes before the next one's turn
+DECODE_SHARE = 4  # frames that each process decodes in a round
 Progress = Callable[[str, int, int], None]  # stage ("denoising" or "decoding"), done, total
 StepCallback = Callable[["Pose2VideoPipeline", int, Tensor, dict[str, Tensor]], "dict[str, Tensor] | None"]
 
@@ -80,7 +80,7 @@ class Pose2VideoPipeline(DiffusionPipeline):
         """Load the published layout. Raises UserError as `check_weights` and `make_scheduler` do."""
         schedule = make_scheduler(scheduler_config(paths), scheduler)
         pipeline = cls(**load_models(paths, "cpu" if memory.offload else device, dtype), scheduler=schedule)
-        # Models that are never offloaded may be moved by the pipeline's `to`.
+        # Without offloading, the device is where the pipeline's `to` puts the models.
         pipeline.offloader = ModelOffloader(pipeline.models, torch.device(device) if memory.offload else None, memory)
         return pipeline
 
@@ -90,7 +90,7 @@ class Pose2VideoPipeline(DiffusionPipeline):
 
     @property
     def vae_scale_factor(self) -> int:
-        """Pixels to a latent."""
+        """Side of a latent in pixels."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
@@ -106,17 +106,17 @@ class Pose2VideoPipeline(DiffusionPipeline):
         *,
         num_frames: int | None = None,  # default: as many as there are pose images
         generator: torch.Generator | None = None,  # of the noise; default: one from options.seed
-        latents: Tensor | None = None,  # the noise itself, 1 c f h w of unit variance, f as long as the windows
+        latents: Tensor | None = None,  # initial noise 1 c f h w of unit variance, f with padding
         output_type: str = "pil",  # "pil", "np", "pt" or "latent"
         callback_on_step_end: StepCallback | None = None,  # may return other latents, {"latents": f c h w}
         return_dict: bool = True,
         progress: Progress | None = None,
-        **changes: Any,  # fields of SamplingOptions that differ from `options`, such as width=512
+        **changes: Any,  # fields of SamplingOptions that override `options`, such as width=512
     ) -> Pose2VideoOutput | tuple:
-        """The whole video at once, for short ones; `stream` is for long ones.
+        """Sample a whole video in memory; `stream` is for long videos.
 
-        Pictures are PIL's, (h, w, 3) uint8 RGB arrays, or (3, h, w) tensors. With several processes each one gets all.
-        Raises ValueError for arguments that do not fit; UserError: latents or pictures are not finite.
+        Pictures are PIL's, (h, w, 3) uint8 RGB arrays, or (3, h, w) tensors. Every process of a group returns all
+        frames. Raises ValueError: invalid arguments; UserError: latents or pictures are not finite.
         """
         options = replace(options or SamplingOptions(), **changes)
         self.check(options, num_frames, output_type)
@@ -162,7 +162,7 @@ class Pose2VideoPipeline(DiffusionPipeline):
         progress: Progress | None = None,
         **arguments: Any,  # as of `__call__`
     ) -> Iterator[np.ndarray]:
-        """Yield the pictures (height, width, 3) uint8 RGB one by one; the next ones are decoded meanwhile."""
+        """Yield the frames (height, width, 3) uint8 RGB one by one; the next ones are prefetched."""
         arguments |= {"output_type": "latent", "return_dict": False}
         (latents,) = self(image, pose_images, options, progress=progress, **arguments)
         latents = rearrange(latents, "1 c f h w -> f c h w")
@@ -173,12 +173,12 @@ class Pose2VideoPipeline(DiffusionPipeline):
                     progress("decoding", index + 1, len(latents))
 
     def _decode_shares(self, latents: Tensor) -> Iterator[np.ndarray]:
-        """Pictures of all frames in order. The processes take turns, a few frames each."""
+        """Decode all frames in order. In each round every process decodes up to DECODE_SHARE frames."""
         group = self.group
         size = min(DECODE_SHARE, -(-len(latents) // group.count))
         height, width = (side * self.vae_scale_factor for side in latents.shape[-2:])
         for batch in latents.split(size * group.count):
-            # Every process sends as many pictures; those of the last ones may be black, and are cut off again.
+            # all_gather needs equal shapes: the last round is padded with black pictures, which are cut off.
             pictures = torch.zeros(size, height, width, 3, dtype=torch.uint8)
             mine = batch[group.rank * size : (group.rank + 1) * size]
             if len(mine):
@@ -188,7 +188,7 @@ class Pose2VideoPipeline(DiffusionPipeline):
     def _read_poses(
         self, pictures: Iterable[Picture], num_frames: int | None, options: SamplingOptions
     ) -> tuple[PoseFrames, int, list[range], list]:
-        """→ the pose frames, how many frames are shown, the context windows, and this process's parts of a step."""
+        """→ pose frames, number of frames to return, context windows, and this process's parts of a step."""
 
         def divide(frames: int) -> tuple[list[range], list]:
             sizes = (options.context_frames, options.context_overlap)
@@ -203,27 +203,27 @@ class Pose2VideoPipeline(DiffusionPipeline):
         return PoseFrames(pictures, options.width, options.height, frames_of(parts)), num_frames, windows, parts
 
     def prepare(self, image: Picture, options: SamplingOptions) -> list[list[BlockContext]]:
-        """What stays the same over a sampling, for each CFG branch, the unconditional one first."""
+        """The UNet's inputs that are the same in all steps, for each CFG branch, the unconditional one first."""
         image = Image.fromarray(rgb_array(image, background="white"))
         token = self.embed_reference(image)
         features = self.reference_features(self.encode_reference(image, options.width, options.height), token)
         return self.contexts(token, features, options.guided)
 
     def contexts(self, token: Tensor, features: list[Tensor], guided: bool) -> list[list[BlockContext]]:
-        """Token 1 1 d and the reference's features → what `prepare` returns."""
+        """Token 1 1 d and reference features → the result of `prepare`."""
         self.offloader.use("denoising_unet", "pose_guider")
         unconditional = [self.denoising_unet.prepare(torch.zeros_like(token))] if guided else []
         return [*unconditional, self.denoising_unet.prepare(token, features)]
 
     def encode_reference(self, image: Image.Image, width: int, height: int) -> Tensor:
-        """→ 1 c h w: the mean of the VAE's posterior in the UNets' scale."""
+        """→ 1 c h w: the mean of the VAE's posterior times its scaling factor."""
         self.offloader.use("vae")
         pixels = self.reference_processor.preprocess(image, height=height, width=width)
         mean = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist.mean
         return mean * self.vae.config.scaling_factor
 
     def embed_reference(self, image: Image.Image) -> Tensor:
-        """→ 1 1 d: the picture's CLIP embedding, as the one token of the cross-attention."""
+        """→ 1 1 d: the picture's CLIP embedding, the only token of the cross-attention."""
         self.offloader.use("image_encoder")
         pixels = clip_pixels([image])
         encoder = self.image_encoder
@@ -273,10 +273,10 @@ class Pose2VideoPipeline(DiffusionPipeline):
         return (pictures / 2 + 0.5).clamp(0, 1).float().cpu()
 
     def check(self, options: SamplingOptions, num_frames: int | None = None, output_type: str = "pil") -> None:
-        """Raises ValueError: these models cannot sample that."""
+        """Raises ValueError: the models do not support these arguments."""
         width, height, factor = options.width, options.height, self.vae_scale_factor
         if width % factor or height % factor:
-            raise ValueError(f"the size {width} x {height} is not of multiples of {factor}")
+            raise ValueError(f"the size {width} x {height} is not a multiple of {factor}")
         most = self.scheduler.config.num_train_timesteps
         if options.num_inference_steps > most:
             raise ValueError(f"{options.num_inference_steps} steps: at most {most} are possible")

@@ -1,4 +1,4 @@
-"""Skeleton pictures of a whole video, kept compressed on disk between the windows that look at them."""
+"""Pose pictures of a whole video, compressed in a temporary file between their uses."""
 
 import tempfile
 import zlib
@@ -16,29 +16,29 @@ from musepose.pipelines.images import Picture, rgb_array
 from musepose.utils.errors import UserError
 from musepose.utils.prefetch import parallel_map
 
-# Skeletons on black: a 25th of the size at zlib's fastest level (72 kB at 768 x 768; 4.4 ms to write, 2.5 ms to read),
-# smaller and faster than PNG, so that the temporary folder may lie in memory.
+# zlib's fastest level shrinks skeletons on black 25-fold (72 kB at 768 x 768; 4.4 ms to write, 2.5 ms to read), smaller
+# and faster than PNG. So the temporary folder may be a tmpfs.
 LEVEL = 1
 
 
 @contextmanager
 def _temporary_folder_errors() -> Iterator[None]:
-    """A temporary folder that is full or not there as a UserError that names it, not the video being written."""
+    """Raises UserError that names the temporary folder, not the output video: it is full or missing."""
     try:
         yield
     except OSError as error:
-        folder = tempfile.tempdir or "(there is none)"
+        folder = tempfile.tempdir or "(none found)"
         raise UserError(
             f"cannot write to the temporary folder {folder} ({error.strerror or error}): free some space, or set TMPDIR"
         ) from error
 
 
 class PoseFrames:
-    """Skeleton pictures at sampling size in a temporary file, so that the video's length costs no memory.
+    """Pose pictures at sampling size in a temporary file, so that memory does not grow with the video.
 
-    Indices past the end give the last frame: that is how a video is padded. Only frames in `wanted` (default: all) and
-    the last one are kept. Raises ValueError where there is no picture, or one of another form than `rgb_array` takes;
-    UserError where the temporary folder cannot hold them.
+    Indices past the end give the last frame, which pads the video. Only frames in `wanted` (default: all) and the last
+    one are kept. Raises ValueError: no picture, or one that `rgb_array` refuses; UserError: the temporary folder cannot
+    hold them.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class PoseFrames:
     ) -> None:
         self.shape = (height, width, 3)
         self.length = 0
-        self._places: dict[int, tuple[int, int]] = {}  # frame → where its bytes begin, and how many they are
+        self._places: dict[int, tuple[int, int]] = {}  # frame → offset and length in the file
         self._end = 0
         with _temporary_folder_errors():
-            # Unbuffered, so that a full disk shows here and not when the frames are read back.
+            # Unbuffered: a full disk must raise here, not when frames are read back.
             self._file = tempfile.TemporaryFile(prefix="musepose-", buffering=0)  # noqa: SIM115 (lives as long as this)
         resizer = VaeImageProcessor()  # the published way to resize, Lanczos on bytes
 
@@ -72,7 +72,7 @@ class PoseFrames:
             self._write(self.length - 1, compress(picture))
 
     def _write(self, index: int, data: bytes) -> None:
-        """All of it: an unbuffered file may take a part, and tells of a full disk only at the next attempt."""
+        """Append a frame. An unbuffered write may be partial, and raises for a full disk only at the next call."""
         self._places[index] = (self._end, len(data))
         rest = memoryview(data)
         with _temporary_folder_errors():
@@ -81,7 +81,7 @@ class PoseFrames:
         self._end += len(data)
 
     def read(self, frames: range) -> Tensor:
-        """→ uint8 f 3 h w. Raises ValueError for a frame that was not wanted."""
+        """→ uint8 f 3 h w. Raises ValueError: a frame was not in `wanted`."""
         pictures = np.stack(list(parallel_map(self._picture, self._compressed(frames))))
         return rearrange(torch.from_numpy(pictures), "f h w c -> f c h w")
 

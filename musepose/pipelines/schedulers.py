@@ -1,4 +1,4 @@
-"""The schedulers that can be chosen by name, all from one noise schedule: `noise_scheduler_kwargs`."""
+"""Schedulers by name, all for one noise schedule: `noise_scheduler_kwargs`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,9 +22,9 @@ SCHEDULERS = {
 
 
 def make_scheduler(config: Mapping[str, Any], name: str = "ddim") -> SchedulerMixin:
-    """The scheduler `name` for the noise schedule `config`, which are DDIMScheduler's arguments.
+    """The scheduler `name` for the noise schedule `config`, given as DDIMScheduler's arguments.
 
-    Raises UserError: an argument that DDIMScheduler does not have, or a value that it does not know.
+    Raises UserError: DDIMScheduler does not have an argument, or refuses its value.
     """
     try:
         ddim = DDIMScheduler(**config)

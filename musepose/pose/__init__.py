@@ -1,1 +1,1 @@
-"""From pictures of people to aligned skeleton pictures."""
+"""Pose detection, alignment and drawing: from pictures of people to an aligned pose video."""

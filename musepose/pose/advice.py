@@ -10,7 +10,7 @@ from musepose.pose.types import NECK
 
 ODD = 1.4  # a limb is odd whose factor is so many times the others', or as many times less
 ODD_FACE = 1.7  # heads differ more, and turn
-NAMED_RANGES = 8  # at most so many runs of empty frames are listed by number
+MAX_LISTED_RANGES = 8  # ranges of empty frames that the report lists
 _ALIKE = 1.5  # sides up to so many times as long as one another, and ...
 _UPRIGHT = 30.0  # ... degrees of the trunk up to which One-to-All (2025) takes a frame
 _COMPARED = [limb for limb, _, _ in SEGMENTS if limb not in ("face", "neck")]
@@ -87,8 +87,8 @@ def without_person(missing: Sequence[bool], first: int) -> list[str]:
             runs[-1][1] = frame
         else:
             runs.append([frame, frame])
-    names = [str(a) if a == b else f"{a}-{b}" for a, b in runs[:NAMED_RANGES]]
-    more = ", ..." if len(runs) > NAMED_RANGES else ""
+    names = [str(a) if a == b else f"{a}-{b}" for a, b in runs[:MAX_LISTED_RANGES]]
+    more = ", ..." if len(runs) > MAX_LISTED_RANGES else ""
     told = f"the dancer was not found in {len(empty)} of {len(missing)} frames, drawn empty"
     return [f"{told}: {', '.join(names)}{more}"]
 

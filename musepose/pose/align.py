@@ -1,8 +1,8 @@
-"""Alignment: a dancer's poses get the body proportions and the place of the person in the reference image.
+"""Alignment: give a dancer's poses the body proportions and the position of the person in the reference image.
 
-The method of MusePose (TMElyralab, 2024): the length of each limb in the reference image over its length in the dance
-video scales that limb, and the skeleton is rebuilt outwards from the neck. All lengths here are in units of the
-picture's height, on both axes.
+The method of MusePose (TMElyralab, 2024): each limb is scaled by the ratio of its length in the reference image to its
+length in the dance video, and the skeleton is rebuilt outwards from the neck. All lengths here are in picture heights,
+on both axes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,8 @@ from musepose.pose.limb_scale import override
 from musepose.pose.types import FINGER_ROOTS, HAND_WRISTS, NECK, Pose
 from musepose.utils.errors import UserError
 
-# limb, and the joints between whose (mean) positions its length is taken. A limb on several rows has their mean scale.
+# limb, and the joints (mean positions) between which its length is measured. A limb on several rows gets their mean
+# scale.
 SEGMENTS = (
     ("neck", (0,), (1,)),
     ("face", (16,), (17,)),
@@ -33,7 +34,7 @@ BODY_LIMBS = tuple(dict.fromkeys(limb for limb, _, _ in SEGMENTS))
 HAND_SEGMENTS = tuple((hand, root) for hand in HAND_WRISTS for root in FINGER_ROOTS)  # wrist to root of each finger
 SEGMENT_LIMBS = (*(limb for limb, _, _ in SEGMENTS), *("hands" for _ in HAND_SEGMENTS))
 
-# joint, the joint it hangs on, and the limb that scales the offset between them; outwards from the neck
+# joint, its parent, and the limb whose scale applies to the offset between them; outwards from the neck
 TREE = (
     (0, 1, "neck"),
     *((2, 1, "shoulders"), (3, 2, "upper arms"), (4, 3, "lower arms")),
@@ -43,25 +44,25 @@ TREE = (
     *((14, 0, "face"), (15, 0, "face"), (16, 0, "face"), (17, 0, "face")),
 )
 
-SHORTEST = 1e-4  # heights; below this two joints lie on one another, and their distance says nothing
+SHORTEST = 1e-4  # heights; below this two joints coincide, and a ratio of lengths is meaningless
 NOTHING_IN_COMMON = (
     "no limb is visible both in the picture and in the video's align frame: choose another frame with --align_frame, "
     "or a picture that shows the same part of the body"
 )
-VIDEO_PERCENTILE = 90  # of a limb's lengths over a video: near its true length, but not a single frame's error
+VIDEO_PERCENTILE = 90  # of a limb's lengths over a video: close to its true length, robust to errors in single frames
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """How to align every frame of one video to one reference image. `apply` needs no other frame."""
+    """The alignment of one video to one reference image. `apply` treats each frame independently."""
 
     scales: dict[str, float]  # limb -> factor
-    shift: np.ndarray  # (2,) heights, by which everything moves in the end
+    shift: np.ndarray  # (2,) heights, translation after the scaling
     frame_aspect: float  # width / height of the video
     image_aspect: float  # width / height of the reference image
 
     def apply(self, pose: Pose) -> Pose:
-        """The pose of a video frame, normalised to the video, aligned and normalised to the reference image."""
+        """Align the pose of a video frame: input normalised to the video, output to the reference image."""
         rescaled = _rescale(_stretch(pose, self.frame_aspect), self.scales)
         return _stretch(_move(rescaled, self.shift), 1 / self.image_aspect)
 
@@ -76,8 +77,9 @@ def fit_alignment(
 ) -> Alignment:
     """Find the alignment of a video to a reference image.
 
-    `first`: the pose in the frame that is laid onto the reference. `lengths`: (22,) the limbs' lengths in the video, as
-    from `typical_lengths`; by default they are measured in `first`. Raises UserError if no limb can be compared.
+    `first`: the pose in the align frame, which is placed onto the reference. `lengths`: (22,) segment lengths in the
+    video, as from `typical_lengths`; by default they are measured in `first`. Raises UserError if no limb can be
+    compared.
     """
     if lengths is None:
         lengths = segment_lengths(first, frame_aspect)
@@ -89,7 +91,7 @@ def fit_alignment(
 
 
 def segment_lengths(pose: Pose, aspect: float) -> np.ndarray:
-    """Lengths (22,) of the body's and the hands' segments in heights; NaN where one cannot be seen."""
+    """Lengths (22,) of the body and hand segments in picture heights; NaN where an end point is not visible."""
     pose = _stretch(pose, aspect)
     lengths = np.full(len(SEGMENT_LIMBS), np.nan)
     for row, (_, start, end) in enumerate(SEGMENTS):
@@ -104,10 +106,10 @@ def segment_lengths(pose: Pose, aspect: float) -> np.ndarray:
 
 
 def typical_lengths(lengths: Iterable[np.ndarray]) -> np.ndarray:
-    """One length (22,) for each segment from those of many frames, each as from `segment_lengths`.
+    """One length per segment (22,) from those of many frames, each as from `segment_lengths`.
 
-    A limb looks shorter than it is when it points at the camera, never longer; so a high percentile over the frames in
-    which it is seen comes near its true length, and one frame's error does not matter.
+    Foreshortening makes a limb look shorter, never longer. So a high percentile over the frames that show the limb is
+    close to its true length, and is robust to errors in single frames.
     """
     table = np.array(list(lengths)).reshape(-1, len(SEGMENT_LIMBS))
     seen = ~np.isnan(table)
@@ -119,8 +121,8 @@ def typical_lengths(lengths: Iterable[np.ndarray]) -> np.ndarray:
 def limb_scales(reference: np.ndarray, video: np.ndarray) -> dict[str, float]:
     """The scale of each limb from segment lengths (22,) in the reference and in the video.
 
-    Limbs that cannot be seen in both take the mean of those that can. A hand's scale is pulled towards the arms', as
-    its own is measured on few pixels. Raises UserError if no limb of the body can be seen in both.
+    A limb that is not visible in both gets the mean scale of the limbs that are. The hands' scale is averaged with the
+    arms', because hands are measured on few pixels. Raises UserError if no body limb is visible in both.
     """
     ratios = reference / video
     known = {}
@@ -139,7 +141,7 @@ def limb_scales(reference: np.ndarray, video: np.ndarray) -> dict[str, float]:
 
 
 def _stretch(pose: Pose, factor: float) -> Pose:
-    """Scale x; with a picture's aspect both axes come to the unit of its height."""
+    """Scale x. With a picture's aspect as the factor, both axes are in picture heights."""
     by = np.array([factor, 1.0])
     return replace(pose, body=pose.body * by, hands=pose.hands * by, face=pose.face * by)
 
@@ -149,7 +151,7 @@ def _move(pose: Pose, by: np.ndarray) -> Pose:
 
 
 def _rescale(pose: Pose, scales: dict[str, float]) -> Pose:
-    """Rebuild the skeleton outwards from the neck, which stays; the hands follow their wrists, the face points stay."""
+    """Rebuild the skeleton outwards from the neck, which stays. Hands move with their wrists; face points stay."""
     body = pose.body.copy()
     for joint, parent, limb in TREE:
         body[joint] = body[parent] + scales[limb] * (pose.body[joint] - pose.body[parent])
@@ -160,12 +162,12 @@ def _rescale(pose: Pose, scales: dict[str, float]) -> Pose:
 
 
 def _shift(target: Pose, start: Pose) -> np.ndarray:
-    """From the neck of the rescaled first frame to the reference's.
+    """Translation from the neck of the rescaled first frame to the reference's neck.
 
-    Where one of the necks is not visible its coordinates are junk; then the joints visible in both decide.
+    Coordinates of an invisible neck are meaningless; then the mean over the joints visible in both is used.
     """
     common = target.body_visible & start.body_visible
-    if not common.any():  # possible where the scales come from other frames
+    if not common.any():  # possible when the scales come from other frames
         raise UserError(NOTHING_IN_COMMON)
     if common[NECK]:
         common = np.arange(len(common)) == NECK

@@ -1,4 +1,4 @@
-"""Pose to picture: the drawing that the pose guider was trained on."""
+"""Draws poses as the pose guider was trained on them."""
 
 import math
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ JOINT_RADIUS = 4  # pixels
 HAND_POINT_RADIUS = 3
 FACE_POINT_RADIUS = 3
 FACE_POINT_COLOUR = (255, 255, 255)
-LIMB_BRIGHTNESS = 0.6  # limbs are darkened, so that the joints on top of them stand out
-WIDEST_STROKE = 8
+LIMB_BRIGHTNESS = 0.6  # limbs are darker than the joints drawn on top of them
+MAX_STROKE_WIDTH = 8
 _DARKENED = (np.arange(256) * LIMB_BRIGHTNESS).astype(np.uint8)
 
 
@@ -29,15 +29,15 @@ class Style:
 
 PUBLISHED = Style()
 GRID = 64  # pixels
-CANVAS_WIDTH = 1024  # aligned poses are drawn at this width, in the dance video's shape
-VIDEO_HEIGHT = 768  # and leave at this height, in the reference image's shape
+CANVAS_WIDTH = 1024  # aligned poses are drawn at this width, with the dance video's aspect ratio
+VIDEO_HEIGHT = 768  # and resized to this height, with the reference image's aspect ratio
 
 
 def draw_poses(poses: Sequence[Pose], height: int, width: int, style: Style = PUBLISHED) -> np.ndarray:
-    """Draw body joints, limbs and hands of every pose on black; no pose, a black picture. Faces as `style` says.
+    """Draw body joints, limbs and hands of every pose on black; faces if `style` asks for them.
 
-    Returns uint8 RGB (height, width, 3), by default in OpenPose's palette with red and blue exchanged. Strokes are
-    measured in pixels of this picture, so the size it is drawn at matters.
+    Returns uint8 RGB (height, width, 3), by default in OpenPose's palette with red and blue exchanged; black without
+    poses. Stroke widths are in pixels of this picture, so drawing at another size changes the look.
     """
     canvas = np.zeros((height, width, 3), dtype=np.uint8)
     for draw in (_draw_limbs, _draw_joints, _draw_hands, *([_draw_face] if style.face else [])):
@@ -47,12 +47,12 @@ def draw_poses(poses: Sequence[Pose], height: int, width: int, style: Style = PU
 
 
 def canvas_size(frame_width: int, frame_height: int) -> tuple[int, int]:
-    """(width, height) at which aligned poses are drawn, for a dance video of this size."""
+    """(width, height) that aligned poses are drawn at, for a dance video of this size."""
     return CANVAS_WIDTH, max(1, int(CANVAS_WIDTH * frame_height / frame_width))
 
 
 def video_size(image_width: int, image_height: int) -> tuple[int, int]:
-    """(width, height) of the aligned pose video, for a reference image of this size; width rounded down to even."""
+    """(width, height) of the aligned pose video, for a reference image of this size; the width rounded down to even."""
     return max(2, int(VIDEO_HEIGHT * image_width / image_height) // 2 * 2), VIDEO_HEIGHT
 
 
@@ -62,11 +62,11 @@ def draw_video_frame(
     image_size: tuple[int, int],
     style: Style = PUBLISHED,
 ) -> np.ndarray:
-    """One frame of the aligned pose video, uint8 RGB, `video_size(*image_size)`; None gives a black one.
+    """One frame of the aligned pose video, uint8 RGB, `video_size(*image_size)`; black if `pose` is None.
 
-    `frame_size` and `image_size` are (width, height) of the dance video and of the reference image, to which the
-    coordinates of `pose` are normalised. Drawing in the former's shape and squeezing into the latter's gives the
-    strokes the slant that the released weights know.
+    `frame_size` and `image_size` are (width, height) of the dance video and of the reference image. `pose` is
+    normalised to the reference image. Drawing with the dance video's aspect ratio and then resizing to the reference
+    image's distorts the strokes as in the training data of the released weights.
     """
     width, height = canvas_size(*frame_size)
     canvas = draw_poses([] if pose is None else [pose], height, width, style)
@@ -76,25 +76,25 @@ def draw_video_frame(
 def draw_pose_map(
     pose: Pose | None,
     picture_size: tuple[int, int],  # width, height
-    detect_resolution: int,  # pixels, short side of what the networks saw
+    detect_resolution: int,  # pixels, short side of the detector's input
     image_resolution: int,  # pixels, short side of the drawing
     style: Style = PUBLISHED,
 ) -> np.ndarray:
-    """A picture's own pose, not aligned, uint8 RGB, with sides that are multiples of 64; None gives a black one."""
+    """A picture's own, unaligned pose, uint8 RGB, with sides that are multiples of 64; black if `pose` is None."""
     width, height = grid_size(*picture_size, detect_resolution)
     drawing = draw_poses([] if pose is None else [pose], height, width, style)
     return cv2.resize(drawing, grid_size(width, height, image_resolution), interpolation=cv2.INTER_LINEAR)
 
 
 def grid_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """(width, height) with the short side brought to `short_side`, then both to the nearest multiple of 64."""
+    """(width, height) with the short side scaled to `short_side`, then both rounded to the nearest multiple of 64."""
     factor = short_side / min(width, height)
     return tuple(max(round(side * factor / GRID), 1) * GRID for side in (width, height))
 
 
 def stroke_width(length: float) -> int:
     """Half-width of a limb, and thickness of a finger edge, in pixels: one more each time the length doubles."""
-    return min(WIDEST_STROKE, max(1, math.floor(3 + math.log2(max(length, 1.0) / 10))))
+    return min(MAX_STROKE_WIDTH, max(1, math.floor(3 + math.log2(max(length, 1.0) / 10))))
 
 
 def _scaled(pixels: int, line_width: float) -> int:
@@ -130,7 +130,7 @@ def _draw_joints(canvas: np.ndarray, pose: Pose, line_width: float) -> None:
 def _draw_hands(canvas: np.ndarray, pose: Pose, line_width: float) -> None:
     radius = _scaled(HAND_POINT_RADIUS, line_width)
     hands = _pixels(pose.hands, canvas).astype(int)
-    # As in training, hand points on or beyond the left or upper border count as not found.
+    # As in training, hand points on or beyond the left or top border count as not found.
     shown = pose.hands_visible & (hands > 0).all(axis=-1)
     for hand, found in zip(hands, shown, strict=True):
         for (start, end), colour in zip(HAND_EDGES, HAND_EDGE_COLOURS, strict=True):

@@ -21,7 +21,7 @@ SHOULDERS = [5, 6]  # COCO's
 
 
 class Poses(Sequence):
-    """The person's pose in each frame of a video, made from the keypoints when asked for; None where he is missing."""
+    """The followed person's pose in each frame of a video, computed on access; None where the person was not found."""
 
     def __init__(self, keypoints: Keypoints, frames: int) -> None:
         self._keypoints, self._frames = keypoints, frames
@@ -63,7 +63,7 @@ class Fitted:
 
 
 def pose_of(keypoints: Keypoints, row: int) -> Pose | None:
-    """None where no joint of the body is visible: then there is nobody."""
+    """The pose in one picture; None if no body joint is visible, which means that no person was found."""
     pose = to_pose(keypoints.points[row], keypoints.scores[row])
     return pose if pose.body_visible.any() else None
 
@@ -81,7 +81,7 @@ def fit_job(job: Job, found: KeypointFile) -> Fitted:
     aspects = job.reference.width / job.reference.height, job.dance.width / job.dance.height
     picture = pose_of(found.image_keypoints, 0)
     if picture is None:
-        raise nobody_in_image(job)
+        raise no_person_in_image(job)
     if all(pose is None for pose in poses):
         raise UserError(f"no person was found in {job.dance.path}: give a video that shows one person clearly")
     frame = _align_frame(job, picture, poses, aspects)
@@ -93,7 +93,7 @@ def fit_job(job: Job, found: KeypointFile) -> Fitted:
         return Fitted(alignment, picture, poses, frame, start)
     first = poses[frame]
     if first is None:
-        raise _nobody_in_frame(job, frame, poses)
+        raise _no_person_in_frame(job, frame, poses)
     lengths = None
     if settings.scale_from == "video":
         lengths = typical_lengths(segment_lengths(pose, aspects[1]) for pose in poses if pose is not None)
@@ -140,11 +140,11 @@ def _joints_in_space(keypoints: Keypoints) -> np.ndarray | None:
     return joints
 
 
-def nobody_in_image(job: Job) -> UserError:
+def no_person_in_image(job: Job) -> UserError:
     return UserError(f"no person was found in {job.settings.imgfn_refer}: give a picture that shows one person clearly")
 
 
-def _nobody_in_frame(job: Job, frame: int, poses: Poses) -> UserError:
+def _no_person_in_frame(job: Job, frame: int, poses: Poses) -> UserError:
     other = next(n for n in (*range(frame, len(poses)), *range(frame)) if poses[n] is not None)
     return UserError(
         f"the dancer was not found in frame {frame} of {job.dance.path}, the align frame: "

@@ -1,4 +1,4 @@
-"""A run of pose_align.py: all the checks that can be made before a model loads."""
+"""Checks of a pose_align.py run that need no model, made before any model loads."""
 
 import os
 from dataclasses import dataclass
@@ -22,25 +22,25 @@ from musepose.utils.errors import UserError
 from musepose.utils.files import check_writable
 
 OPENPOSE_PARTS = DANCE, PICTURE, ALIGNED = ("dance", "picture", "aligned")  # sub-folders of --save_openpose
-LONGEST_SHAPE = 10  # long side over short side; what is made of a picture grows with it
+MAX_ASPECT_RATIO = 10  # long side over short side; the size of drawings and videos grows with it
 
 
 @dataclass(frozen=True)
 class Job:
-    """A checked run."""
+    """A run whose settings and files have been checked."""
 
     settings: Settings
     reference: Image.Image
     dance: VideoInfo
-    first: int  # frame of the dance that is used; frames are counted from it
-    frames: int  # of the dance, from `first` on, in which the person is looked for
-    limb_scale: dict[str, float]  # given by hand, limb -> factor
+    first: int  # first frame of the dance that is used; all other frame numbers count from it
+    frames: int  # how many frames of the dance are used, counted from `first`
+    limb_scale: dict[str, float]  # of --limb_scale, limb -> factor
     aligned_path: Path
     demo_path: Path
     preview_path: Path
     image_source: Source
     video_source: Source
-    known: KeypointFile | None  # that fits the dance and covers `frames`
+    known: KeypointFile | None  # of --keypoints; matches the dance and covers `frames`
     image_people: People | None = None  # from OpenPose JSON
     video_people: list[People] | None = None  # likewise, for each frame
 
@@ -67,7 +67,7 @@ class Job:
 
 
 def prepare(settings: Settings) -> Job:
-    """Check the files that the settings name. Raises UserError. Writes nothing, and imports neither torch nor mm."""
+    """Check the files that the settings name. Raises UserError. Writes nothing; imports neither torch nor mm*."""
     reference = read_image(settings.imgfn_refer)
     dance = probe(settings.vidfn)
     check_shape(settings.imgfn_refer, *reference.size)
@@ -97,13 +97,13 @@ def prepare(settings: Settings) -> Job:
 
 
 def check_shape(path: Path, width: int, height: int) -> None:
-    """Raises UserError where a picture or video is much longer than high, or the other way round."""
-    if max(width, height) > LONGEST_SHAPE * min(width, height):
-        raise UserError(f"{path} is {width} x {height}, no shape for a person: crop it to at most {LONGEST_SHAPE} : 1")
+    """Raises UserError if the aspect ratio is beyond 10 : 1 or 1 : 10."""
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise UserError(f"{path} is {width} x {height}, too elongated: crop it to at most {MAX_ASPECT_RATIO} : 1")
 
 
 def _check_choices(settings: Settings) -> None:
-    """Options that do not go together."""
+    """Raises UserError if two options exclude each other."""
     if settings.align == "robust" and settings.scale_from != "frame":
         raise UserError("--align robust measures the whole video, as --scale_from does: leave one of the two out")
 
@@ -160,7 +160,7 @@ def _known_keypoints(settings: Settings, video: Source, first: int, frames: int,
         )
     if first < known.video_first:
         begin = f"give --from {float(known.video_first / dance.rate):.3f}"
-        raise UserError(f"{path} begins with frame {known.video_first}, but {first} is wanted: {begin}, or detect anew")
+        raise UserError(f"{path} begins with frame {known.video_first}, but {first} is needed: {begin}, or detect anew")
     _check_length(path, known.video_first + len(known.video_keypoints.points) - first, frames)
     return known
 
@@ -171,7 +171,7 @@ def _check_length(path: Path, have: int, frames: int) -> None:
         raise UserError(f"{path} ends before --from: give less, or leave --keypoints out to detect anew")
     if have < frames:
         raise UserError(
-            f"{path} holds {have} frames, but {frames} are wanted: give --max_frame {have}, "
+            f"{path} holds {have} frames, but {frames} are needed: give --max_frame {have}, "
             "or leave --keypoints out to detect anew"
         )
 
@@ -206,7 +206,7 @@ def _output_paths(settings: Settings) -> tuple[Path, Path, Path]:
 
 
 def _check_outputs(settings: Settings, aligned: Path, demo: Path, preview: Path) -> None:
-    """Every output can be written, and none is another one or an input."""
+    """Raises UserError if an output cannot be written, or equals an input or another output."""
     taken = {os.path.realpath(path): path for path in (settings.imgfn_refer, settings.vidfn)}
     for path in (aligned, demo):
         if path.suffix.lower() not in CONTAINERS:
@@ -218,7 +218,7 @@ def _check_outputs(settings: Settings, aligned: Path, demo: Path, preview: Path)
     for path in filter(None, (aligned, demo, preview, settings.save_keypoints)):
         real = os.path.realpath(path)
         if real in taken:
-            raise UserError(f"{path} is to be written, but it is also {taken[real]}: choose another output path")
+            raise UserError(f"{path} is an output, but also {taken[real]}: choose another output path")
         taken[real] = path
         check_writable(path)
     if settings.save_openpose is not None:

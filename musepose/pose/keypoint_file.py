@@ -1,4 +1,4 @@
-"""One person's raw whole-body keypoints in a picture and in a video, as a file: detect once, align many times."""
+"""Keypoint files: one person's detected keypoints in a picture and in a video. Detect once, align many times."""
 
 import hashlib
 import os
@@ -20,13 +20,13 @@ from musepose.utils.files import complete_file
 FORMAT = "musepose keypoints 1"
 
 # What numpy and zipfile raise on damaged files.
-DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, SyntaxError, MemoryError, RuntimeError)
-DAMAGE += (zipfile.BadZipFile, zlib.error, tokenize.TokenError)
+NPZ_ERRORS = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, SyntaxError, MemoryError)
+NPZ_ERRORS += (RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 
 @dataclass(frozen=True)
 class Source:
-    """The picture or video that keypoints were found in. The digest tells it apart, the name tells the user."""
+    """The picture or video that keypoints were detected in: the digest identifies it, the name is for messages."""
 
     name: str
     sha256: str  # of the file's bytes
@@ -42,7 +42,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Keypoints:
-    """One person's points in n pictures; rows of zeros where the person was not found."""
+    """One person's keypoints in n pictures; a row is all zeros where the person was not found."""
 
     points: np.ndarray  # (n, 133, 2) float32, x and y as fractions of the picture's width and height
     scores: np.ndarray  # (n, 133) float32
@@ -53,20 +53,20 @@ class Keypoints:
 
 @dataclass(frozen=True)
 class KeypointFile:
-    """What a keypoint file holds."""
+    """The content of a keypoint file."""
 
     image: Source
     image_keypoints: Keypoints  # n = 1
     video: Source
-    video_keypoints: Keypoints  # one row a frame, from `video_first` on
+    video_keypoints: Keypoints  # one row per frame, starting at frame `video_first`
     detect_resolution: int  # pixels, short side of what the networks saw
     detector: str = "dwpose"  # which one found them; older files do not say
-    limb_scale: str = ""  # given by hand for this picture and video, as --limb_scale takes it
-    video_first: int = 0  # the frame of the video that the first row is of
+    limb_scale: str = ""  # text of --limb_scale for this picture and video
+    video_first: int = 0  # frame of the video in the first row
 
 
 def save_keypoints(path: str | os.PathLike, content: KeypointFile) -> None:
-    """Write `content` to `path`, which appears when it is complete. Raises UserError where it cannot be written."""
+    """Write `content` to `path`, which appears only when complete. Raises UserError if it cannot be written."""
     arrays = {
         "format": FORMAT,
         "detect_resolution": content.detect_resolution,
@@ -83,8 +83,8 @@ def save_keypoints(path: str | os.PathLike, content: KeypointFile) -> None:
 
 
 def load_keypoints(path: str | os.PathLike) -> KeypointFile:
-    """Read what `save_keypoints` wrote. Raises UserError where the file is missing, damaged, or something else."""
-    with open_arrays(Path(path), FORMAT, "make it anew with --save_keypoints") as arrays:
+    """Read a file of `save_keypoints`. Raises UserError if it is missing, damaged, or of another format."""
+    with open_arrays(Path(path), FORMAT, "write it again with --save_keypoints") as arrays:
         content = KeypointFile(
             read_source(arrays, "image"),
             read_keypoints(arrays, "image"),
@@ -104,7 +104,7 @@ def load_keypoints(path: str | os.PathLike) -> KeypointFile:
 
 @contextmanager
 def open_arrays(path: Path, file_format: str, remedy: str) -> Iterator[np.lib.npyio.NpzFile]:
-    """The arrays of a file of this format; whatever goes wrong with them inside becomes a UserError with `remedy`."""
+    """Open the arrays of a file of this format. Read errors inside the block become a UserError with `remedy`."""
     check_file(path, "keypoint")
     try:
         if not zipfile.is_zipfile(path):
@@ -113,9 +113,9 @@ def open_arrays(path: Path, file_format: str, remedy: str) -> Iterator[np.lib.np
             if str(arrays["format"]) != file_format:
                 raise ValueError(f"its format is {str(arrays['format'])!r}, expected {file_format!r}")
             yield arrays
-    except DAMAGE as error:
+    except NPZ_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} is no whole keypoint file ({reason}): {remedy}") from None
+        raise UserError(f"{path} is not a complete keypoint file ({reason}): {remedy}") from None
 
 
 def read_source(arrays: np.lib.npyio.NpzFile, part: str) -> Source:
@@ -136,11 +136,11 @@ def keypoint_arrays(keypoints: Keypoints, part: str) -> dict[str, np.ndarray]:
 def read_keypoints(arrays: np.lib.npyio.NpzFile, part: str) -> Keypoints:
     points, scores = arrays[f"{part}_keypoints"], arrays[f"{part}_scores"]
     if points.shape != (len(scores), KEYPOINTS, 2) or scores.shape != (len(points), KEYPOINTS):
-        raise ValueError(f"{part} keypoints of the shapes {points.shape} and {scores.shape}")
+        raise ValueError(f"{part} keypoints have the shapes {points.shape} and {scores.shape}")
     if not (np.issubdtype(points.dtype, np.floating) and np.issubdtype(scores.dtype, np.floating)):
-        raise ValueError(f"{part} keypoints of the types {points.dtype} and {scores.dtype}")
+        raise ValueError(f"{part} keypoints have the types {points.dtype} and {scores.dtype}")
     if not (np.isfinite(points).all() and np.isfinite(scores).all()):
-        raise ValueError(f"{part} keypoints that are not finite")
+        raise ValueError(f"{part} keypoints are not all finite")
     shapes = {"depth": (KEYPOINTS,), "metres": (BODY_AND_FEET, 3)}
     more = {name: arrays[f"{part}_{name}"] for name in shapes if f"{part}_{name}" in arrays}
     for name, array in more.items():

@@ -1,4 +1,4 @@
-"""Options of pose_align.py, and the detector's files, which other commands need too."""
+"""Options of pose_align.py, and the detector's files, which other commands use too."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,33 +63,33 @@ class Settings(DetectorFiles):
     )
     align: str = option(
         "published",
-        "published: the limbs of the picture over those of one frame; robust: over the whole video, "
-        "foreshortened limbs not believed, feet on the picture's ground",
+        "published: limb lengths of the picture over those of one frame; robust: lengths over the whole video, "
+        "corrected for foreshortening, feet on the picture's ground",
         choices=("published", "robust"),
     )
     smooth: bool | None = option(
         None,
-        "interpolate gaps of up to 5 frames and filter jitter of body, hands and face, within each shot; --no-smooth "
-        "leaves the keypoints as they were found. Default: with --align robust only",
+        "interpolate gaps of up to 5 frames and filter jitter of body, hands and face, never across a cut; --no-smooth "
+        "keeps the keypoints as detected. Default: only with --align robust",
     )
     limb_scale: str | None = option(
         None,
-        "factors from the dancer's limbs to the aligned ones, instead of those found: upper_arms=0.9,lower_legs=1.1; "
-        "--save_keypoints keeps them, none leaves out those kept in --keypoints",
+        "scale these limbs of the dancer by hand: upper_arms=0.9,lower_legs=1.1. --save_keypoints records it, "
+        "--keypoints repeats it, none ignores the record",
         metavar="LIMB=X,...",
     )
     strict: bool = option(
-        False, "stop before drawing where limbs are odd, joints leave the picture, or frames have no person"
+        False, "stop with an error if limbs are odd, joints leave the picture, or frames have no person"
     )
     align_frame: int | str = option(
         0,
-        "frame of the dance that is laid onto the picture, with which the pose video starts; in --align robust only "
-        "that of the preview, see --start_at_align_frame. auto: the one most like the picture",
+        "frame of the dance that is aligned to the picture; the pose video starts with it. With --align robust it only "
+        "marks the preview and --start_at_align_frame. auto: the frame most like the picture",
         low=0,
         words=(AUTO,),
     )
     start_at_align_frame: bool = option(
-        False, "with --align robust: the pose video starts with the align frame, not with the first"
+        False, "with --align robust: start the pose video at the align frame instead of frame 0"
     )
     det_every: int = option(
         1,
@@ -101,8 +101,8 @@ class Settings(DetectorFiles):
     to: float | None = option(None, "second of the dance to end before; default: its end", above=0)
     scale_from: str = option(
         "frame",
-        "with --align published: measure the dancer in the align frame, as published, or over the whole "
-        "video, where one foreshortened frame does not spoil the fit",
+        "with --align published: measure limb lengths in the align frame, or over the whole video, which is robust to "
+        "foreshortening in that frame",
         choices=("frame", "video"),
     )
     outfn_align_pose_video: Path | None = option(
@@ -125,10 +125,10 @@ class Settings(DetectorFiles):
         words=WORDS,
     )
     picture_person: int | str = option(LARGEST, "which of several people in the picture, likewise", low=1, words=WORDS)
-    save_keypoints: Path | None = option(None, "write what was detected to this .npz file")
+    save_keypoints: Path | None = option(None, "write the detected keypoints to this .npz file")
     keypoints: Path | None = option(
         None,
-        "a file written by --save_keypoints for this video (another picture is detected anew), or OpenPose JSON: a "
+        "a file written by --save_keypoints for this video (a new picture is detected again), or OpenPose JSON: a "
         "folder with a file a frame, or a .json file with a list of frames; 18 or 25 body points, pixels or fractions",
         project=True,
     )

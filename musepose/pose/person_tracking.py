@@ -1,4 +1,4 @@
-"""The same person from frame to frame, and who of several people in a picture is meant."""
+"""Chooses the main person of a picture, and tracks the main person through a video."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -11,9 +11,9 @@ from musepose.pose.types import BODY, VISIBLE_SCORE, People
 
 
 def choose_person(people: People, choice: Choice = LARGEST) -> int | None:
-    """Index of the person who is meant; None where no body joint of anybody is visible.
+    """Index of the chosen person; None if nobody has a visible body joint.
 
-    The largest is the one with the largest, best-scored body. Raises TooFew: there is no N-th person.
+    "largest" is the person with the largest, best-scored body. Raises TooFew: there is no N-th person.
     """
     if choice != LARGEST:
         points, visible = _body_points(people)
@@ -25,9 +25,9 @@ def choose_person(people: People, choice: Choice = LARGEST) -> int | None:
 
 
 def _measures(people: People) -> np.ndarray:
-    """(n,) the area of each box inside the picture times the mean score of the 17 body points; -1 without a body.
+    """(n,) each box's area inside the picture times the mean score of the 17 body points; -1 without a visible body.
 
-    Somebody small in the background loses by the first factor, somebody half out of the picture by the second.
+    The area discounts small people in the background, the score people who are partly outside the picture.
     """
     body = people.scores[:, BODY]
     corners = np.clip(people.boxes.reshape(-1, 2, 2), 0, people.size if people.size != (1, 1) else np.inf)
@@ -36,164 +36,165 @@ def _measures(people: People) -> np.ndarray:
 
 
 def distinct_people(people: People) -> list[int]:
-    """Indices of those who have a visible body, without second detections of the same one, best first."""
+    """Indices of the people with a visible body, without duplicate detections, highest score first."""
     return _distinct(people, *_body_points(people))
 
 
 # Distances below are in body sizes: the larger side of the rectangle around the visible body points.
-_GATE = 0.6  # farther than this from where he was expected, it is somebody else
-_GATE_GROWTH = 0.06  # for every frame in which he was not found …
+_GATE = 0.6  # a detection farther than this from a track's predicted position is another person
+_GATE_GROWTH = 0.06  # added for every frame without a detection …
 _GATE_LIMIT = 1.5  # … up to this
-_SAME_BODY = 0.05  # two detections closer than this are one person
-_PATIENCE = 30  # frames after which somebody not found is given up
-_COASTING = 8  # frames for which a lost person is expected to move on as he did
+_DUPLICATE = 0.05  # two detections closer than this are one person
+_MAX_AGE = 30  # frames without a detection after which a track ends
+_COASTING = 8  # frames without a detection for which a track keeps its velocity
 _UPPER_QUARTILE = 75
 _FALLBACK_WEIGHT = 0.01
-_STEADY = 0.5  # who is seen in fewer frames than this portion of the most seen one's has no place from left to right
-_INERTIA = 0.5  # weight of the earlier frames in his speed
+_STEADY = 0.5  # people seen in fewer frames than this share of the most frequent one's are not counted from the left
+_VELOCITY_SMOOTHING = 0.5  # weight of the earlier frames in the velocity
 
 
 @dataclass(eq=False)
 class _Track:
-    """Somebody who is followed; lengths in pixels."""
+    """The track of one person; lengths in pixels."""
 
-    points: np.ndarray  # (17, 2) body points where last seen
+    points: np.ndarray  # (17, 2) body points, each where it was last visible
     visible: np.ndarray  # (17,) bool
     body_size: float
-    since: int  # the frame he was first seen in
-    seen: int  # the frame he was last seen in
-    speed: np.ndarray = field(default_factory=lambda: np.zeros(2))  # a frame
+    first_seen: int  # frame of the first detection
+    last_seen: int  # frame of the last detection
+    velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))  # pixels per frame
 
-    def expected(self, frame: int) -> np.ndarray:
-        return self.points + self.speed * min(frame - self.seen, _COASTING)
+    def predict(self, frame: int) -> np.ndarray:
+        return self.points + self.velocity * min(frame - self.last_seen, _COASTING)
 
     def update(self, points: np.ndarray, visible: np.ndarray, frame: int) -> None:
         both = visible & self.visible
         if both.any():
-            step = np.median(points[both] - self.points[both], axis=0) / (frame - self.seen)
-            self.speed = _INERTIA * self.speed + (1 - _INERTIA) * step
+            step = np.median(points[both] - self.points[both], axis=0) / (frame - self.last_seen)
+            self.velocity = _VELOCITY_SMOOTHING * self.velocity + (1 - _VELOCITY_SMOOTHING) * step
         size = _body_size(points, visible)
-        # A body that folds up or is half hidden is still as large as it was: the size falls slowly.
+        # A body that crouches or is partly hidden has not become smaller: the size decreases slowly.
         self.body_size = max(size, 0.9 * self.body_size + 0.1 * size)
-        self.points = np.where(visible[:, None], points, self.expected(frame))
-        self.visible, self.seen = visible, frame
+        self.points = np.where(visible[:, None], points, self.predict(frame))
+        self.visible, self.last_seen = visible, frame
 
 
 @dataclass
 class _Frame:
-    """A frame in which it is not decided yet who of those found is the one to follow."""
+    """A frame in which it is not yet decided which detection is the main person."""
 
     number: int
     people: People
-    owner: dict[int, _Track]  # index among the people found -> whose track it is
+    tracks: dict[int, _Track]  # index in `people` -> track
 
 
 def follow(frames: Iterable[People], choice: Choice = LARGEST) -> Iterator[tuple[People, int | None]]:
-    """Follow one person through the frames of a video: each frame again, with his index in it, or None.
+    """Track the main person through a video: yields each frame's people with the main person's index, or None.
 
-    He is the one with the largest, best-scored body over the first frames that show somebody; in a single one the
-    detector may have missed him. Everybody else is followed too, so as not to be mistaken for him. Each person known is
-    expected where his speed takes him; persons known and persons found are paired in the order of the median distance
-    of their body points, in body sizes, as long as that is plausible. Whoever is not found for a while (he is hidden,
-    the detector fails) is waited for. When he does not come back (a cut), he is chosen anew among those who appeared
-    since, from the frame on in which they did. So a frame may come out up to `_PATIENCE` frames late.
+    The main person has the largest, best-scored body over the first frames that show anyone; several frames, because
+    the detector may miss a person in one. Everyone else is tracked too, to avoid identity switches. Tracks predict
+    positions at constant velocity. Tracks and detections are matched greedily by the median distance of their body
+    points, in body sizes, within a gate. A track without a detection (occlusion, detector failure) is kept for
+    `_MAX_AGE` frames. If the main person does not return by then (a cut), a new one is chosen among the tracks that
+    began since, starting with their first frame. So output may lag input by up to `_MAX_AGE` frames.
 
-    `choice`: instead of the largest, the one at that place from left to right over those first frames, among those who
-    are seen in at least half as many of them as the one who is seen most. When there are fewer people after a cut, the
+    `choice`: instead of the largest, the person at that place from left to right over those first frames, among those
+    who are seen in at least half as many of them as the most frequent one. If there are fewer people after a cut, the
     last of them is taken. Raises TooFew: at the start there is no N-th person.
     """
-    follower = _Follower(choice)
+    tracker = _Tracker(choice)
     for people in frames:
-        yield from follower.take(people)
-    yield from follower.decided(at_the_end=True)
+        yield from tracker.update(people)
+    yield from tracker.decided(at_the_end=True)
 
 
-class _Follower:
+class _Tracker:
     """The state of `follow`."""
 
     def __init__(self, choice: Choice) -> None:
         self._choice = choice
         self._frame = -1
         self._tracks: list[_Track] = []
-        self._him: _Track | None = None
-        self._waiting: deque[_Frame] = deque()
+        self._main: _Track | None = None
+        self._undecided: deque[_Frame] = deque()
 
-    def take(self, people: People) -> Iterator[tuple[People, int | None]]:
+    def update(self, people: People) -> Iterator[tuple[People, int | None]]:
         self._frame += 1
         points, visible = _body_points(people)
-        owner = self._match(points, visible, _distinct(people, points, visible))
-        self._tracks = [t for t in self._tracks if self._frame - t.seen <= _PATIENCE]
-        self._waiting.append(_Frame(self._frame, people, owner))
+        matched = self._match(points, visible, _distinct(people, points, visible))
+        self._tracks = [t for t in self._tracks if self._frame - t.last_seen <= _MAX_AGE]
+        self._undecided.append(_Frame(self._frame, people, matched))
         yield from self.decided()
 
     def decided(self, at_the_end: bool = False) -> Iterator[tuple[People, int | None]]:
-        """The frames for which no later one can change the answer; at the end of the video all that are left."""
-        while self._waiting:
-            if self._lost_since() < self._waiting[0].number:
-                if len(self._waiting) <= _PATIENCE and not at_the_end:
+        """The frames whose result no later frame can change; at the end of the video, all remaining ones."""
+        while self._undecided:
+            if self._main_last_seen() < self._undecided[0].number:
+                if len(self._undecided) <= _MAX_AGE and not at_the_end:
                     return
                 self._choose()
-            frame = self._waiting.popleft()
-            yield frame.people, next((i for i, track in frame.owner.items() if track is self._him), None)
+            frame = self._undecided.popleft()
+            yield frame.people, next((i for i, track in frame.tracks.items() if track is self._main), None)
 
-    def _lost_since(self) -> int:
-        return -1 if self._him is None else self._him.seen
+    def _main_last_seen(self) -> int:
+        return -1 if self._main is None else self._main.last_seen
 
     def _choose(self) -> None:
-        """Who is followed from the first waiting frame on, among those not seen beside the one who was lost."""
-        lost = self._lost_since()
-        if all(track.since <= lost for track in self._waiting[0].owner.values()):
+        """Choose a new main person from the first undecided frame on, among tracks that began after the loss."""
+        lost = self._main_last_seen()
+        if all(track.first_seen <= lost for track in self._undecided[0].tracks.values()):
             return
         measures: dict[_Track, np.ndarray] = {}
         centres: dict[_Track, list[float]] = {}
-        for n, frame in enumerate(self._waiting):
-            # A box that is the whole picture, for want of a better one, is no sign of a large body.
+        for n, frame in enumerate(self._undecided):
+            # A fallback box is the whole picture: its size says nothing about the body's.
             weights = _measures(frame.people) * (_FALLBACK_WEIGHT if frame.people.fallback else 1)
             points, visible = _body_points(frame.people)
-            for i, track in frame.owner.items():
-                if track.since > lost:
-                    measures.setdefault(track, np.zeros(len(self._waiting)))[n] = weights[i]
+            for i, track in frame.tracks.items():
+                if track.first_seen > lost:
+                    measures.setdefault(track, np.zeros(len(self._undecided)))[n] = weights[i]
                     if not frame.people.fallback:
                         centres.setdefault(track, []).append(_centre(points[i], visible[i]))
-        # Neither a crouch nor a moment out of sight counts against him, nor for somebody who crosses the picture.
+        # A percentile, because crouching or a short occlusion should not rule out the main person, nor should a person
+        # who crosses the picture close to the camera win.
         rank = {track: (np.percentile(m, _UPPER_QUARTILE), m.sum()) for track, m in measures.items()}
         chosen = self._by_place(centres) if self._choice != LARGEST and centres else None
         while rank:
-            self._him, chosen = chosen or max(rank, key=rank.__getitem__), None
-            # He may be the end of a chain: before him, another track that ended before his began (a cut, a leap).
-            rank = {track: value for track, value in rank.items() if track.seen < self._him.since}
+            self._main, chosen = chosen or max(rank, key=rank.__getitem__), None
+            # An earlier track that ended before this one began may come first (a cut, a jump): look for one.
+            rank = {track: value for track, value in rank.items() if track.last_seen < self._main.first_seen}
 
     def _by_place(self, centres: dict[_Track, list[float]]) -> _Track:
-        """The track at the chosen place from left to right, from where each was seen in the waiting frames."""
+        """The track at the chosen place from left to right, by its positions in the undecided frames."""
         most = max(map(len, centres.values()))
         tracks = [track for track, seen in centres.items() if len(seen) >= _STEADY * most]
-        first = self._him is None
+        first = self._main is None
         choice = self._choice if first or isinstance(self._choice, str) else min(self._choice, len(tracks))
         return tracks[place_from_left(choice, [float(np.median(centres[track])) for track in tracks])]
 
     def _match(self, points: np.ndarray, visible: np.ndarray, found: list[int]) -> dict[int, _Track]:
-        """Give each person found to the track that expected him most closely, or to a new one."""
-        owner: dict[int, _Track] = {}
+        """Assign each detection to the track whose prediction is closest, or to a new track."""
+        matched: dict[int, _Track] = {}
         for distance, t, i in sorted(
             (_distance(track, points[i], visible[i], self._frame), t, i)
             for t, track in enumerate(self._tracks)
             for i in found
         ):
             track = self._tracks[t]
-            gate = min(_GATE + _GATE_GROWTH * (self._frame - track.seen - 1), _GATE_LIMIT)
-            if distance <= gate and i not in owner and track.seen < self._frame:
+            gate = min(_GATE + _GATE_GROWTH * (self._frame - track.last_seen - 1), _GATE_LIMIT)
+            if distance <= gate and i not in matched and track.last_seen < self._frame:
                 track.update(points[i], visible[i], self._frame)
-                owner[i] = track
+                matched[i] = track
         for i in found:
-            if i not in owner:
+            if i not in matched:
                 size = _body_size(points[i], visible[i])
-                owner[i] = _Track(points[i], visible[i], size, self._frame, self._frame)
-                self._tracks.append(owner[i])
-        return owner
+                matched[i] = _Track(points[i], visible[i], size, self._frame, self._frame)
+                self._tracks.append(matched[i])
+        return matched
 
 
 def _body_points(people: People) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 17, 2) in pixels, and (n, 17) which of them are visible."""
+    """(n, 17, 2) in pixels, and (n, 17) bool, which are visible."""
     return people.keypoints[:, BODY] * np.asarray(people.size, np.float64), people.scores[:, BODY] > VISIBLE_SCORE
 
 
@@ -208,23 +209,23 @@ def _body_size(points: np.ndarray, visible: np.ndarray) -> float:
 
 
 def _distance(track: _Track, points: np.ndarray, visible: np.ndarray, frame: int) -> float:
-    """Median distance of the body points from where they are expected, in body sizes."""
+    """Median distance of the body points from their predicted positions, in body sizes."""
     both = visible & track.visible
-    expected = track.expected(frame)
+    predicted = track.predict(frame)
     size = max(track.body_size, _body_size(points, visible))
     if both.sum() >= 3:
-        return float(np.median(np.linalg.norm(points[both] - expected[both], axis=1))) / size
-    centres = points[visible].mean(axis=0) - expected[track.visible].mean(axis=0)
+        return float(np.median(np.linalg.norm(points[both] - predicted[both], axis=1))) / size
+    centres = points[visible].mean(axis=0) - predicted[track.visible].mean(axis=0)
     return float(np.linalg.norm(centres)) / size
 
 
 def _distinct(people: People, points: np.ndarray, visible: np.ndarray) -> list[int]:
-    """Indices of the persons who have a visible body, without second detections of the same one, best first."""
+    """Indices of the people with a visible body, without duplicate detections, highest score first."""
     kept: list[int] = []
     for i in np.argsort(-people.scores[:, BODY].mean(axis=1), kind="stable"):
         if not visible[i].any():
             continue
         as_track = _Track(points[i], visible[i], _body_size(points[i], visible[i]), 0, 0)
-        if all(_distance(as_track, points[k], visible[k], 0) > _SAME_BODY for k in kept):
+        if all(_distance(as_track, points[k], visible[k], 0) > _DUPLICATE for k in kept):
             kept.append(int(i))
     return kept

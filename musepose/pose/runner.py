@@ -1,4 +1,4 @@
-"""A checked job of pose_align.py to its files: detect, align, draw, write."""
+"""Runs a checked job of pose_align.py: detect, align, draw, write."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -15,7 +15,7 @@ from musepose.media.video_writer import VideoWriter
 from musepose.pose.detectors.base import Detector
 from musepose.pose.detectors.choice import load_chosen
 from musepose.pose.draw import Style, draw_pose_map, draw_video_frame, video_size
-from musepose.pose.fitting import Fitted, fit_job, nobody_in_image, pose_of, problems
+from musepose.pose.fitting import Fitted, fit_job, no_person_in_image, pose_of, problems
 from musepose.pose.job import Job
 from musepose.pose.keypoint_file import KeypointFile, Keypoints, save_keypoints
 from musepose.pose.limb_scale import format_limb_scale
@@ -30,7 +30,7 @@ from musepose.utils.prefetch import prefetch
 from musepose.utils.progress import progress_bar
 
 Item = TypeVar("Item")
-READ_AHEAD, DRAWN_AHEAD = 4, 2  # frames that wait between the threads
+PREFETCH_READ, PREFETCH_DRAWN = 4, 2  # frames buffered between the threads
 
 
 def load_detector(job: Job) -> Detector:
@@ -41,9 +41,9 @@ def load_detector(job: Job) -> Detector:
 
 
 def run_job(job: Job, load: Callable[[Job], Detector] = load_detector) -> int:
-    """Do `job` and return the exit status. `load` is called only where something is to be detected.
+    """Run `job` and return the exit status. `load` is called only if something must be detected.
 
-    Raises UserError: nobody in the picture or in the align frame, nothing to compare, a file cannot be written.
+    Raises UserError: no person in the picture or in the align frame, no limb visible in both, a file cannot be written.
     """
     if job.first or job.frames < job.dance.frames:
         more = f" from frame {job.first} on" if job.first else " (--max_frame 0 uses all)"
@@ -68,7 +68,7 @@ def run_job(job: Job, load: Callable[[Job], Detector] = load_detector) -> int:
 
 
 def find_keypoints(job: Job, load: Callable[[Job], Detector]) -> KeypointFile:
-    """The person's keypoints in the picture and in the video, from the keypoint file as far as it has them."""
+    """The person's keypoints in the picture and in the video, from the keypoint file if it has them, else detected."""
     image = video = None
     video_first = job.first
     if job.known is not None:
@@ -90,9 +90,9 @@ def find_keypoints(job: Job, load: Callable[[Job], Detector]) -> KeypointFile:
 
 
 def write_videos(job: Job, fitted: Fitted) -> None:
-    """The aligned pose video and the demo strip, frame by frame; both appear when both are complete.
+    """Write preview, aligned pose video and demo video; the files appear when all are complete.
 
-    Reading, drawing and encoding go on side by side, a few frames apart.
+    Reading, drawing and encoding run in parallel, a few frames apart.
     """
     dance, image_size = job.dance, job.reference.size
     frame_size = (dance.width, dance.height)
@@ -110,8 +110,8 @@ def write_videos(job: Job, fitted: Fitted) -> None:
                 (job.demo_path, (sum(layout[0]), layout[1])),
             )
         )
-        drawn = prefetch(_draw(job, fitted, *layout), DRAWN_AHEAD)
-        stack.enter_context(closing(drawn))  # the threads end before the writers do
+        drawn = prefetch(_draw(job, fitted, *layout), PREFETCH_DRAWN)
+        stack.enter_context(closing(drawn))  # stops the threads before the writers close
         for aligned, strip in _watch(drawn, job.frames - fitted.start, "drawing"):
             aligned_writer.write(aligned)
             demo_writer.write(strip)
@@ -120,16 +120,16 @@ def write_videos(job: Job, fitted: Fitted) -> None:
 def _draw(
     job: Job,
     fitted: Fitted,
-    widths: list[int],  # pixels, of the demo strip's panels
+    widths: list[int],  # pixels, of the demo video's panels
     height: int,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """A frame of the aligned pose video and one of the demo strip for each of the dance from the start on."""
+    """For each frame of the dance from the start on: a frame of the aligned pose video and one of the demo."""
     settings, image_size, frame_size = job.settings, job.reference.size, (job.dance.width, job.dance.height)
     style = Style(settings.colors, settings.draw_face, settings.line_width)
     resolutions = (settings.detect_resolution, settings.image_resolution, style)
     still = [np.asarray(job.reference), draw_pose_map(fitted.picture, image_size, *resolutions)]
-    still = [fit(picture, width, height) for picture, width in zip(still, widths, strict=False)]  # once, not each frame
-    with closing(prefetch(_dance_frames(job), READ_AHEAD)) as frames:
+    still = [fit(picture, width, height) for picture, width in zip(still, widths, strict=False)]  # once, not per frame
+    with closing(prefetch(_dance_frames(job), PREFETCH_READ)) as frames:
         for index, frame in enumerate(frames):
             if index < fitted.start:
                 continue
@@ -143,13 +143,13 @@ def _detect_image(job: Job, detector: Detector) -> Keypoints:
 
 
 def _chosen(job: Job, people: People) -> Keypoints:
-    """The keypoints of the person that is meant in the picture."""
+    """The keypoints of the chosen person in the picture."""
     try:
         keypoints = gather_keypoints([(people, choose_person(people, job.settings.picture_person))])
     except TooFew as error:
         raise _too_few(error, "picture_person", job.settings.imgfn_refer) from None
-    if pose_of(keypoints, 0) is None:  # said before the long work on the video
-        raise nobody_in_image(job)
+    if pose_of(keypoints, 0) is None:  # reported before the video, which takes long
+        raise no_person_in_image(job)
     return keypoints
 
 
@@ -174,7 +174,7 @@ def _followed(job: Job, people: Iterable[People]) -> Keypoints:
 
 
 def gather_keypoints(chosen: Iterable[tuple[People, int | None]]) -> Keypoints:
-    """The chosen person's points in each picture; of the others nothing is kept."""
+    """The chosen person's keypoints in each picture. Other people are dropped."""
     shapes = {"keypoints": (KEYPOINTS, 2), "scores": (KEYPOINTS,), "depth": (KEYPOINTS,), "metres": (BODY_AND_FEET, 3)}
     rows: dict[str, list[np.ndarray]] = {name: [] for name in shapes}
     for people, person in chosen:
@@ -187,7 +187,7 @@ def gather_keypoints(chosen: Iterable[tuple[People, int | None]]) -> Keypoints:
 
 
 def _dance_frames(job: Job) -> Iterator[np.ndarray]:
-    """The `job.frames` frames of the dance that are used. Raises UserError where there are fewer after all."""
+    """The `job.frames` frames of the dance that are used. Raises UserError if decoding gives fewer."""
     done, end = 0, job.first + job.frames
     with closing(read_frames(job.dance.path, count=end)) as frames:
         for frame in frames:
@@ -197,11 +197,11 @@ def _dance_frames(job: Job) -> Iterator[np.ndarray]:
     if done < end:
         told = f"{job.dance.path} breaks off after {done} of {job.dance.frames} frames"
         remedy = f", or give --max_frame {done - job.first}" if done > job.first else ""
-        raise UserError(f"{told}: mend it{remedy}")
+        raise UserError(f"{told}: repair it{remedy}")
 
 
 def _watch(items: Iterable[Item], total: int, task: str) -> Iterator[Item]:
-    """The same items, and a progress bar with the time left."""
+    """Yield the items and show a progress bar."""
     with progress_bar(total=total, desc=task, unit="frame") as bar:
         for item in items:
             yield item

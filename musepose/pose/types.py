@@ -1,4 +1,4 @@
-"""The types of the pose stage, People and Pose, and joints, limbs and colours as tables."""
+"""Types of the pose stage (People, Pose) and tables of joints, limbs and colours."""
 
 import colorsys
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ FACE_POINTS = 68
 
 NOSE, NECK = 0, 1
 LEFT_HAND, RIGHT_HAND = 0, 1  # rows of Pose.hands
-HAND_WRISTS = {LEFT_HAND: 7, RIGHT_HAND: 4}  # the body joint that carries each hand
+HAND_WRISTS = {LEFT_HAND: 7, RIGHT_HAND: 4}  # the body joint that each hand is attached to
 FINGER_ROOTS = (1, 5, 9, 13, 17)  # thumb to little finger; point 0 is the wrist
 
 VISIBLE_SCORE = 0.3
@@ -23,19 +23,19 @@ BODY = slice(0, 17)
 FACE = slice(23, 91)
 HANDS = slice(91, 133)
 _SHOULDERS = [5, 6]
-_NECK = 1  # in OpenPose's order; COCO has none
-OPENPOSE_FROM_COCO = [0, 0, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3]  # entry 1 is filled with the neck
+_NECK = 1  # in OpenPose's order; COCO has no neck
+OPENPOSE_FROM_COCO = [0, 0, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3]  # entry 1: overwritten by the neck
 
 
 @dataclass(frozen=True)
 class People:
-    """Everybody found in one picture."""
+    """All people detected in one picture."""
 
-    boxes: np.ndarray  # (n, 4) x0 y0 x1 y1 in pixels of the picture given
+    boxes: np.ndarray  # (n, 4) x0 y0 x1 y1 in pixels of the original picture
     box_scores: np.ndarray  # (n,)
     keypoints: np.ndarray  # (n, 133, 2) x, y as fractions of the picture's width and height
     scores: np.ndarray  # (n, 133)
-    fallback: bool = False  # nobody was found, and the whole picture was taken for a person's box
+    fallback: bool = False  # no person was detected; the box is the whole picture
     size: tuple[int, int] = (1, 1)  # width and height of the picture in pixels
     # Where the detector knows more than the picture's plane:
     depth: np.ndarray | None = None  # (n, 133) from between the hips, in picture widths; smaller is nearer
@@ -47,7 +47,7 @@ class Pose:
     """One person's whole-body pose in OpenPose form.
 
     Coordinates are (x, y) as fractions of the picture's width and height, float64. Points that are not
-    visible keep whatever coordinates they have; the masks say which ones to trust.
+    visible have meaningless coordinates; check the masks.
     """
 
     body: np.ndarray  # (18, 2) nose, neck, right arm 2-4, left 5-7, right leg 8-10, left 11-13, eyes r l, ears r l
@@ -64,8 +64,7 @@ def to_pose(
 ) -> Pose:
     """One person's whole-body keypoints in OpenPose form, after DWPose (Yang et al. 2023).
 
-    The neck is the middle of the shoulders, and visible where both are. A point is visible where its score is above
-    0.3.
+    The neck is the midpoint of the shoulders, visible if both are. A point is visible if its score is above 0.3.
     """
     keypoints = np.asarray(keypoints, dtype=np.float64)
     visible = np.asarray(scores) > VISIBLE_SCORE
@@ -82,7 +81,7 @@ def to_pose(
     )
 
 
-# What is drawn, in this order: OpenPose's 17 limbs. Limb i has the colour of joint i.
+# OpenPose's 17 limbs, in drawing order. Limb i has the colour of joint i.
 DRAWN_LIMBS = (
     *((1, 2), (1, 5)),  # shoulders
     *((2, 3), (3, 4)),  # right arm
@@ -99,13 +98,13 @@ HAND_EDGES = tuple(
 
 
 def hue_wheel(colours: int) -> tuple[tuple[float, float, float], ...]:
-    """`colours` full colours at equal steps around the hue circle, red first, 0 to 255, left for OpenCV to round."""
+    """`colours` saturated colours at equal hue steps, red first, 0 to 255; not rounded, OpenCV does that."""
     wheel = (colorsys.hsv_to_rgb(step / colours, 1.0, 1.0) for step in range(colours))
     return tuple(tuple(255 * channel for channel in colour) for colour in wheel)
 
 
-# OpenPose's palette is this wheel as (r, g, b). The released weights learned it with red and blue exchanged, so what
-# these tables and every drawing here hold in their red channel is what OpenPose holds in its blue one.
+# OpenPose's palette is this wheel as (r, g, b). The released weights were trained with red and blue exchanged, so the
+# red channel of these tables and of every drawing here is the blue channel of OpenPose, and the other way round.
 JOINT_COLOURS = tuple(colour[::-1] for colour in hue_wheel(BODY_JOINTS))
 HAND_EDGE_COLOURS = tuple(colour[::-1] for colour in hue_wheel(len(HAND_EDGES)))
 HAND_POINT_COLOUR = (255, 0, 0)

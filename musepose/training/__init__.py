@@ -1,1 +1,1 @@
-"""What the training scripts do."""
+"""Training: data, model, loss, optimizers, checkpoints, validation, the loop of both stages."""

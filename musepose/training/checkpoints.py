@@ -1,4 +1,4 @@
-"""Training states on disk: written whole or not at all, the last few kept, found again after a crash."""
+"""Training checkpoints: atomic writes, rotation, and resuming after a crash. Users know them as training states."""
 
 import os
 import re
@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 from pickle import UnpicklingError
 
-import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
@@ -17,32 +16,35 @@ NAME = "step-{:07d}"
 PATTERN = re.compile(r"step-(\d+)")
 
 
-class States:
-    """The states of one training in `folder`, one subfolder each, named by the number of steps done.
+class Checkpoints:
+    """The checkpoints of one run in `folder`, one subfolder each, named by the number of finished steps.
 
-    What is saved is what the accelerator knows: everything prepared by it or registered with it.
+    A checkpoint holds the state of every object that the accelerator prepared or registered.
     """
 
     def __init__(self, accelerator: Accelerator, folder: str | os.PathLike, keep: int):
         self.accelerator, self.folder, self.keep = accelerator, Path(folder), keep
 
     def save(self, step: int) -> None:
-        """Write the state after `step` steps, then drop all but the last `keep`. Called by every process."""
+        """Write the checkpoint of step `step`, then delete all but the last `keep`. Every process must call this.
+
+        Raises UserError: the checkpoint cannot be written.
+        """
         accelerator, final = self.accelerator, self.folder / NAME.format(step)
         partial = self.folder / f".{final.name}.part"
         if accelerator.is_main_process:
-            for stale in self.folder.glob(".step-*.part"):  # of a run that was killed, or half-removed
+            for stale in self.folder.glob(".step-*.part"):  # left by a killed run
                 shutil.rmtree(stale, ignore_errors=True)
         accelerator.wait_for_everyone()
         try:
             accelerator.save_state(str(partial))
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
-                _synchronise(partial)
+                _sync_files(partial)
                 if final.exists():
                     _remove(final)
                 os.replace(partial, final)
-                for old in list_states(self.folder)[: -self.keep]:
+                for old in list_checkpoints(self.folder)[: -self.keep]:
                     _remove(old)
         except OSError as error:
             if accelerator.is_main_process:
@@ -51,11 +53,11 @@ class States:
         accelerator.wait_for_everyone()
 
     def load(self, which: str | None) -> int:
-        """Take up the state `which`: a folder, or "latest" (the newest here, if there is one). → the steps done in it.
+        """Load the checkpoint `which`: a folder, or "latest" (the newest one here, if any). → its finished steps.
 
-        None starts from nothing. Raises UserError: there is no such state, or it belongs to another training.
+        None loads nothing and returns 0. Raises UserError: there is no such checkpoint, or it does not match the model.
         """
-        path = find_state(self.folder, which)
+        path = find_checkpoint(self.folder, which)
         if path is None:
             return 0
         try:
@@ -63,51 +65,45 @@ class States:
         except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{path} cannot be taken up ({reason}): start anew, or use the settings it was written with"
+                f"{path} cannot be resumed ({reason}): start from scratch, or use the settings it was written with"
             ) from error
-        self.accelerator.step = 0  # states are saved between accumulations, whose length may be another one now
+        self.accelerator.step = 0  # always saved between accumulations; their length may have changed
         return step_of(path)
 
 
-def find_state(folder: Path, which: str | None) -> Path | None:
-    """The folder of the state `which`, as `States.load` understands it. Raises UserError: there is no such state."""
+def find_checkpoint(folder: Path, which: str | None) -> Path | None:
+    """The folder of checkpoint `which`, see `Checkpoints.load`. Raises UserError: there is no such checkpoint."""
     if which is None:
         return None
     if which == "latest":
-        return (list_states(folder) or [None])[-1]
+        return (list_checkpoints(folder) or [None])[-1]
     path = Path(which)
     if not path.is_dir() or not PATTERN.fullmatch(path.name):
-        raise UserError(f"{path} is no training state: give latest, or a folder such as {folder / NAME.format(1000)}")
+        raise UserError(
+            f"{path} is not a training state: give latest, or a folder such as {folder / NAME.format(1000)}"
+        )
     return path
 
 
-def list_states(folder: Path) -> list[Path]:
-    """The whole states in `folder`, oldest first."""
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints in `folder`, oldest first."""
     return sorted((p for p in folder.glob("step-*") if PATTERN.fullmatch(p.name)), key=step_of)
 
 
 def step_of(path: Path) -> int:
+    """The number of finished steps of a checkpoint folder."""
     return int(PATTERN.fullmatch(path.name)[1])
 
 
-def _remove(state: Path) -> None:
-    """Under another name first, so that a run killed meanwhile leaves no half of a state behind."""
-    doomed = state.with_name(f".{state.name}.old.part")
-    shutil.rmtree(doomed, ignore_errors=True)
-    os.replace(state, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+def _remove(checkpoint: Path) -> None:
+    """Rename, then delete: a run killed in between leaves no incomplete checkpoint under a valid name."""
+    renamed = checkpoint.with_name(f".{checkpoint.name}.old.part")
+    shutil.rmtree(renamed, ignore_errors=True)
+    os.replace(checkpoint, renamed)
+    shutil.rmtree(renamed, ignore_errors=True)
 
 
-def _synchronise(folder: Path) -> None:
+def _sync_files(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             sync_file(path)
-
-
-def seeded(*numbers: int) -> torch.Generator:
-    """A generator for one purpose: the same numbers give the same draws, on any machine and after any restart."""
-    state = torch.Generator("cpu")
-    mixed = 0
-    for number in numbers:
-        mixed = (mixed * 6364136223846793005 + number + 1442695040888963407) % (1 << 63)
-    return state.manual_seed(mixed)

@@ -1,4 +1,4 @@
-"""What the UNets learn: the noise schedule, the draws of each sample, the target, and what a timestep counts."""
+"""The denoising loss: noise schedule, random noise and timesteps, prediction target, min-SNR weights."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,31 +9,33 @@ from diffusers.training_utils import compute_snr
 from torch import Tensor
 
 from musepose.pipelines.noise import share_noise
-from musepose.training.checkpoints import seeded
 from musepose.training.config import TimestepBias, TrainConfig
+from musepose.training.seeding import seeded_generator
 from musepose.utils.errors import UserError
 
 
 @dataclass(frozen=True)
-class Draws:
-    """What chance decides about b samples of f frames."""
+class NoiseSample:
+    """Random numbers of a training batch: b samples of f frames."""
 
     noise: Tensor  # b f c h w
     timesteps: Tensor  # b f int64
-    dropped: Tensor  # b bool: no CLIP token and no reference, as the unconditional rows of the sampling have it
+    dropped: Tensor  # b bool: without CLIP token and reference, as the unconditional CFG branch
+
+    def to(self, device: torch.device) -> "NoiseSample":
+        return NoiseSample(self.noise.to(device), self.timesteps.to(device), self.dropped.to(device))
 
 
-class Objective:
-    """Denoising with v- or noise prediction (Salimans & Ho 2022) and min-SNR weights (Hang et al. 2023).
+class DenoisingLoss:
+    """MSE on v- or noise prediction (Salimans & Ho 2022) with min-SNR weights (Hang et al. 2023).
 
-    The schedule has zero terminal SNR (Lin et al. 2023) where its settings say so; the noise has an offset (Guttenberg
-    2023), one number a clip and channel. All draws come from a sample's own seed: how samples are spread over batches
-    and processes changes nothing.
+    The schedule may have zero terminal SNR (Lin et al. 2023). Offset noise (Guttenberg 2023) adds one random number for
+    each clip and channel. Every sample has its own seed, so batch size and number of processes change nothing.
     """
 
     def __init__(self, config: TrainConfig, frames_share_timestep: bool):
         self.scheduler = make_scheduler(config.noise_scheduler_kwargs)
-        self.steps = self.scheduler.config.num_train_timesteps
+        self.num_train_timesteps = self.scheduler.config.num_train_timesteps
         self.uncond_ratio, self.noise_offset, self.snr_gamma = (
             config.uncond_ratio,
             config.noise_offset,
@@ -43,13 +45,14 @@ class Objective:
         self.bias: TimestepBias = config.timestep_bias
         self.frames_share_timestep = frames_share_timestep
 
-    def draw(self, seeds: list[int], shape: tuple[int, int, int, int]) -> Draws:
-        """For samples of `shape` f c h w, one seed each."""
-        return Draws(*(torch.stack(parts) for parts in zip(*(self._draw(seed, shape) for seed in seeds), strict=True)))
+    def sample(self, seeds: list[int], shape: tuple[int, int, int, int]) -> NoiseSample:
+        """Noise, timesteps and CFG dropout for samples of `shape` f c h w, one seed each."""
+        samples = (self._sample(seed, shape) for seed in seeds)
+        return NoiseSample(*(torch.stack(parts) for parts in zip(*samples, strict=True)))
 
-    def _draw(self, seed: int, shape: tuple[int, int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    def _sample(self, seed: int, shape: tuple[int, int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
         frames, channels = shape[:2]
-        generator = seeded(seed)
+        generator = seeded_generator(seed)
         noise = torch.randn(shape, generator=generator)
         if self.shared_noise:
             noise = share_noise(noise, torch.randn(1, *shape[1:], generator=generator), self.shared_noise)
@@ -57,37 +60,37 @@ class Objective:
         count = 1 if self.frames_share_timestep else frames
         biased = torch.rand(count, generator=generator) < self.bias.portion
         first = torch.where(biased, self.bias.first, 0)
-        timesteps = first + (torch.rand(count, generator=generator) * (self.steps - first)).long()
+        timesteps = first + (torch.rand(count, generator=generator) * (self.num_train_timesteps - first)).long()
         dropped = torch.rand((), generator=generator) < self.uncond_ratio
         return noise, timesteps.expand(frames), dropped
 
-    def noisy(self, latents: Tensor, draws: Draws) -> Tensor:
-        """Latents b f c h w with the noise of their timesteps."""
-        flat = self.scheduler.add_noise(*(t.flatten(0, 1) for t in (latents, draws.noise, draws.timesteps)))
+    def add_noise(self, latents: Tensor, sample: NoiseSample) -> Tensor:
+        """Latents b f c h w → noisy latents b f c h w at the sample's timesteps."""
+        flat = self.scheduler.add_noise(*(t.flatten(0, 1) for t in (latents, sample.noise, sample.timesteps)))
         return flat.unflatten(0, latents.shape[:2])
 
-    def losses(self, prediction: Tensor, latents: Tensor, draws: Draws) -> Tensor:
-        """→ b f, the weighted squared error of each frame."""
+    def per_frame(self, prediction: Tensor, latents: Tensor, sample: NoiseSample) -> Tensor:
+        """Prediction and latents b f c h w → the weighted MSE of each frame, b f."""
         if self.scheduler.config.prediction_type == "v_prediction":
-            flat = self.scheduler.get_velocity(*(t.flatten(0, 1) for t in (latents, draws.noise, draws.timesteps)))
+            flat = self.scheduler.get_velocity(*(t.flatten(0, 1) for t in (latents, sample.noise, sample.timesteps)))
             target = flat.unflatten(0, latents.shape[:2])
         else:
-            target = draws.noise
+            target = sample.noise
         errors = (prediction.float() - target.float()).square().mean((2, 3, 4))
-        return errors * self.weights(draws.timesteps)
+        return errors * self.min_snr_weights(sample.timesteps)
 
-    def weights(self, timesteps: Tensor) -> Tensor:
-        """min(SNR, gamma) / (SNR + 1) for v-prediction, / SNR for noise prediction; 1 without a gamma."""
+    def min_snr_weights(self, timesteps: Tensor) -> Tensor:
+        """min(SNR, gamma) / (SNR + 1) for v-prediction, min(SNR, gamma) / SNR for noise prediction; 1 without gamma."""
         if self.snr_gamma is None:
             return torch.ones_like(timesteps, dtype=torch.float32)
         snr = compute_snr(self.scheduler, timesteps.flatten().cpu()).view_as(timesteps).to(timesteps.device)
         if self.scheduler.config.prediction_type == "v_prediction":
             return snr.clamp(max=self.snr_gamma) / (snr + 1)
-        return (self.snr_gamma / snr).clamp(max=1)  # as min(SNR, gamma) / SNR, but not 0 / 0 where the SNR is zero
+        return (self.snr_gamma / snr).clamp(max=1)  # the same, but not 0 / 0 where the SNR is zero
 
 
 def make_scheduler(settings: dict[str, Any]) -> DDIMScheduler:
-    """Raises UserError: a setting that the schedule does not have, or a value that it does not know."""
+    """The noise schedule. Raises UserError: DDIMScheduler does not have this argument, or refuses its value."""
     try:
         return DDIMScheduler(**settings)
     except (TypeError, ValueError, NotImplementedError) as error:

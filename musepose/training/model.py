@@ -1,4 +1,4 @@
-"""The networks in training: where their weights come from, which are trained, one forward pass, how they are saved."""
+"""The trained networks: initialisation, trainable parameters, forward pass, saving."""
 
 import filecmp
 import os
@@ -33,7 +33,7 @@ MOTION = ".motion_modules."
 
 
 class Animator(nn.Module):
-    """Reference UNet, denoising UNet and pose guider as one module, which is what data-parallel training wraps."""
+    """Reference UNet, denoising UNet and pose guider as one module, for distributed data-parallel training."""
 
     def __init__(self, reference_unet: UNet, denoising_unet: UNet, pose_guider: PoseGuider):
         super().__init__()
@@ -46,27 +46,27 @@ class Animator(nn.Module):
         reference: Tensor,  # b c h w, the reference pictures' latents
         token: Tensor,  # b 1 d, their CLIP embeddings
         poses: Tensor,  # b f 3 H W in [0, 1]
-        dropped: Tensor,  # b bool: rows without token and reference
+        dropped: Tensor,  # b bool: samples without token and reference
     ) -> Tensor:
         """→ the prediction, b f c h w."""
-        order = torch.argsort(dropped.int(), descending=True, stable=True)  # unconditional rows first
-        alone = int(dropped.sum())
+        order = torch.argsort(dropped.int(), descending=True, stable=True)  # unconditional samples first
+        unconditional = int(dropped.sum())
         frames = noisy.shape[1]
         features = self.reference_unet(reference, 0, self.reference_unet.prepare(token))
-        kept = [feature[order[alone:]] for feature in features]
+        kept = [feature[order[unconditional:]] for feature in features]
         token = torch.where(dropped[:, None, None], 0, token)[order]
-        context = self.denoising_unet.prepare(token, kept if alone < len(order) else None)
+        context = self.denoising_unet.prepare(token, kept if unconditional < len(order) else None)
         pose_features = self.pose_guider(poses[order].flatten(0, 1))
         prediction = self.denoising_unet(
             noisy[order].flatten(0, 1), timesteps[order].flatten(), context, pose_features, frames=frames
         ).unflatten(0, (-1, frames))
-        if alone == len(order):  # every trained parameter has a gradient in every step, if one of zeros
+        if unconditional == len(order):  # data-parallel training needs a gradient, here zero, for every parameter
             prediction = prediction + 0 * sum(feature.sum() for feature in features)
         return prediction[torch.argsort(order)]
 
 
 def weight_paths(config: TrainConfig, models: Path) -> WeightPaths:
-    """Where a training's networks lie: the frozen ones as configured, the trained ones in the folder `models`."""
+    """Paths of all weights: frozen networks as configured, trained ones in the folder `models`."""
     names = ("denoising_unet", "reference_unet", "pose_guider", "motion_module")
     return WeightPaths(
         base_model=config.base_model_path,
@@ -78,9 +78,9 @@ def weight_paths(config: TrainConfig, models: Path) -> WeightPaths:
 
 
 def check_networks(config: TrainConfig, clip_frames: int | None) -> None:
-    """See that the networks' settings fit each other, before anything is loaded; `clip_frames` in stage 2 alone.
+    """Check that the networks' configs match, before anything is loaded. `clip_frames` is None in stage 1.
 
-    Raises UserError: they do not, or a file is missing.
+    Raises UserError: two configs do not match, or a file is missing.
     """
     paths = weight_paths(config, Path())
     sizes = unet_config(paths.base_model / "unet" / "config.json")
@@ -112,10 +112,10 @@ def check_networks(config: TrainConfig, clip_frames: int | None) -> None:
 
 
 def build_stage_1(config: TrainConfig) -> Animator:
-    """Both UNets from the base model (or at random), the pose guider at random or from ControlNet's.
+    """Both UNets from the base model or random, the pose guider random or from a ControlNet.
 
-    A denoising UNet from nothing begins by predicting zero, and the reference UNet begins as its copy.
-    Raises UserError: a file is missing, or is of another architecture.
+    A random denoising UNet predicts zero at first, and the reference UNet starts as its copy.
+    Raises UserError: a file is missing, or has another architecture.
     """
     paths = weight_paths(config, Path())
     sizes = unet_config(paths.base_model / "unet" / "config.json")
@@ -135,9 +135,9 @@ def build_stage_1(config: TrainConfig) -> Animator:
 
 
 def build_stage_2(config: TrainConfig) -> Animator:
-    """Stage 1's networks, frozen, with motion modules from AnimateDiff's file, else such that change nothing yet.
+    """Stage 1's networks, frozen, with motion modules from AnimateDiff or zero-initialised (an identity).
 
-    Raises UserError: a file is missing, or is of another architecture.
+    Raises UserError: a file is missing, or has another architecture.
     """
     paths = weight_paths(config, config.stage1_ckpt_dir)
     sizes = unet_config(paths.base_model / "unet" / "config.json")
@@ -159,20 +159,20 @@ def build_stage_2(config: TrainConfig) -> Animator:
 
 
 def stage_1_parameters(model: Animator) -> list[str]:
-    """The names of what stage 1 trains: all that has an influence on the prediction."""
-    return used_parameters(model)
+    """Names of the parameters that stage 1 trains: all that influence the prediction."""
+    return parameters_with_gradients(model)
 
 
 def stage_2_parameters(model: Animator) -> list[str]:
-    """The names of what stage 2 trains: the motion modules."""
+    """Names of the parameters that stage 2 trains: the motion modules."""
     return [name for name, _ in model.named_parameters() if MOTION in name]
 
 
-def used_parameters(model: Animator) -> list[str]:
-    """The parameters that a gradient reaches, found by a backward pass without data (on the meta device).
+def parameters_with_gradients(model: Animator) -> list[str]:
+    """Names of the parameters that receive a gradient, found by a backward pass on the meta device.
 
-    The reference UNet's last layers give no features, and with one CLIP token the queries and keys of the
-    cross-attention and its norm have no influence: left in an optimiser they would only decay.
+    The reference UNet's last layers produce no features, and with a single CLIP token the cross-attention's queries,
+    keys and norm have no influence. In the optimizer these parameters would only decay.
     """
     sizes = model.denoising_unet.config
     with torch.device("meta"):
@@ -196,8 +196,8 @@ def used_parameters(model: Animator) -> list[str]:
     return [name for name, parameter in copy.named_parameters() if parameter.grad is not None]
 
 
-def select(model: nn.Module, names: Iterable[str]) -> list[nn.Parameter]:
-    """Let exactly the parameters `names` be trained, and return them in the model's order."""
+def set_trainable(model: nn.Module, names: Iterable[str]) -> list[nn.Parameter]:
+    """Set requires_grad for exactly the parameters `names`. → them, in the model's order."""
     chosen = set(names)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in chosen)
@@ -205,10 +205,10 @@ def select(model: nn.Module, names: Iterable[str]) -> list[nn.Parameter]:
 
 
 def save_models(model: Animator, folder: Path, dtype: str, stage1_folder: Path | None) -> None:
-    """Write the published layout's files to `folder`, all of them or none.
+    """Write the files of the published layout to `folder`, all of them or none.
 
-    After stage 2 (`stage1_folder` given) that is motion_module.pth, beside stage 1's files, which are linked or copied
-    where they do not lie there already.
+    In stage 2 (`stage1_folder` given) only motion_module.pth is new; stage 1's files are hard-linked or copied beside
+    it, unless they are there already.
     """
     parts = {"motion_module.pth": {k: v for k, v in model.denoising_unet.state_dict().items() if MOTION in f".{k}"}}
     if stage1_folder is None:
@@ -221,7 +221,7 @@ def save_models(model: Animator, folder: Path, dtype: str, stage1_folder: Path |
                 torch.save(kept, partial)
         for name in ("reference_unet.pth", "denoising_unet.pth", "pose_guider.pth") if stage1_folder else ():
             source, target = stage1_folder / name, folder / name
-            if target.exists() and filecmp.cmp(source, target):  # the same file, or of the same size and time
+            if target.exists() and filecmp.cmp(source, target):  # same file, or same size and time
                 continue
             with files.file(target) as partial:
                 partial.unlink()

@@ -1,4 +1,4 @@
-"""What tells the two training stages apart."""
+"""The two training stages: which networks they build and train, and how they sample frames."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from musepose.training.model import Animator, build_stage_1, build_stage_2, stag
 class Stage:
     name: str
     build: Callable[[TrainConfig], Animator]
-    parameters: Callable[[Animator], list[str]]  # names of what is trained
+    parameters: Callable[[Animator], list[str]]  # names of the trained parameters
     chooser: Callable[[Data], PairChooser | ClipChooser]
-    is_clip: bool  # the frames of a sample belong together: one timestep for all
+    is_clip: bool  # a sample is a clip: all its frames share one timestep
 
     def stage1_folder(self, config: TrainConfig) -> Path | None:
-        """Where stage 1's models lie, for the stage that builds on them."""
+        """The folder of stage 1's models, for stage 2; None in stage 1."""
         return config.stage1_ckpt_dir if self.is_clip else None
 
 

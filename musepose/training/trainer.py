@@ -1,4 +1,4 @@
-"""The training loop that both stages share."""
+"""The training loop of both stages."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from musepose.models.weights import load_models
-from musepose.training.checkpoints import States
+from musepose.training.checkpoints import Checkpoints
 from musepose.training.config import TrainConfig
 from musepose.training.data.cache import FrameCache
-from musepose.training.data.dataset import FrameReader, Samples, StepSampler
+from musepose.training.data.dataset import ClipDataset, FrameReader, StepSampler
 from musepose.training.data.encoding import Encoder
 from musepose.training.data.manifest import Clip
-from musepose.training.loss import Objective
-from musepose.training.model import save_models, select, weight_paths
+from musepose.training.loss import DenoisingLoss
+from musepose.training.model import save_models, set_trainable, weight_paths
 from musepose.training.optimizers import make_optimizer
 from musepose.training.stages import Stage
 from musepose.training.validation import sample_videos
@@ -30,29 +30,29 @@ from musepose.utils.errors import UserError
 from musepose.utils.options import DTYPES
 from musepose.utils.progress import progress_bar
 
-PATIENCE = timedelta(hours=3)  # that processes wait for the first one while it samples videos
-BANDS = 5  # equal parts of the timesteps, whose losses are told apart
+PROCESS_TIMEOUT = timedelta(hours=3)  # the other processes wait while the main process samples validation videos
+TIMESTEP_BINS = 5  # the loss is logged for each of these equal ranges of timesteps
 
 
-class Training:
-    """One run of a stage: everything set up and, where asked for, taken up from a state."""
+class Trainer:
+    """One training run of a stage, from scratch or resumed from a checkpoint."""
 
     def __init__(self, stage: Stage, config: TrainConfig, clips: list[Clip], resume: str | None):
         self.stage, self.config = stage, config
         self.accelerator = accelerator = make_accelerator(config)
         set_seed(config.seed)
-        self.objective = Objective(config, frames_share_timestep=stage.is_clip)
+        self.loss = DenoisingLoss(config, frames_share_timestep=stage.is_clip)
         self.encoder = self._load_frozen()
-        self.samples = Samples(clips, stage.chooser(config.data), self._frame_source(clips), config.seed)
+        self.samples = ClipDataset(clips, stage.chooser(config.data), self._frame_source(clips), config.seed)
 
         self.model = stage.build(config)
-        self.trained = select(self.model, stage.parameters(self.model))
+        self.trained = set_trainable(self.model, stage.parameters(self.model))
         if config.solver.gradient_checkpointing:
             for unet in (self.model.reference_unet, self.model.denoising_unet):
                 unet.enable_gradient_checkpointing()
         if accelerator.device.type == "cpu":
-            self.model.pose_guider.to(memory_format=torch.channels_last)  # twice as fast there, the UNets are not
-        for parameter in self.model.parameters():  # what is frozen needs no float32
+            self.model.pose_guider.to(memory_format=torch.channels_last)  # twice as fast on a CPU; the UNets are not
+        for parameter in self.model.parameters():  # frozen weights need no float32
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(self._frozen_dtype())
         self.optimizer, self.schedule = self._optimizer()
@@ -62,38 +62,38 @@ class Training:
         if self.ema is not None:
             accelerator.register_for_checkpointing(self.ema)
         accelerator.register_for_checkpointing(self.schedule)
-        self.states = States(accelerator, Path(config.output_dir) / "states", config.total_limit)
-        self.done = self.states.load(resume)
-        if self.ema is not None:  # which a state brings back on the CPU
+        self.checkpoints = Checkpoints(accelerator, Path(config.output_dir) / "states", config.total_limit)
+        self.done = self.checkpoints.load(resume)
+        if self.ema is not None:  # loading a checkpoint puts it on the CPU
             self.ema.to(accelerator.device)
         self._start_tracker()
 
     def run(self) -> None:
-        """Train up to `solver.max_train_steps`; save states, models, samples and losses on the way."""
+        """Train up to `solver.max_train_steps`; write checkpoints, models, validation videos and logs on the way."""
         config, accelerator, total = self.config, self.accelerator, self.config.solver.max_train_steps
-        bands = torch.zeros(2, BANDS)
+        binned = torch.zeros(2, TIMESTEP_BINS)
         batches = self._batches()
-        if self.done:  # the run before may have been killed right behind its state
-            self._show(self.done)
+        if self.done:  # the run before may have been killed right after it wrote the checkpoint
+            self._save_and_validate(self.done)
         shown = accelerator.is_main_process
         with progress_bar(total=total, initial=self.done, desc=self.stage.name, shown=shown) as bar:
             for step in range(self.done + 1, total + 1):
                 for _ in range(config.solver.gradient_accumulation_steps):
-                    bands += self.micro_step(next(batches))
+                    binned += self.micro_step(next(batches))
                 self.schedule.step()
                 if self.ema is not None:
                     self.ema.step(self.trained)
                 bar.update()
                 if step % config.log_steps == 0:
-                    bar.set_postfix(loss=f"{self._log(bands, step):.4f}", refresh=False)
-                    bands.zero_()
+                    bar.set_postfix(loss=f"{self._log(binned, step):.4f}", refresh=False)
+                    binned.zero_()
                 if step % config.checkpointing_steps == 0 or step == total:
-                    self.states.save(step)
-                self._show(step)
+                    self.checkpoints.save(step)
+                self._save_and_validate(step)
         accelerator.end_training()
 
-    def _show(self, step: int) -> None:
-        """Save and sample after `step` steps, where it is time to."""
+    def _save_and_validate(self, step: int) -> None:
+        """Save the models and run validation if they are due after `step` steps."""
         config, last = self.config, step >= self.config.solver.max_train_steps
         if last or step % config.save_model_step_interval == 0:
             self.save_models()
@@ -101,37 +101,41 @@ class Training:
             self.validate(step)
 
     def micro_step(self, samples: dict) -> Tensor:
-        """Forward, backward and, at the end of an accumulation, the optimiser's step. → (2, BANDS) losses, counts."""
+        """Forward, backward and, at the end of an accumulation, an optimizer step. → (2, TIMESTEP_BINS) losses, counts.
+
+        `samples` is a collated batch of ClipDataset.
+        """
         accelerator, device = self.accelerator, self.accelerator.device
         batch = self.encoder.batch(samples, device)
         latents = batch.pop("latents")
-        draws = self.objective.draw(samples["seed"].tolist(), latents.shape[1:])
-        draws = type(draws)(*(t.to(device) for t in (draws.noise, draws.timesteps, draws.dropped)))
+        noise_sample = self.loss.sample(samples["seed"].tolist(), latents.shape[1:]).to(device)
+        timesteps = noise_sample.timesteps
         with accelerator.accumulate(self.prepared):
-            noisy = self.objective.noisy(latents, draws)
-            with accelerator.autocast():  # the prepared model sees to it itself, but not under DeepSpeed
-                prediction = self.prepared(noisy, draws.timesteps, **batch, dropped=draws.dropped)
-            losses = self.objective.losses(prediction, latents, draws)
+            noisy = self.loss.add_noise(latents, noise_sample)
+            with accelerator.autocast():  # the prepared model autocasts itself, except under DeepSpeed
+                prediction = self.prepared(noisy, timesteps, **batch, dropped=noise_sample.dropped)
+            losses = self.loss.per_frame(prediction, latents, noise_sample)
             accelerator.backward(losses.mean())
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(self.trained, self.config.solver.max_grad_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
-        return sum_by_band(losses.detach(), draws.timesteps, self.objective.steps)
+        return sum_by_timestep_bin(losses.detach(), timesteps, self.loss.num_train_timesteps)
 
     def save_models(self) -> None:
-        """Write the models as they are sampled with: after EMA, where there is one."""
+        """Write the models, with EMA weights if EMA is on."""
         folder = self.config.model_folder
         if self.accelerator.is_main_process:
-            with self._averaged():
+            with self._ema_weights():
                 save_models(self.model, folder, self.config.save_dtype, self.stage.stage1_folder(self.config))
         self.accelerator.wait_for_everyone()
 
     def validate(self, step: int) -> None:
+        """Sample the validation cases into output_dir/samples."""
         if self.accelerator.is_main_process:
-            # On a GPU the weights are of several precisions, which autocast reconciles.
+            # On a GPU frozen and trained weights have different types: autocast casts them.
             autocast = self.accelerator.autocast() if self.accelerator.device.type != "cpu" else nullcontext()
-            with self._averaged(), autocast:
+            with self._ema_weights(), autocast:
                 folder = Path(self.config.output_dir) / "samples" / f"step-{step:07d}"
                 sample_videos(self.model, self.encoder, self.config, folder)
         self.accelerator.wait_for_everyone()
@@ -143,7 +147,7 @@ class Training:
         return Encoder(frozen["vae"], frozen["image_encoder"], self.config.data, autocast)
 
     def _frozen_dtype(self) -> torch.dtype:
-        """Of what is not trained: float32 on a CPU, and where there is no autocast to bring precisions together."""
+        """The type of frozen weights: float32 on a CPU and without autocast, else `weight_dtype`."""
         if self.accelerator.device.type == "cpu" or self.config.solver.mixed_precision == "no":
             return torch.float32
         return getattr(torch, DTYPES[self.config.weight_dtype])
@@ -174,18 +178,18 @@ class Training:
         )
         return iter(DataLoader(self.samples, data.train_bs, sampler=sampler, num_workers=data.num_workers))
 
-    def _log(self, bands: Tensor, step: int) -> float:
-        """Report the losses since the last report, summed over the processes. → their mean."""
-        losses, counts = self.accelerator.reduce(bands.to(self.accelerator.device)).cpu()
+    def _log(self, binned: Tensor, step: int) -> float:
+        """Log the losses since the last call, over all processes. → their mean."""
+        losses, counts = self.accelerator.reduce(binned.to(self.accelerator.device)).cpu()
         mean = (losses.sum() / counts.sum()).item()
-        width = self.objective.steps // BANDS
-        told = {"loss": mean, "learning_rate": self.schedule.get_last_lr()[0]}
-        told |= {
+        width = self.loss.num_train_timesteps // TIMESTEP_BINS
+        metrics = {"loss": mean, "learning_rate": self.schedule.get_last_lr()[0]}
+        metrics |= {
             f"loss/t{i * width:03d}-{(i + 1) * width - 1:03d}": (losses[i] / counts[i]).item()
-            for i in range(BANDS)
+            for i in range(TIMESTEP_BINS)
             if counts[i]
         }
-        self.accelerator.log(told, step)
+        self.accelerator.log(metrics, step)
         return mean
 
     def _start_tracker(self) -> None:
@@ -193,8 +197,8 @@ class Training:
             self.accelerator.init_trackers(self.stage.name)
 
     @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """The averaged weights in the model, for a while."""
+    def _ema_weights(self) -> Iterator[None]:
+        """The model holds the EMA weights inside this context."""
         if self.ema is None:
             yield
             return
@@ -206,16 +210,16 @@ class Training:
             self.ema.restore(self.trained)
 
 
-def sum_by_band(losses: Tensor, timesteps: Tensor, steps: int) -> Tensor:
-    """Losses and timesteps b f → (2, BANDS): the sum of the losses in each band of timesteps, and their number."""
-    band = (timesteps.flatten() * BANDS // steps).cpu()
+def sum_by_timestep_bin(losses: Tensor, timesteps: Tensor, steps: int) -> Tensor:
+    """Losses and timesteps b f → (2, TIMESTEP_BINS): sum and number of the losses in each bin of timesteps."""
+    index = (timesteps.flatten() * TIMESTEP_BINS // steps).cpu()
     losses = losses.flatten().float().cpu()
-    sums = torch.zeros(BANDS).index_add(0, band, losses)
-    return torch.stack([sums, torch.bincount(band, minlength=BANDS).float()])
+    sums = torch.zeros(TIMESTEP_BINS).index_add(0, index, losses)
+    return torch.stack([sums, torch.bincount(index, minlength=TIMESTEP_BINS).float()])
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    """Raises UserError: the tracker is unknown or not installed, or the precision is not to be had here."""
+    """The accelerator of the config. Raises UserError: no such tracker, or no such precision on this device."""
     tracker = None if config.report_to == "none" else config.report_to
     try:
         accelerator = Accelerator(
@@ -224,7 +228,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             gradient_accumulation_steps=config.solver.gradient_accumulation_steps,
             log_with=tracker,
             project_dir=config.output_dir,
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PROCESS_TIMEOUT)],
         )
     except (ValueError, ImportError) as error:
         raise UserError(f"{error}: change report_to or solver.mixed_precision") from error
@@ -235,5 +239,5 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     if accelerator.state.deepspeed_plugin is not None:
         settings = AcceleratorState().deepspeed_plugin.deepspeed_config
         settings["train_micro_batch_size_per_gpu"] = config.data.train_bs
-        settings["gradient_clipping"] = config.solver.max_grad_norm  # its engine clips, not the accelerator
+        settings["gradient_clipping"] = config.solver.max_grad_norm  # DeepSpeed clips, not the accelerator
     return accelerator

@@ -1,4 +1,4 @@
-"""Sample videos of fixed cases during training, through the very pipeline that users sample with."""
+"""Validation during training: sample fixed test cases with the inference pipeline."""
 
 from contextlib import closing
 from pathlib import Path
@@ -26,7 +26,7 @@ def sample_videos(model: Animator, encoder: Encoder, config: TrainConfig, folder
         pose_guider=model.pose_guider,
         scheduler=DDIMScheduler(**config.noise_scheduler_kwargs),
     )
-    pipeline.offloader.offloads = False  # the training goes on where the models are
+    pipeline.offloader.offloads = False  # training continues on the same device
     written = []
     model.eval()
     with torch.no_grad():

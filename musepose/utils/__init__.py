@@ -1,1 +1,1 @@
-"""What every part may use: errors, files, options, threads, devices, processes."""
+"""Shared utilities: errors, files, options, prefetching, worker processes, devices, distributed runs."""

@@ -1,4 +1,4 @@
-"""Several processes at the same work, on one machine or on many, by torch.distributed as accelerate sets it up."""
+"""Collective operations over the processes of a distributed run, by torch.distributed as set up by accelerate."""
 
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -7,32 +7,32 @@ import torch
 from torch import Tensor
 
 Value = TypeVar("Value")
-# A process that is done early waits for the others; the launcher ends all of them when one dies.
+# Long, as a process that finishes early waits for the others. The launcher ends all of them when one dies.
 TIMEOUT = timedelta(days=30)
 
 
 class ProcessGroup:
-    """This process among `count`, one by default. Each method must be called by all processes of the group."""
+    """This process, `rank` of `count`, and collective operations, which every process of the group must call."""
 
     def __init__(self, rank: int = 0, count: int = 1, device: torch.device | None = None):
         self.rank, self.count, self.device = rank, count, device
 
     @classmethod
     def start(cls, device: torch.device) -> "ProcessGroup":
-        """Join the processes that the launcher has started. `device` is the one that this process computes on."""
+        """Join the process group of the launcher. `device` is this process's device."""
         from accelerate import PartialState
 
         state = PartialState(cpu=device.type == "cpu", timeout=TIMEOUT)
         return cls(state.process_index, state.num_processes, device)
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, in place; of equal shapes."""
+        """Sum tensors of equal shape over all processes, in place."""
         if self.count > 1:
             torch.distributed.all_reduce(tensor)
         return tensor
 
     def all_gather(self, tensor: Tensor) -> list[Tensor]:
-        """Every process's tensor, of equal shapes, in the order of their ranks, on the CPU."""
+        """The tensors of all processes, of equal shape, ordered by rank, on the CPU."""
         if self.count == 1:
             return [tensor.cpu()]
         received = [torch.empty_like(tensor, device=self.device) for _ in range(self.count)]
@@ -40,7 +40,7 @@ class ProcessGroup:
         return [part.cpu() for part in received]
 
     def broadcast(self, value: Value) -> Value:
-        """Process 0's value in all processes; it must be picklable."""
+        """Rank 0's value, which must be picklable, in all processes."""
         if self.count == 1:
             return value
         box: list[Any] = [value]
@@ -48,6 +48,6 @@ class ProcessGroup:
         return box[0]
 
     def close(self) -> None:
-        """Leave the group."""
+        """Destroy the process group."""
         if self.count > 1:
             torch.distributed.destroy_process_group()

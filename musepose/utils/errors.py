@@ -1,16 +1,16 @@
-"""UserError, the exception that a user is meant to read; telling out-of-memory errors apart. Needs no torch."""
+"""UserError, whose message is for users, and detection of out-of-memory errors. Needs no torch."""
 
 
 class UserError(Exception):
-    """Something that the user can mend. The message is `what is wrong: what to do`, on one line."""
+    """An error that the user can fix. The message is one line: `what is wrong: what to do`."""
 
 
-# What torch and the libraries under it say, by device and system.
+# Messages of torch, CUDA libraries and the operating system.
 NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Of a device or of the host. Needs no torch, whose OutOfMemoryError is a RuntimeError."""
+    """Whether a device or the host ran out of memory. Compares names, so that torch need not be imported."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in NO_MEMORY)

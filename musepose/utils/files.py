@@ -1,4 +1,4 @@
-"""Input files that must be there, and output files that appear under their final name only when they are complete."""
+"""Input file checks, and atomic output files: a file gets its final name only when it is complete."""
 
 import errno
 import hashlib
@@ -13,7 +13,7 @@ from musepose.utils.errors import UserError
 
 try:
     import fcntl
-except ImportError:  # Windows: there an open file cannot be removed, which protects a live run just as well
+except ImportError:  # Windows, where an open file cannot be removed: no lock is needed
     fcntl = None
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -22,23 +22,23 @@ DISK_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 def write_error(path: Path, error: OSError) -> UserError:
-    """The plain sentence for an OSError met while writing `path`."""
+    """The UserError for an OSError while writing `path`."""
     reason = error.strerror or str(error)
     remedy = "free some space and start again" if error.errno in DISK_FULL else "choose another output path"
     return UserError(f"cannot write {path} ({reason}): {remedy}")
 
 
 def project_file(path: str | os.PathLike) -> Path:
-    """An input that comes with the project or is fetched into it: `path` as it is, or else in the project's folder."""
+    """Resolve an input path: `path` itself if it exists, else the same path in the project's folder if that exists."""
     path = Path(path)
     try:
         return PROJECT / path if not path.exists() and (PROJECT / path).exists() else path
-    except OSError:  # too long a name: whoever opens it says so
+    except OSError:  # the name is too long: opening it reports that
         return path
 
 
 def require_file(path: Path, hint: str = DOWNLOAD_HINT) -> Path:
-    """Return `path` if it is a file with something in it. Raises UserError otherwise."""
+    """Return `path`. Raises UserError: it is not a file, or empty."""
     if not path.is_file():
         raise UserError(f"{path} is missing: {hint}")
     if path.stat().st_size == 0:
@@ -48,27 +48,26 @@ def require_file(path: Path, hint: str = DOWNLOAD_HINT) -> Path:
 
 @contextmanager
 def complete_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Give a temporary path in the folder of `path`; on leaving without an exception it becomes `path`.
+    """Write a file atomically: yields a temporary path in the same folder, which is renamed to `path` on success.
 
-    The temporary file is empty and exists; the caller overwrites it by name. It is synchronised to the disk before it
-    is renamed, and removed on any exception, Ctrl-C included. What a killed run left for the same target is removed on
-    the way in. A full disk, also where the caller meets it, and a place that cannot be written become a UserError that
-    names `path`.
+    The temporary file exists and is empty; the caller overwrites it by name. It is synced to disk before the rename,
+    and removed on any exception, Ctrl-C included. Temporary files that killed runs left for this target are removed
+    first. Raises UserError that names `path`: the disk is full (in the caller's code too), or the path is not writable.
     """
     with CompleteFiles() as files, files.file(path) as partial:
         yield partial
 
 
 class CompleteFiles:
-    """Output files that appear together when all of them are complete; a context manager.
+    """Several output files that appear together, atomically; a context manager.
 
-    On leaving it without an exception the files of `file` get their own names, in the order of their completion. If one
-    cannot, or on any other exception, none appears and the old files of these names stay. A run killed at that moment
-    may leave neither old nor new files, but never some of each.
+    On exit without an exception the files of `file` are renamed to their final names, in order of completion. If a
+    rename fails, or on any exception, none appears and the old files stay. A run that is killed during the renames may
+    leave neither old nor new files, but never a mix.
     """
 
     def __init__(self) -> None:
-        self._complete: list[tuple[Path, Path]] = []  # temporary name, own name
+        self._complete: list[tuple[Path, Path]] = []  # temporary name, final name
         self._stack = ExitStack()
 
     def __enter__(self) -> "CompleteFiles":
@@ -77,11 +76,11 @@ class CompleteFiles:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._stack:
             if kind is None:
-                self._appear()
+                self._rename_all()
 
     @contextmanager
     def file(self, path: str | os.PathLike) -> Iterator[Path]:
-        """As `complete_file`, but the temporary file becomes `path` together with the others."""
+        """As `complete_file`, but renamed together with the others."""
         path = Path(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,16 +95,16 @@ class CompleteFiles:
         except OSError as error:
             if error.errno in DISK_FULL:
                 raise write_error(path, error) from error
-            raise  # of something else that the caller did meanwhile
+            raise  # from other work in the caller's code
         try:
             sync_file(partial)
         except OSError as error:
             raise write_error(path, error) from error
         self._complete.append((partial, path))
 
-    def _appear(self) -> None:
+    def _rename_all(self) -> None:
         together = len(self._complete) > 1
-        hidden: list[tuple[Path, Path]] = []  # old files: temporary name, own name
+        hidden: list[tuple[Path, Path]] = []  # old files: temporary name, final name
         appeared: list[Path] = []
         try:
             for _, path in reversed(self._complete):
@@ -172,7 +171,7 @@ def complete_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def sync_file(path: str | os.PathLike) -> None:
-    """Wait until a closed file is on the disk. On POSIX it may be read-only."""
+    """Flush a closed file to disk (fsync). On POSIX it may be read-only."""
     descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -191,7 +190,7 @@ def check_writable(path: str | os.PathLike, folder: bool = False) -> None:
             kind = "no folder" if folder else "a folder"
             raise UserError(f"cannot write {path} (it is {kind}): choose another output path")
         existing = next(folder for folder in path.absolute().parents if folder.exists())
-        for name in path.absolute().parts[1:]:  # too long a name shows only in a folder that exists
+        for name in path.absolute().parts[1:]:  # a name that is too long fails only in an existing folder
             with suppress(FileNotFoundError, NotADirectoryError):
                 os.lstat(existing / name)
         partial, lock = _create_partial(existing / path.name)
@@ -202,11 +201,11 @@ def check_writable(path: str | os.PathLike, folder: bool = False) -> None:
 
 
 def remove_stale(path: Path) -> None:
-    """Remove the temporary files for the target `path` that belong to no living run."""
+    """Remove temporary files for the target `path` that no running process has locked."""
     for partial in path.parent.glob(f"{_prefix(path)}*.part"):
         try:
             lock = _lock(partial)
-        except OSError:  # held by a living run, or gone meanwhile
+        except OSError:  # locked by a running process, or already gone
             continue
         with suppress(OSError):  # in use (Windows), or the folder forbids it: not ours to enforce
             if not partial.is_dir():
@@ -217,7 +216,7 @@ def remove_stale(path: Path) -> None:
 
 
 def _prefix(path: Path) -> str:
-    """How the temporary files for a target begin: hashed, as the name itself may be as long as a name can be."""
+    """Prefix of the temporary files for a target. Hashed, as the target's name may have the maximum length."""
     return f".musepose-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}-"
 
 
@@ -226,13 +225,13 @@ def _partial_name(path: Path) -> Path:
 
 
 def _create_partial(path: Path) -> tuple[Path, int | None]:
-    """A fresh temporary file for the target `path`, and the descriptor that holds its lock while this run lives."""
+    """A new temporary file for the target `path`, and the descriptor that holds its lock."""
     while True:
         partial = _partial_name(path)
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         try:
             lock = _lock(partial)
-        except OSError:  # another run took the file for a stale one between its creation and its lock
+        except OSError:  # between creation and lock another run removed it as stale
             continue
         if partial.exists():
             return partial, lock
@@ -240,7 +239,7 @@ def _create_partial(path: Path) -> tuple[Path, int | None]:
 
 
 def _lock(path: Path) -> int | None:
-    """Lock `path` until the descriptor is closed, by the system at the latest when the process dies."""
+    """Lock `path` until the descriptor is closed, at the latest when the process ends."""
     if fcntl is None:
         return None
     try:
@@ -252,7 +251,7 @@ def _lock(path: Path) -> int | None:
     except BlockingIOError:
         os.close(descriptor)
         raise
-    except OSError:  # a file system without locks: then nothing can be told about other runs, and nothing is refused
+    except OSError:  # a file system without locks: other runs cannot be detected
         pass
     return descriptor
 
@@ -263,6 +262,6 @@ def _close(descriptor: int | None) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name itself durable, where the system lets folders be opened."""
+    """Flush the new directory entry to disk, if the system can open folders."""
     if os.name == "posix":
         sync_file(folder)

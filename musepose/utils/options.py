@@ -1,4 +1,4 @@
-"""Options: a dataclass field declares one; flags, YAML keys, defaults, help, checks and Markdown tables follow.
+"""Options declared as dataclass fields: the source of flags, YAML keys, defaults, help, checks and Markdown tables.
 
     @dataclass(frozen=True, kw_only=True)
     class Settings:
@@ -27,7 +27,7 @@ T = TypeVar("T")
 DTYPES = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
 REQUIRED = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()  # the default of an option that must be given
 LONGEST_DENOMINATOR = 100_000  # of a frame rate that a video file can hold
-WANTED = {
+TYPE_NAMES = {
     int: "a whole number",
     float: "a number",
     Fraction: "a number or a fraction such as 30000/1001",
@@ -40,7 +40,7 @@ FALSE_WORDS, TRUE_WORDS = ("no", "off", "false"), ("yes", "on", "true")  # which
 
 @dataclass(frozen=True)
 class Rules:
-    """What an option says beside its name, type and default; see `option`."""
+    """Help, limits and names of an option; see `option`."""
 
     help: str
     short: str = ""
@@ -59,16 +59,16 @@ class Rules:
 
 
 def option(default: Any = REQUIRED, help: str = "", **rules: Any) -> Any:
-    """A dataclass field that is an option. Without a default it must be given.
+    """A dataclass field that is an option. Without a default the option is required.
 
     short: a second flag, such as "-W"
-    low, high: smallest and largest value; above, below: limits that are themselves not allowed
+    low, high: inclusive limits; above, below: exclusive limits
     multiple: the value must be a multiple of it
-    choices: all values of a text; words: texts that may stand instead of a number
-    key: the YAML key, where it is not the field's name; None: it may not stand in the YAML
-    flag: False: it stands in the YAML only
+    choices: all allowed texts; words: texts that are allowed instead of a number
+    key: the YAML key; default: the field's name; None: not allowed in the YAML
+    flag: False: allowed in the YAML only
     metavar, group: the value's name and the heading in --help
-    project: an input path; where it does not exist, it is looked for in the project's folder
+    project: an input path; if it does not exist, it is looked up in the project's folder
     """
     metadata = {"rules": Rules(help, **{k: tuple(v) if k in ("choices", "words") else v for k, v in rules.items()})}
     if isinstance(default, list | dict):
@@ -77,8 +77,8 @@ def option(default: Any = REQUIRED, help: str = "", **rules: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Declared:
-    """An option as a dataclass declares it."""
+class OptionSpec:
+    """An option: its field's name, type and default, with its rules."""
 
     name: str
     kind: Any  # without None
@@ -100,8 +100,8 @@ class Declared:
 
 
 @cache
-def declared(cls: type) -> tuple[Declared, ...]:
-    """The options of a dataclass, in order."""
+def option_specs(cls: type) -> tuple[OptionSpec, ...]:
+    """The options that a dataclass declares, in order."""
     hints = typing.get_type_hints(cls)
     found = []
     for one in fields(cls):
@@ -112,15 +112,15 @@ def declared(cls: type) -> tuple[Declared, ...]:
         if len(kinds) != 1:
             raise TypeError(f"{cls.__name__}.{one.name} has several types: give one, None and `words` apart")
         default = one.default if one.default_factory is MISSING else one.default_factory()
-        found.append(Declared(one.name, kinds[0], optional, default, rules))
+        found.append(OptionSpec(one.name, kinds[0], optional, default, rules))
     return tuple(found)
 
 
 def build(cls: type[T], flags: Mapping[str, Any] | None = None, config: Config | None = None) -> T:
-    """The dataclass from texts of flags, by name, and from a config; a flag wins, then the config, then the default.
+    """Build the dataclass from flags (texts by name) and a config. Flags override the config, the config defaults.
 
-    A flag that is None was not given. In the config null stands for None where the option may be None, else for the
-    default. Raises UserError: a value that cannot be, or none where one is required.
+    A flag of None is not given. null in the config means None if the option allows None, else the default.
+    Raises UserError: an invalid value, or a required option is missing.
     """
     return _build(cls, flags or {}, config or Config(None, {}), "")
 
@@ -128,7 +128,7 @@ def build(cls: type[T], flags: Mapping[str, Any] | None = None, config: Config |
 def _build(cls: type[T], flags: Mapping[str, Any], config: Config, prefix: str) -> T:
     values = {}
     given = config.at(prefix)
-    for one in declared(cls):
+    for one in option_specs(cls):
         key = None if one.key is None else prefix + one.key
         if one.nested:
             values[one.name] = _build_nested(one, config, key)
@@ -137,7 +137,7 @@ def _build(cls: type[T], flags: Mapping[str, Any], config: Config, prefix: str) 
         elif key is not None and given.get(one.key) is not None:
             value = given[one.key]
             if one.kind in (str, Path) and not isinstance(value, str):
-                value = config.overrides.get(key, value)  # as typed: no is "no" and 7 is "7"
+                value = config.overrides.get(key, value)  # the text as typed: no is "no" and 7 is "7"
             values[one.name] = check_value(one, value, config.origin(key))
         elif key is not None and one.optional and one.key in given:
             values[one.name] = None
@@ -150,7 +150,7 @@ def _build(cls: type[T], flags: Mapping[str, Any], config: Config, prefix: str) 
     return cls(**values)
 
 
-def _build_nested(one: Declared, config: Config, key: str) -> Any:
+def _build_nested(one: OptionSpec, config: Config, key: str) -> Any:
     part = config.lookup(key)
     if part is not None and not isinstance(part, Mapping):
         raise UserError(f"{config.origin(key)} is {part!r}: give `key: value` pairs")
@@ -159,8 +159,8 @@ def _build_nested(one: Declared, config: Config, key: str) -> Any:
 
 
 def check_keys(config: Config, classes: Iterable[type], prefix: str = "") -> None:
-    """Raises UserError: the config has a key that none of the dataclasses declares."""
-    known = [one.key for cls in classes for one in declared(cls) if one.key is not None]
+    """Raises UserError: the config has a key that no dataclass declares."""
+    known = [one.key for cls in classes for one in option_specs(cls) if one.key is not None]
     for key in config.at(prefix):
         if key not in known:
             close = difflib.get_close_matches(str(key), known, 1)
@@ -168,8 +168,8 @@ def check_keys(config: Config, classes: Iterable[type], prefix: str = "") -> Non
             raise UserError(f"{config.origin(prefix + str(key), 'unknown key ')}: {remedy}")
 
 
-def check_value(one: Declared, value: Any, origin: str) -> Any:
-    """A flag's text or a value of any YAML type as the option's type. Raises UserError that names `origin`."""
+def check_value(one: OptionSpec, value: Any, origin: str) -> Any:
+    """Convert a flag's text or a YAML value to the option's type. Raises UserError that names `origin`: not valid."""
     return _check(one.kind, one.rules, value, origin)
 
 
@@ -203,7 +203,7 @@ def _check_text(kind: type, rules: Rules, value: Any, origin: str) -> str | Path
         return value
     if not isinstance(value, str | kind) or value == "":
         quotes = ", in quotes" if kind is str and value != "" else ""
-        raise UserError(f"{origin} is {value!r}: give {WANTED[kind]}{quotes}")
+        raise UserError(f"{origin} is {value!r}: give {TYPE_NAMES[kind]}{quotes}")
     return (project_file(value) if rules.project else Path(value)) if kind is Path else value
 
 
@@ -211,11 +211,11 @@ def _check_number(kind: type, rules: Rules, value: Any, origin: str) -> Any:
     if isinstance(value, str) and value in rules.words:
         return value
     try:
-        number = kind(str(value))  # by way of the text, so that true or 8.5 make no whole number
+        number = kind(str(value))  # via text, so that int() refuses true and 8.5
         if not math.isfinite(number):
             raise ValueError
     except (ValueError, ZeroDivisionError, OverflowError):
-        raise UserError(f"{origin} is {value!r}: give {', '.join([*rules.words, WANTED[kind]])}") from None
+        raise UserError(f"{origin} is {value!r}: give {', '.join([*rules.words, TYPE_NAMES[kind]])}") from None
     inside = (
         (rules.low is None or number >= rules.low)
         and (rules.high is None or number <= rules.high)
@@ -226,20 +226,20 @@ def _check_number(kind: type, rules: Rules, value: Any, origin: str) -> Any:
         raise UserError(f"{origin} is {value}: give {range_text(rules)}")
     if rules.multiple and number % rules.multiple:
         below, above = number - number % rules.multiple, number + -number % rules.multiple
-        raise UserError(f"{origin} is {value}, no multiple of {rules.multiple}: take {below} or {above}")
+        raise UserError(f"{origin} is {value}, not a multiple of {rules.multiple}: take {below} or {above}")
     return number.limit_denominator(LONGEST_DENOMINATOR) if kind is Fraction else number
 
 
 def range_text(rules: Rules) -> str:
-    """The limits of a number in words; empty where there are none."""
+    """The limits of a number in words; empty without limits."""
     if rules.low is not None and rules.high is not None:
         return f"{rules.low} to {rules.high}"
     limits = (("at least", rules.low), ("more than", rules.above), ("at most", rules.high), ("less than", rules.below))
     return " and ".join(f"{words} {limit}" for words, limit in limits if limit is not None)
 
 
-def rules_text(one: Declared, quote: str = "") -> str:
-    """Choices or limits, and the default, as help and tables show them; `quote` stands around values."""
+def rules_text(one: OptionSpec, quote: str = "") -> str:
+    """Choices and limits for help and tables; `quote` surrounds each choice."""
     rules, parts = one.rules, []
     if rules.choices:
         parts.append("one of " + ", ".join(f"{quote}{choice}{quote}" for choice in rules.choices))
@@ -247,8 +247,8 @@ def rules_text(one: Declared, quote: str = "") -> str:
     return "; ".join([*parts, *filter(None, [numbers])])
 
 
-def shown_default(one: Declared) -> str:
-    """The default as text; empty where there is none, or nothing to tell."""
+def shown_default(one: OptionSpec) -> str:
+    """The default as text for help and tables; empty if there is none, or if it is false or empty."""
     if one.default is REQUIRED or one.default is None or one.default is False or one.default in ([], {}):
         return ""
     return str(one.default).lower() if isinstance(one.default, bool) else str(one.default)

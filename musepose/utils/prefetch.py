@@ -1,4 +1,4 @@
-"""Prefetching in threads, so that reading, computing and writing overlap."""
+"""Prefetching and parallel maps in threads, so that reading, computing and writing overlap."""
 
 import os
 import queue
@@ -14,14 +14,14 @@ from musepose.utils import launch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _END = object()
-JOIN_TIMEOUT = 10  # seconds; beyond it the worker may be blocked on a dead peer, and is abandoned
+JOIN_TIMEOUT = 10  # seconds; the thread may be blocked on a dead peer: then it is abandoned
 
 
 def prefetch(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    """Yield the same items in the same order, while a thread prepares up to `depth` of the next ones.
+    """Yield the items in order, while a thread prefetches up to `depth` of them.
 
-    An exception of `items` is raised here, in its place in the order. Closing this iterator early stops the thread
-    after its current item, and closes `items` if it is a generator. Nothing starts before the first item is asked for.
+    An exception of `items` is raised here, after the items before it. Closing this iterator early stops the thread
+    after its current item, and closes `items` if it is a generator. The thread starts with the first `next`.
     """
     waiting: queue.Queue = queue.Queue(maxsize=depth)
     stopped = threading.Event()
@@ -42,7 +42,7 @@ def prefetch(items: Iterable[Item], depth: int) -> Iterator[Item]:
                 for item in iterator:
                     if not put((item, None)):
                         return
-        except BaseException as error:  # the consumer raises it
+        except BaseException as error:  # raised in the consumer
             put((_END, error))
         else:
             put((_END, None))
@@ -65,12 +65,12 @@ def prefetch(items: Iterable[Item], depth: int) -> Iterator[Item]:
 def parallel_map(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None
 ) -> Iterator[Result]:
-    """`function(item)` for every item, in order, on several threads (default: see `_processors`).
+    """`function(item)` for every item, in order, on several threads (default: `_cpu_share`).
 
-    At most two items a thread are in flight, so that memory does not grow with their number. For functions that release
-    Python's global lock, as those on pictures and arrays do. Exceptions of `items` and `function` are raised here.
+    At most two items a thread are in flight, so memory does not grow with the number of items. Worthwhile for functions
+    that release the GIL, such as image codecs. Exceptions of `items` and `function` are raised here.
     """
-    threads = threads or _processors()
+    threads = threads or _cpu_share()
     with ThreadPoolExecutor(threads, "musepose-map") as pool:
         in_flight: deque = deque()
         try:
@@ -85,7 +85,7 @@ def parallel_map(
                 future.cancel()
 
 
-def _processors() -> int:
-    """This process's share of the usable processors, at most eight, as each holds items in memory."""
+def _cpu_share() -> int:
+    """This process's share of the usable CPUs, at most eight, as every thread holds items in memory."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, usable // launch.local_processes()))
+    return max(1, min(8, usable // launch.local_world_size()))

@@ -1,4 +1,4 @@
-"""Many small jobs over several processes, each of which sets itself up once: a detector is loaded once a process."""
+"""A pool of worker processes with one-time set-up: each worker loads its detector once."""
 
 import multiprocessing
 import signal
@@ -14,21 +14,21 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 def run_jobs(
-    make_job: Callable[[int], Callable[[Item], Result]],  # number of the process, from 0 → what it does with an item
+    make_job: Callable[[int], Callable[[Item], Result]],  # index of the worker → its function of an item
     items: Iterable[Item],
     workers: int,
 ) -> Iterator[Result]:
-    """The result for each item, in the order in which they are done; one worker works in this very process.
+    """Yield the results in order of completion. A single worker runs in this process.
 
-    `make_job` and the items must be picklable. An exception in a job ends all processes and is raised here; a process
-    that dies, as for want of memory, raises UserError. Processes that are ended clean up after themselves.
+    `make_job` and the items must be picklable. An exception in a job ends all workers and is raised here. A worker that
+    dies, for example out of memory, raises UserError. Terminated workers remove their temporary files.
     """
     if workers == 1:
         job = make_job(0)
         yield from map(job, items)
         return
     waiting = iter(items)
-    context = multiprocessing.get_context("spawn")  # forks of a process with threads or a GPU may hang
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads or a GPU may hang
     connections: dict[Connection, Any] = {}
     try:
         for number in range(workers):
@@ -62,19 +62,19 @@ def _receive(connection: Connection, process) -> Any:
         result, error = connection.recv()
     except (EOFError, ConnectionError):
         process.join()
-        told = f"a worker process died (exit status {process.exitcode})"
-        raise UserError(f"{told}: start again, with fewer --workers if memory ran out") from None
+        problem = f"a worker process died (exit status {process.exitcode})"
+        raise UserError(f"{problem}: start again, with fewer --workers if memory ran out") from None
     if error is not None:
         raise error
     return result
 
 
 def _work(make_job: Callable, number: int, connection: Connection) -> None:
-    """What a process does: items in, results or an exception out, until it is told to end."""
-    # Ctrl-C goes to all processes alike; the first one tells the others, whose half-written files then go.
+    """The worker's loop: receive items, send results or an exception, until it is terminated."""
+    # Ctrl-C reaches all processes. The main process then terminates the workers, which remove their temporary files.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    with suppress(EOFError, ConnectionError):  # the first process is gone
+    with suppress(EOFError, ConnectionError):  # the main process is gone
         try:
             job = make_job(number)
             while True:

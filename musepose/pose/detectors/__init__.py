@@ -1,1 +1,1 @@
-"""Pose detectors behind one interface."""
+"""Pose detectors, all with the interface of base.py."""

@@ -9,20 +9,20 @@ from musepose.pose.types import People
 
 
 class Detector(Protocol):
-    """Everybody in pictures and videos. What each needs, and raises when it is made, is its own."""
+    """All people in pictures and videos. Each detector documents its files and the errors of its constructor."""
 
     def __call__(self, rgb: np.ndarray) -> People:
-        """Everybody in one picture, (h, w, 3) uint8."""
+        """All people in one picture, (h, w, 3) uint8."""
 
     def find(self, frames: Iterable[np.ndarray], every: int = 1) -> Iterator[People]:
-        """Everybody in each frame of a video, in order; close the iterator, or exhaust it. Raises what `frames` raises.
+        """All people in each frame of a video, in order. Close or exhaust the iterator. Raises what `frames` raises.
 
-        `every`: people need to be looked for in every n-th frame only, where the detector can follow them in between.
+        `every`: search for people in every n-th frame only, if the detector can follow them in between.
         """
 
 
 class BoxDetector(Protocol):
-    """A detector that finds people's boxes first and then the points in them, for box_tracking.py to follow."""
+    """A detector that finds people's boxes first and then the keypoints in them, as box_tracking.py requires."""
 
     frames_at_once: int
 

@@ -8,7 +8,7 @@ from musepose.pose.detectors.blazepose.models import FETCH_HINT, LITERT_HINT, MO
 from musepose.pose.options import DETECTORS, DetectorFiles
 from musepose.utils.errors import UserError
 from musepose.utils.files import DOWNLOAD_HINT, require_file
-from musepose.utils.options import declared
+from musepose.utils.options import option_specs
 
 
 def chosen(files: DetectorFiles) -> str:
@@ -31,7 +31,7 @@ def check_detector_files(files: DetectorFiles, name: str | None = None) -> None:
         if importlib.util.find_spec("ai_edge_litert") is None:
             raise UserError(f"--detector blazepose needs LiteRT, which is not installed: {LITERT_HINT}")
         return
-    for one in declared(DetectorFiles):
+    for one in option_specs(DetectorFiles):
         if one.name.endswith("config"):
             require_file(getattr(files, one.name), f"check the path, or give another with {one.flags[0]}")
         elif one.name.endswith("ckpt"):

@@ -1,1 +1,1 @@
-"""Training data: manifest, data set, latents' cache, preparation of videos."""
+"""Training data: manifest, data set, latents cache, preparation of videos."""

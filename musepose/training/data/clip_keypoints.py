@@ -1,4 +1,4 @@
-"""The keypoints of one person through one video of a data set, as a file: what its pose video was drawn from."""
+"""Keypoint file of a training clip: one person's keypoints in every frame, from which its pose video is drawn."""
 
 import os
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ FORMAT = "musepose clip keypoints 1"
 
 @dataclass(frozen=True)
 class ClipKeypoints:
-    """What the file holds."""
+    """Content of the file."""
 
     video: Source
     keypoints: Keypoints  # one row a frame
@@ -31,7 +31,7 @@ class ClipKeypoints:
 
 
 def save_clip_keypoints(path: str | os.PathLike, content: ClipKeypoints) -> None:
-    """Write `content` to `path`, which appears when it is complete. Raises UserError where it cannot be written."""
+    """Write `content` to `path` atomically. Raises UserError: the file cannot be written."""
     arrays = {
         "format": FORMAT,
         "video_name": content.video.name,
@@ -45,8 +45,8 @@ def save_clip_keypoints(path: str | os.PathLike, content: ClipKeypoints) -> None
 
 
 def load_clip_keypoints(path: str | os.PathLike) -> ClipKeypoints:
-    """Read what `save_clip_keypoints` wrote. Raises UserError where it is missing, damaged, or something else."""
-    with open_arrays(Path(path), FORMAT, "delete it and prepare its video anew") as arrays:
+    """Read a file of `save_clip_keypoints`. Raises UserError: missing, damaged, or another kind of file."""
+    with open_arrays(Path(path), FORMAT, "delete it and prepare its video again") as arrays:
         return ClipKeypoints(
             read_source(arrays, "video"),
             read_keypoints(arrays, "video"),

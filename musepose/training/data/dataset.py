@@ -1,4 +1,4 @@
-"""Training samples: a reference frame, target frames and their poses from one video, chosen by the sample's number."""
+"""Training data set. A sample is a reference frame, target frames and their poses from one clip."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ from musepose.training.config import Data
 from musepose.training.data.manifest import Clip
 from musepose.utils.errors import UserError
 
-DOUBLED_ABOVE = 30  # frames a second: there the sample rate is doubled
+HIGH_FRAME_RATE = 30  # frames a second; above it the sample rate is doubled
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which frames of a clip make a sample."""
+    """The frames of a clip that form a sample."""
 
     reference: int
     targets: tuple[int, ...]
 
 
 class PairChooser:
-    """Stage 1: a reference frame, and targets at least `margin` frames from it, where the clip is long enough."""
+    """Stage 1: a random reference frame, and targets at least `margin` frames away if the clip is long enough."""
 
     def __init__(self, margin: int, targets: int):
         self.margin, self.targets = margin, targets
@@ -38,42 +38,42 @@ class PairChooser:
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Choice:
         reference = int(rng.integers(clip.frames))
         distance = np.abs(np.arange(clip.frames) - reference)
-        # A clip too short for the margin gives the farthest frames that it has.
+        # If the clip is too short for the margin: the farthest frames.
         far = np.flatnonzero(distance >= min(self.margin, distance.max()))
         targets = rng.choice(far, self.targets, replace=len(far) < self.targets)
         return Choice(reference, tuple(int(t) for t in targets))
 
 
 class ClipChooser:
-    """Stage 2: any reference frame, and `frames` targets in a row, every `rate`-th one (twice that above 30 a second).
+    """Stage 2: a random reference frame, and `frames` targets at a stride of `rate`, doubled above 30 frames a second.
 
-    Clips shorter than that are taken at the largest step that they allow.
+    If the clip is too short for that, the stride is the largest that fits.
     """
 
     def __init__(self, frames: int, rate: int):
         self.frames, self.rate = frames, rate
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Choice:
-        step = self.rate * (2 if clip.rate > DOUBLED_ABOVE else 1)
+        step = self.rate * (2 if clip.rate > HIGH_FRAME_RATE else 1)
         if self.frames > 1:
             step = max(1, min(step, (clip.frames - 1) // (self.frames - 1)))
         start = int(rng.integers(clip.frames - (self.frames - 1) * step))
         return Choice(int(rng.integers(clip.frames)), tuple(start + step * i for i in range(self.frames)))
 
 
-class Samples(Dataset):
-    """An endless row of samples; sample number i is the same whenever and wherever it is asked for.
+class ClipDataset(Dataset):
+    """An endless map-style data set; sample i depends only on i and the seed, not on process or restart.
 
-    Every clip comes once in each round. `source(clip number, frames)` gives the frames' tensors, see FrameReader.
+    Every clip occurs once in each epoch. `source(clip index, frames)` returns the frames' tensors, see FrameReader.
     """
 
     def __init__(self, clips: Sequence[Clip], choose: PairChooser | ClipChooser, source: Any, seed: int):
         self.clips, self.choose, self.source, self.seed = clips, choose, source, seed
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        """→ reference and targets as `source` gives them, `seed` for the sample's noise."""
-        turn, place = divmod(number, len(self.clips))
-        index = int(np.random.default_rng([self.seed, turn]).permutation(len(self.clips))[place])
+        """→ reference and targets as from `source`, `seed` for the sample's noise."""
+        epoch, position = divmod(number, len(self.clips))
+        index = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.clips))[position])
         choice = self.choose(self.clips[index], np.random.default_rng([self.seed, 1, number]))
         frames = self.source(index, [choice.reference, *choice.targets])
         return {
@@ -84,7 +84,7 @@ class Samples(Dataset):
 
 
 class StepSampler(Sampler):
-    """The numbers of the samples of one process, from step `start` on, with `batch` samples a process and step."""
+    """Sample indices of process `rank` for the steps `start` to `steps`, `batch` samples for each process and step."""
 
     def __init__(self, start: int, steps: int, batch: int, rank: int, ranks: int):
         self.start, self.steps, self.batch, self.rank, self.ranks = start, steps, batch, rank, ranks
@@ -99,26 +99,28 @@ class StepSampler(Sampler):
 
 
 class FrameReader:
-    """Frames of clips as tensors, read from the videos when asked for."""
+    """Frames of clips as tensors, read from the videos on demand."""
 
     def __init__(self, clips: Sequence[Clip], data: Data):
         self.clips, self.width, self.height = clips, data.train_width, data.train_height
 
     def __call__(self, index: int, frames: Sequence[int]) -> dict[str, Tensor]:
-        """→ pixels f 3 H W in [-1, 1], clip_pixels f 3 224 224 as CLIP wants them, poses f 3 H W uint8."""
+        """→ pixels f 3 H W in [-1, 1], CLIP's input clip_pixels 1 3 224 224 (first frame), poses f 3 H W uint8."""
         from musepose.pipelines.images import clip_pixels
 
         clip = self.clips[index]
-        pictures = read_some(clip.video, frames)
+        pictures = read_frames_in_order(clip.video, frames)
         return {
-            "pixels": to_tensor([fit(p, self.width, self.height) for p in pictures]) / 127.5 - 1,
+            "pixels": to_tensor([resize_lanczos(p, self.width, self.height) for p in pictures]) / 127.5 - 1,
             "clip_pixels": clip_pixels([Image.fromarray(p) for p in pictures[:1]]),
-            "poses": to_tensor([fit(p, self.width, self.height) for p in read_some(clip.poses, frames)]),
+            "poses": to_tensor(
+                [resize_lanczos(p, self.width, self.height) for p in read_frames_in_order(clip.poses, frames)]
+            ),
         }
 
 
-def fit(picture: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resized as the sampling resizes its inputs: Lanczos on bytes."""
+def resize_lanczos(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Resize a picture (h, w, 3) uint8 as inference resizes its inputs: Lanczos on bytes."""
     return np.asarray(VaeImageProcessor().resize(Image.fromarray(picture), height, width))
 
 
@@ -127,8 +129,8 @@ def to_tensor(pictures: Sequence[np.ndarray]) -> Tensor:
     return rearrange(torch.from_numpy(np.stack(pictures)), "f h w c -> f c h w")
 
 
-def read_some(path: Path, frames: Sequence[int]) -> list[np.ndarray]:
-    """The frames of a video with these numbers, in this order. Raises UserError: the video has fewer."""
+def read_frames_in_order(path: Path, frames: Sequence[int]) -> list[np.ndarray]:
+    """The frames of a video with indices `frames`, in that order. Raises UserError: the video is too short."""
     found = read_frames_at(path, frames)
     if len(found) < len(set(frames)):
         raise UserError(f"{path} has no frame {max(frames)}: run prepare_dataset.py again")

@@ -1,4 +1,4 @@
-"""What a data set consists of: a JSON list of videos with their pose videos, written once and read by both stages."""
+"""The manifest of a data set, meta.json: a JSON list of clips, each a video with its pose video."""
 
 import json
 import os
@@ -14,40 +14,37 @@ from musepose.utils.files import complete_file, require_file
 from musepose.utils.progress import progress_bar
 
 PREPARE_HINT = "make it with python prepare_dataset.py"
-SILENT = 5  # seconds before a progress bar appears
+PROGRESS_DELAY = 5  # seconds before a progress bar appears
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One video of one person, and the drawing of its poses, frame by frame."""
+    """A video of one person and its pose video, frame by frame."""
 
     video: Path
     poses: Path  # the pose video
-    keypoints: Path | None  # what the poses were drawn from, see clip_keypoints.py
+    keypoints: Path | None  # keypoints of the pose video, see clip_keypoints.py
     frames: int  # of the video, and of the pose video
     rate: Fraction  # frames a second
     width: int  # pixels, of the video
     height: int
 
 
-def load_meta(paths: Sequence[str | os.PathLike]) -> list[Clip]:
-    """The clips of some meta files, one after another. Relative paths in them count from the meta file's folder.
+def load_manifest(paths: Sequence[str | os.PathLike]) -> list[Clip]:
+    """The clips of several manifests, in order. Relative paths start at the manifest's folder.
 
-    Raises UserError where a file is missing or no meta file, an entry lacks something or holds a wrong value, or there
-    is no clip at all. Whether the clips' own files are there, `check_clips` tells.
+    Raises UserError: a file is missing or not a manifest, an entry lacks a key or has a wrong value, or there are no
+    clips. `check_clip_files` checks the clips' own files.
     """
     clips = [clip for path in paths for clip in _load(Path(path))]
     if not clips:
-        names = ", ".join(str(path) for path in paths) or "no meta file given"
+        names = ", ".join(str(path) for path in paths) or "no manifest given"
         raise UserError(f"there are no clips to train on ({names}): {PREPARE_HINT}")
     return clips
 
 
-def save_meta(path: str | os.PathLike, clips: Sequence[Clip]) -> None:
-    """Write `clips` to `path`, with paths relative to its folder where they lie below it.
-
-    Raises UserError where it cannot be written.
-    """
+def save_manifest(path: str | os.PathLike, clips: Sequence[Clip]) -> None:
+    """Write `clips` to `path`. Paths below its folder become relative. Raises UserError: it cannot be written."""
     folder = Path(path).resolve().parent
     entries = [
         {
@@ -65,24 +62,24 @@ def save_meta(path: str | os.PathLike, clips: Sequence[Clip]) -> None:
         partial.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
 
-def check_clips(clips: Sequence[Clip]) -> None:
-    """See that each clip's files are there, and that video and pose video have the frames and the shape stated.
+def check_clip_files(clips: Sequence[Clip]) -> None:
+    """Check that each clip's files exist, and that video and pose video have the stated frames and size.
 
-    Goes through every file, but decodes no more than it must: some 20 ms a clip. Raises UserError with the first broken
+    Opens every file and decodes as little as possible, about 20 ms a clip. Raises UserError: names the first broken
     clip, and how many there are.
     """
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        checked = threads.map(_fault, clips)
-        faults = list(progress_bar(checked, desc="checking clips", total=len(clips), unit="clip", delay=SILENT))
-    broken = [(clip, reason) for clip, reason in zip(clips, faults, strict=True) if reason is not None]
+        checked = threads.map(_clip_error, clips)
+        errors = list(progress_bar(checked, desc="checking clips", total=len(clips), unit="clip", delay=PROGRESS_DELAY))
+    broken = [(clip, reason) for clip, reason in zip(clips, errors, strict=True) if reason is not None]
     if broken:
         clip, reason = broken[0]
-        others = f", and so are {len(broken) - 1} more of {len(clips)} clips" if len(broken) > 1 else ""
+        others = f", nor can {len(broken) - 1} more of {len(clips)} clips" if len(broken) > 1 else ""
         raise UserError(f"{clip.video} cannot be trained on ({reason}){others}: run prepare_dataset.py again")
 
 
-def _fault(clip: Clip) -> str | None:
-    """What is wrong with a clip, or None."""
+def _clip_error(clip: Clip) -> str | None:
+    """Why the clip cannot be used, or None."""
     if clip.keypoints is not None and not clip.keypoints.is_file():
         return f"{clip.keypoints} is missing"
     try:
@@ -90,10 +87,10 @@ def _fault(clip: Clip) -> str | None:
     except UserError as error:
         return str(error)
     if not clip.frames == video.frames == poses.frames:
-        return f"it has {video.frames} frames, its pose video {poses.frames}, and the meta file says {clip.frames}"
+        return f"it has {video.frames} frames, its pose video {poses.frames}, and the manifest says {clip.frames}"
     if (video.width, video.height) != (clip.width, clip.height):
         stated = f"{clip.width} x {clip.height}"
-        return f"it is {video.width} x {video.height}, and the meta file says {stated}"
+        return f"it is {video.width} x {video.height}, and the manifest says {stated}"
     return None
 
 
@@ -109,9 +106,9 @@ def _load(path: Path) -> list[Clip]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): check the path and its permissions") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON file ({error}): {PREPARE_HINT}") from None
+        raise UserError(f"{path} is not a JSON file ({error}): {PREPARE_HINT}") from None
     if not isinstance(entries, list):
-        raise UserError(f"{path} is no meta file, as it holds no list: {PREPARE_HINT}")
+        raise UserError(f"{path} is not a manifest, as it is not a list: {PREPARE_HINT}")
     return [_clip(entry, path, number) for number, entry in enumerate(entries)]
 
 
@@ -123,20 +120,20 @@ def _clip(entry: object, path: Path, number: int) -> Clip:
         if key not in entry:
             raise fail(f"lacks {key!r}")
         value = entry[key]
-        good = isinstance(value, kind) and not isinstance(value, bool)  # to Python, True is the number 1
+        good = isinstance(value, kind) and not isinstance(value, bool)  # True is an int in Python
         if not good or not value or (kind is int and value < 1):
-            wanted = "a whole number from 1 on" if kind is int else "a text"
+            wanted = "a whole number of at least 1" if kind is int else "a text"
             raise fail(f"has {key!r} {value!r}, not {wanted}")
         return value
 
     if not isinstance(entry, dict):
-        raise fail("is no object")
+        raise fail("is not a JSON object")
     try:
         rate = Fraction(get("rate", str))
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
     if rate <= 0:
-        raise fail(f"has 'rate' {entry['rate']!r}, not a number above 0 or a fraction such as '30000/1001'")
+        raise fail(f"has 'rate' {entry['rate']!r}, not a positive number or a fraction such as '30000/1001'")
     keypoints = get("keypoints_path", str) if entry.get("keypoints_path") is not None else None
     return Clip(
         video=path.parent / get("video_path", str),

@@ -11,7 +11,7 @@ from musepose.utils.options import option
 class Settings(DetectorFiles):
     """Options of prepare_dataset.py."""
 
-    video_dir: Path = option(help="videos, in folders of any depth", metavar="DIR")
+    video_dir: Path = option(help="folder of videos, searched recursively", metavar="DIR")
     output: Path = option(help="folder of the data set", metavar="DIR")
     workers: int = option(1, "processes, each with its own detector", low=1)
     device: str | None = option(None, "as in pose_align.py; several with commas: workers take turns")

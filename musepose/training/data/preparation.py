@@ -1,4 +1,4 @@
-"""From a folder of videos to a data set: keypoints, pose videos and the meta file that training reads."""
+"""Prepares a data set from a folder of videos: keypoints, pose videos, and the manifest that training reads."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from musepose.media.video_reader import VIDEO_SUFFIXES
 from musepose.pose.detectors.base import Detector
 from musepose.pose.detectors.choice import check_detector_files, chosen, detector_files, load_chosen
 from musepose.pose.keypoint_file import Source
-from musepose.training.data.manifest import save_meta
+from musepose.training.data.manifest import save_manifest
 from musepose.training.data.options import Settings
 from musepose.training.data.video_preparation import Detection, Outcome, Task, finished, prepare_video
 from musepose.utils.errors import UserError
@@ -19,7 +19,7 @@ from musepose.utils.files import check_writable, complete_file
 from musepose.utils.progress import progress_bar
 from musepose.utils.workers import run_jobs
 
-NAMED_BROKEN = 20  # at most so many left out videos are listed on the screen; the file has them all
+MAX_PRINTED = 20  # excluded videos that are printed; broken.json lists all
 
 
 def load_detector(settings: Settings, worker: int) -> Detector:
@@ -36,7 +36,10 @@ Load = Callable[[Settings, int], Detector]
 
 
 def plan(settings: Settings) -> list[Task]:
-    """Check the files and say what is to be made. Raises UserError. Writes nothing, imports no torch."""
+    """Check all input and list the videos to prepare. Writes nothing, imports no torch.
+
+    Raises UserError: no videos, files that are missing, or an output folder that cannot be used.
+    """
     videos = find_videos(settings.video_dir)
     if settings.output.resolve().is_relative_to(settings.video_dir.resolve()):
         raise UserError(f"--output {settings.output} lies in --video_dir, among the videos: choose another folder")
@@ -47,18 +50,18 @@ def plan(settings: Settings) -> list[Task]:
 
 
 def find_videos(folder: Path) -> list[Path]:
-    """All videos in `folder` and the folders in it, sorted; hidden ones left out.
+    """All videos in `folder`, searched recursively, sorted; hidden files and folders are skipped.
 
-    Raises UserError where there is no such folder, none in it, or two that differ in nothing but the suffix.
+    Raises UserError: no such folder, no videos in it, or two videos that differ only in the suffix.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: give the folder of your videos with --video_dir")
+        raise UserError(f"{folder} is not a folder: give the folder of your videos with --video_dir")
     videos = []
     for place, folders, names in os.walk(folder, followlinks=False):
         folders[:] = sorted(name for name in folders if name[0] != ".")
         videos += [Path(place, name) for name in names if name[0] != "." and name.lower().endswith(VIDEO_SUFFIXES)]
     if not videos:
-        raise UserError(f"{folder} holds no {', '.join(VIDEO_SUFFIXES)} file: check the path")
+        raise UserError(f"{folder} has no {', '.join(VIDEO_SUFFIXES)} file: check the path")
     videos.sort()
     stems: dict[Path, Path] = {}
     for video in videos:
@@ -69,9 +72,9 @@ def find_videos(folder: Path) -> list[Path]:
 
 
 def make_dataset(settings: Settings, tasks: list[Task], load: Load = load_detector) -> int:
-    """Do what `plan` returned, and return the exit status. `load` must be picklable for several workers.
+    """Prepare the videos that `plan` returned. → exit status. With several workers `load` must be picklable.
 
-    Raises UserError: a file cannot be written, the detector cannot be loaded, no video can be used.
+    Raises UserError: a file cannot be written, the detector cannot be loaded, or no video can be used.
     """
     outcomes = [outcome for task in tasks if (outcome := finished(task)) is not None]
     done = {outcome.video for outcome in outcomes}
@@ -89,20 +92,20 @@ def _finish(output: Path, outcomes: list[Outcome]) -> int:
     with complete_file(output / "broken.json") as partial_path:
         entries = [{"video_path": str(one.video), "reason": one.left_out} for one in broken]
         partial_path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-    for one in broken[:NAMED_BROKEN]:
+    for one in broken[:MAX_PRINTED]:
         print(f"left out: {one.left_out}")
-    if len(broken) > NAMED_BROKEN:
-        print(f"and {len(broken) - NAMED_BROKEN} more")
+    if len(broken) > MAX_PRINTED:
+        print(f"and {len(broken) - MAX_PRINTED} more")
     if not clips:
         raise UserError(f"none of the {len(broken)} videos can be used: see {output / 'broken.json'}")
-    save_meta(output / "meta.json", clips)
+    save_manifest(output / "meta.json", clips)
     frames = sum(clip.frames for clip in clips)
     print(f"{len(clips)} videos with {frames} frames, {len(broken)} left out\nwrote {output / 'meta.json'}", flush=True)
     return 0
 
 
 def _worker(number: int, settings: Settings, load: Load) -> Callable[[Task], Outcome]:
-    # Loaded when it is first asked for, and once: a run that only draws anew needs none.
+    # The detector is loaded once, on first use: a run that only redraws needs none.
     return partial(prepare_video, load=cache(partial(load, settings, number)))
 
 
@@ -111,7 +114,7 @@ def _task(settings: Settings, detection: Detection, video: Path) -> Task:
 
     def output(kind: str, suffix: str) -> Path:
         path = settings.output / kind / name
-        return path.with_name(path.name + suffix)  # a name such as `take.2` has no suffix left to replace
+        return path.with_name(path.name + suffix)  # not with_suffix: `take.2` would lose its .2
 
     return Task(
         video=video,

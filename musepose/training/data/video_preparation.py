@@ -1,4 +1,4 @@
-"""One video of a data set: find its person's keypoints, draw the pose video, note that it is done."""
+"""Prepares one video of a data set: detect keypoints, draw the pose video, write a record."""
 
 import json
 from collections.abc import Callable
@@ -21,12 +21,12 @@ from musepose.training.data.manifest import Clip
 from musepose.utils.errors import UserError
 from musepose.utils.files import complete_file
 
-LEAST_FOUND = 0.5  # of the frames; a video that shows the person in fewer teaches little but black pose pictures
+MIN_DETECTED = 0.5  # share of the frames; with fewer, most pose pictures would be black
 
 
 @dataclass(frozen=True)
 class Detection:
-    """What the keypoints depend on, beside the video."""
+    """The detector settings that the keypoints depend on."""
 
     detector: str  # SHA-256 of its configs and weights
     detect_resolution: int
@@ -35,19 +35,19 @@ class Detection:
 
 @dataclass(frozen=True)
 class Task:
-    """A video and the files to be made of it."""
+    """A video and the files to write for it."""
 
     video: Path
     keypoints: Path
     poses: Path
-    record: Path  # written last, says what the others were made from
+    record: Path  # written last: the sources and settings of the other files
     detection: Detection
     draw_face: bool
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A clip, or the reason why there is none."""
+    """The clip of a video, or the reason why the video is excluded."""
 
     video: Path
     clip: Clip | None
@@ -55,7 +55,7 @@ class Outcome:
 
 
 def finished(task: Task) -> Outcome | None:
-    """What an earlier run made of the same video with the same settings, or None."""
+    """The outcome of an earlier run for the same video and settings, or None."""
     record = _read_record(task)
     if record is None or record["draw_face"] != task.draw_face:
         return None
@@ -68,20 +68,20 @@ def finished(task: Task) -> Outcome | None:
 
 
 def prepare_video(task: Task, load: Callable[[], Detector]) -> Outcome:
-    """Make the files of `task`. `load` is called only where no earlier run has found the same keypoints.
+    """Write the files of `task`. `load` is called only if no earlier run has detected these keypoints.
 
-    A video that cannot be used is an outcome, no error. Raises UserError where a file cannot be written.
+    A video that cannot be used is an outcome, not an error. Raises UserError: a file cannot be written.
     """
-    stamp = _stamp(task.video)  # of before: a video that changes meanwhile is done again next time
+    stamp = _stamp(task.video)  # taken first: if the video changes meanwhile, the next run prepares it again
     try:
         info = probe(task.video)
         check_shape(task.video, info.width, info.height)
     except UserError as error:
         return Outcome(task.video, None, str(error))
     keypoints = _known_keypoints(task, info)
-    task.record.unlink(missing_ok=True)  # before the files that it speaks of are replaced
+    task.record.unlink(missing_ok=True)  # before the files that it describes are replaced
     if keypoints is None:
-        detector = load()  # an error in here is the run's, not the video's
+        detector = load()  # an error here ends the run, not only this video
         try:
             keypoints = detect(info, detector)
         except UserError as error:
@@ -89,7 +89,7 @@ def prepare_video(task: Task, load: Callable[[], Detector]) -> Outcome:
         content = ClipKeypoints(Source.of(task.video), keypoints, task.detection.detect_resolution, task.detection.name)
         save_clip_keypoints(task.keypoints, content)
     poses = Poses(keypoints, info.frames)
-    left_out = _nobody(task.video, poses)
+    left_out = _too_few_detections(task.video, poses)
     if left_out is None:
         draw_poses_video(task.poses, poses, info, task.draw_face)
     _write_record(task, stamp, info, left_out)
@@ -102,7 +102,7 @@ def detect(info: VideoInfo, detector: Detector) -> Keypoints:
     with closing(detector.find(read_frames(info.path))) as found:
         keypoints = gather_keypoints(follow(found))
     if len(keypoints.points) != info.frames:
-        raise UserError(f"{info.path} has {len(keypoints.points)} frames instead of {info.frames}: mend it")
+        raise UserError(f"{info.path} has {len(keypoints.points)} frames instead of {info.frames}: repair it")
     return keypoints
 
 
@@ -114,10 +114,10 @@ def draw_poses_video(path: Path, poses: Poses, info: VideoInfo, draw_face: bool)
             writer.write(draw_video_frame(poses[frame], size, size, style))
 
 
-def _nobody(video: Path, poses: Poses) -> str | None:
-    """The reason to leave a video out for want of a person in it."""
+def _too_few_detections(video: Path, poses: Poses) -> str | None:
+    """The reason to exclude a video whose person was not detected in enough frames, or None."""
     found = sum(pose is not None for pose in poses)
-    if found >= LEAST_FOUND * len(poses) and found:
+    if found >= MIN_DETECTED * len(poses) and found:
         return None
     return f"{video} shows a person in only {found} of {len(poses)} frames: cut it, or give --video_dir without it"
 
@@ -131,7 +131,7 @@ def _stamp(video: Path) -> dict | None:
 
 
 def _read_record(task: Task) -> dict | None:
-    """The record of an earlier run, if the keypoints it speaks of are the ones that would be found now."""
+    """The record of an earlier run, if video and detector settings are unchanged; else None."""
     try:
         record = json.loads(task.record.read_text(encoding="utf-8"))
         fits = record["video"] == _stamp(task.video) and {"name": "dwpose"} | record["detection"] == asdict(

@@ -1,1 +1,1 @@
-"""DWPose: YOLOX and RTMPose by mmdet and mmpose."""
+"""DWPose: YOLOX and RTMPose through mmdet and mmpose."""

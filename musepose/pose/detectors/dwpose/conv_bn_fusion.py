@@ -1,21 +1,21 @@
-"""Rewrites a trained mm network for inference: the same function to rounding, in fewer and cheaper operations."""
+"""Conv-BN fusion: rewrites a trained mm network for inference. Same function up to rounding, fewer operations."""
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def fuse_for_inference(model: nn.Module) -> nn.Module:
-    """Change `model`, in evaluation mode and with its weights loaded, in place; it cannot be trained afterwards.
+    """Rewrite `model` in place. It must be in eval mode with its weights loaded, and cannot be trained afterwards.
 
-    Batch norms go into the convolutions before them (their statistics are constants now), x · sigmoid(x) becomes one
-    operation, and the maximum over k × k, which SPP takes for k up to 13, one over k × 1 and then 1 × k.
+    Batch norms are fused into the preceding convolutions, x · sigmoid(x) becomes SiLU, and the k × k max pooling of SPP
+    (k up to 13) becomes k × 1 followed by 1 × k.
     """
     for module in list(model.modules()):
-        if type(module).__name__ == "ConvModule":  # mmcv's; by name, because mm* is imported elsewhere
+        if type(module).__name__ == "ConvModule":  # mmcv's; by name, because only detector.py imports mm*
             _fuse_conv_module(module)
         for name, child in list(module.named_children()):
             if isinstance(child, nn.MaxPool2d) and child.stride == 1 and _is_square(child):
-                module.add_module(name, _separated(child))
+                module.add_module(name, _separable_pool(child))
     return model.requires_grad_(False)
 
 
@@ -32,7 +32,7 @@ def _is_square(pool: nn.MaxPool2d) -> bool:
     return isinstance(pool.kernel_size, int) and pool.padding == pool.kernel_size // 2 and pool.dilation == 1
 
 
-def _separated(pool: nn.MaxPool2d) -> nn.Module:
+def _separable_pool(pool: nn.MaxPool2d) -> nn.Module:
     size, padding = pool.kernel_size, pool.padding
     return nn.Sequential(
         nn.MaxPool2d((size, 1), stride=1, padding=(padding, 0)),

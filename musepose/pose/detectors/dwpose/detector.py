@@ -1,10 +1,10 @@
-"""DWPose: YOLOX finds the persons in a picture, RTMPose 133 points of each. The one door to mmdet and mmpose.
+"""DWPose: YOLOX detects people, RTMPose 133 keypoints of each. The only module that builds mmdet and mmpose models.
 
 Method: Z. Yang et al., "Effective Whole-body Pose Estimation with Two-stages Distillation" (2023); YOLOX, Z. Ge et al.
-(2021); RTMPose, T. Jiang et al. (2023). What it takes to run mmdet and mmpose without anything compiled stands in
-mm_compat.py. Here the models are built and their weights read; yolox.py and rtmpose.py call them, and import nothing of
-mm*. Each model is built under its own default scope, because both packages register classes under equal names and
-either one's scope would otherwise stay behind for the other. mm* is imported when a PoseDetector is made, not before.
+(2021); RTMPose, T. Jiang et al. (2023). mm_compat.py makes mmdet and mmpose run without compiled operators. This module
+builds the models and loads their weights; yolox.py and rtmpose.py call them and import nothing of mm*. Each model is
+built under its own default scope, because both packages register classes under the same names, and a scope set by one
+would leak into the other. mm* is imported when a PoseDetector is constructed, not before.
 """
 
 import codecs
@@ -31,22 +31,22 @@ from musepose.utils.device import choose_device
 from musepose.utils.errors import UserError
 from musepose.utils.files import require_file
 
-HELD_PIXELS = 2**23  # of prepared frames that wait for the networks
+PREFETCH_PIXELS = 2**23  # limit of prepared frames in memory
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A picture as the networks begin with it, which is all that has to be kept of it."""
+    """A picture resized for the networks. The original is not kept."""
 
     rgb: np.ndarray  # (h, w, 3) uint8, at the detector's resolution
-    size: tuple[int, int]  # width and height of the picture given
+    size: tuple[int, int]  # width and height of the original picture
 
 
 class PoseDetector:
-    """Finds everybody in a picture, with 133 whole-body keypoints each.
+    """Detects all people in a picture, with 133 whole-body keypoints each.
 
     The four files are mm configs and checkpoints of YOLOX and of RTMPose. Raises UserError: a file is missing or
-    cannot be read, a checkpoint does not fit its config, the device is not there, mm packages are not installed.
+    unreadable, a checkpoint does not match its config, the device is unavailable, mm packages are not installed.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class PoseDetector:
         yolox_ckpt: str | Path,
         dwpose_config: str | Path,
         dwpose_ckpt: str | Path,
-        device: str | None = "cpu",  # None: the best that is there
-        detect_resolution: int = 512,  # pixels, short side of what the networks see
+        device: str | None = "cpu",  # None: the best available
+        detect_resolution: int = 512,  # pixels, short side of the networks' input
     ):
         for option, config in (("--yolox_config", yolox_config), ("--dwpose_config", dwpose_config)):
             require_file(Path(config), f"give the config with {option}")
@@ -68,27 +68,27 @@ class PoseDetector:
         mm_compat.prepare()
         self.detect_resolution = detect_resolution
         yolox, dwpose = _Network("mmdet", Path(yolox_config)), _Network("mmpose", Path(dwpose_config))
-        with yolox.described():
+        with yolox.config_errors():
             self._yolox = Yolox(yolox.model, yolox.config)
-        with dwpose.described():
+        with dwpose.config_errors():
             meta = dwpose.dataset_meta()
             self._dwpose = Rtmpose(dwpose.model, dwpose.config, meta["flip_indices"])
         if meta["num_keypoints"] != KEYPOINTS:
-            raise UserError(f"{dwpose_config} is no whole-body model: its data set must have {KEYPOINTS} keypoints")
+            raise UserError(f"{dwpose_config} is not a whole-body model: its data set must have {KEYPOINTS} keypoints")
         self.frames_at_once = self._frames_at_once(device)
-        yolox_tensors = yolox.read(Path(yolox_ckpt))  # both are checked before either is loaded
+        yolox_tensors = yolox.read(Path(yolox_ckpt))  # check both before loading either
         dwpose.load(dwpose.read(Path(dwpose_ckpt)), device)
         yolox.load(yolox_tensors, device)
 
     def _frames_at_once(self, device: torch.device) -> int:
-        """How many frames of a video are best given to `detect` together; few where they are large."""
-        return max(1, min(batch_size(self._yolox.side**2, device), HELD_PIXELS // self.detect_resolution**2))
+        """Batch size for `detect`, in frames; smaller for large frames, to bound memory."""
+        return max(1, min(batch_size(self._yolox.side**2, device), PREFETCH_PIXELS // self.detect_resolution**2))
 
     def __call__(
         self,
         rgb: np.ndarray,  # (h, w, 3) uint8
     ) -> People:
-        """Everybody in one picture. Where nobody is found, the whole picture is taken for a person's box."""
+        """All people in one picture. If none is detected, the whole picture serves as one person's box."""
         return self.detect([rgb])[0]
 
     def find(self, frames: Iterable[np.ndarray], every: int = 1) -> Iterator[People]:
@@ -99,58 +99,58 @@ class PoseDetector:
         self,
         rgb: np.ndarray,  # (h, w, 3) uint8
     ) -> Prepared:
-        """The part of the work that needs no network. It may be done in another thread."""
+        """Preprocessing that needs no network. May run in another thread."""
         return Prepared(resize_for_detection(rgb, self.detect_resolution), rgb.shape[1::-1])
 
     def detect(
         self,
         pictures: Sequence[np.ndarray | Prepared],  # RGB, each (h, w, 3) uint8; or prepared
     ) -> list[People]:
-        """Everybody in each of some pictures, which go through the networks together."""
-        seen = self._seen(pictures)
+        """All people in each picture of a batch."""
+        prepared = self._prepared(pictures)
         with mm_compat.quiet():
-            found = self._yolox([one.rgb for one in seen])
-            return self._people(seen, found)
+            found = self._yolox([one.rgb for one in prepared])
+            return self._people(prepared, found)
 
     def detect_inside(
         self,
         pictures: Sequence[np.ndarray | Prepared],  # as for `detect`
         boxes: Sequence[np.ndarray],  # each (n, 4) x0 y0 x1 y1 in pixels of its picture, n > 0
-        box_scores: Sequence[np.ndarray],  # each (n,), are handed on
+        box_scores: Sequence[np.ndarray],  # each (n,), passed through
     ) -> list[People]:
-        """The persons in boxes that are known already: only the keypoint network runs."""
-        seen = self._seen(pictures)
-        boxes = [some * _scale(one) for one, some in zip(seen, boxes, strict=True)]
+        """Keypoints of the people in given boxes: only RTMPose runs."""
+        prepared = self._prepared(pictures)
+        boxes = [some * _scale(one) for one, some in zip(prepared, boxes, strict=True)]
         with mm_compat.quiet():
-            return self._people(seen, list(zip(boxes, box_scores, strict=True)))
+            return self._people(prepared, list(zip(boxes, box_scores, strict=True)))
 
-    def _seen(self, pictures: Sequence[np.ndarray | Prepared]) -> list[Prepared]:
+    def _prepared(self, pictures: Sequence[np.ndarray | Prepared]) -> list[Prepared]:
         return [one if isinstance(one, Prepared) else self.prepare(one) for one in pictures]
 
-    def _people(self, seen: list[Prepared], found: list[tuple[np.ndarray, np.ndarray]]) -> list[People]:
-        """The keypoints of those found, boxes (n, 4) in the pixels of what was seen and scores (n,), as People."""
-        boxes = [some if len(some) else _whole(one.rgb) for one, (some, _) in zip(seen, found, strict=True)]
+    def _people(self, prepared: list[Prepared], found: list[tuple[np.ndarray, np.ndarray]]) -> list[People]:
+        """Add keypoints to detections, boxes (n, 4) in pixels of the resized picture and scores (n,) → People."""
+        boxes = [some if len(some) else _whole(one.rgb) for one, (some, _) in zip(prepared, found, strict=True)]
         if not boxes:
             return []
-        points, scores = self._dwpose([(one.rgb, box) for one, some in zip(seen, boxes, strict=True) for box in some])
+        points, scores = self._dwpose([(one.rgb, box) for one, own in zip(prepared, boxes, strict=True) for box in own])
         ends = np.cumsum([len(some) for some in boxes])[:-1]
         return [
             People(
                 boxes=some.astype(np.float64) / _scale(one),
                 box_scores=box_scores if len(box_scores) else np.zeros(1, np.float32),
-                keypoints=mine / one.rgb.shape[1::-1],
-                scores=sure,
+                keypoints=own_points / one.rgb.shape[1::-1],
+                scores=own_scores,
                 fallback=not len(box_scores),
                 size=one.size,
             )
-            for one, some, (_, box_scores), mine, sure in zip(
-                seen, boxes, found, np.split(points, ends), np.split(scores, ends), strict=True
+            for one, some, (_, box_scores), own_points, own_scores in zip(
+                prepared, boxes, found, np.split(points, ends), np.split(scores, ends), strict=True
             )
         ]
 
 
 def _scale(one: Prepared) -> np.ndarray:
-    """(4,) factors of a box from the picture given to what the networks see."""
+    """(4,) factors of a box from the original picture to the resized one."""
     return np.tile(np.divide(one.rgb.shape[1::-1], one.size), 2)
 
 
@@ -161,12 +161,12 @@ class _Network:
         self.scope = scope
         self.config_path = config_path
         self.config = _read_config(config_path)
-        with self.described():
+        with self.config_errors():
             self.model = self._build().eval()
 
     @contextmanager
-    def described(self):
-        """What a config that describes something else raises inside comes out as a UserError."""
+    def config_errors(self):
+        """Errors that an unsuitable config raises inside the block become a UserError."""
         try:
             with self._scope():
                 yield
@@ -177,7 +177,7 @@ class _Network:
             ) from error
 
     def read(self, checkpoint: Path) -> dict[str, Tensor]:
-        """The model's tensors from a checkpoint. Raises UserError where it does not hold all of them."""
+        """The model's tensors from a checkpoint. Raises UserError if any is missing."""
         return matching_tensors(self.model.state_dict(), checkpoint)
 
     def load(self, tensors: dict[str, Tensor], device: torch.device) -> None:
@@ -185,7 +185,7 @@ class _Network:
         fuse_for_inference(self.model).to(device=device, memory_format=memory_format(device))
 
     def dataset_meta(self) -> dict:
-        """What the data set of the config says about its keypoints, flip pairs included."""
+        """mmpose's metadata of the config's data set: number of keypoints, flip indices, …"""
         from mmpose.datasets.datasets.utils import parse_pose_metainfo
         from mmpose.registry import DATASETS
 
@@ -204,9 +204,9 @@ class _Network:
         from mmengine.registry import MODELS
 
         description = self.config.model.copy()
-        description.backbone.init_cfg = None  # or it would fetch weights that are replaced at once
+        description.backbone.init_cfg = None  # otherwise it downloads weights that are overwritten anyway
         description.train_cfg = None
-        # Registered models are found through the scope that this runs under.
+        # The registry looks names up in the current default scope.
         return revert_sync_batchnorm(MODELS.build(description))
 
 
@@ -214,9 +214,9 @@ def matching_tensors(
     wanted: dict[str, Tensor],  # the model's state dict
     checkpoint: Path,
 ) -> dict[str, Tensor]:
-    """Read every tensor of `wanted` from a checkpoint, in the same shape. Surplus ones get one warning.
+    """Read every tensor of `wanted` from a checkpoint, in the same shape. Surplus tensors give one warning.
 
-    `num_batches_tracked` alone may lack, which only training reads. Raises UserError.
+    Only `num_batches_tracked` may be missing, which inference does not read. Raises UserError.
     """
     given = read_checkpoint(checkpoint, mm_globals())
     counters = {name: tensor for name, tensor in wanted.items() if name.endswith("num_batches_tracked")}
@@ -229,21 +229,21 @@ def matching_tensors(
 
 
 class _LogHistory:
-    """Takes the place of mmengine's HistoryBuffer (loss curves) in a checkpoint, and forgets what it held."""
+    """Replaces mmengine's HistoryBuffer (loss curves) when a checkpoint is unpickled, and discards its content."""
 
     def __setstate__(self, state) -> None:
         pass
 
 
 def _history_method(owner: type, name: str) -> str:
-    """All of `getattr` that a checkpoint may ask for: the four statistics that a HistoryBuffer lists."""
+    """Replaces `getattr` when a checkpoint is unpickled: only the four statistics of a HistoryBuffer are allowed."""
     if owner is not _LogHistory or name not in ("min", "max", "mean", "current"):
         raise pickle.UnpicklingError("Unsupported global: GLOBAL builtins.getattr of anything but a HistoryBuffer")
     return name
 
 
 def mm_globals() -> list[tuple[object, str]]:
-    """What a checkpoint written by mmengine may name beside tensors, for `read_checkpoint`.
+    """The allow-list of globals in mmengine's checkpoints, for `read_checkpoint`.
 
     Loss curves and data set descriptions hold numpy arrays, scalars and dtypes (under the names of numpy 1 and 2), and
     mmengine's HistoryBuffer, which pickles its methods through `getattr`.
@@ -267,8 +267,8 @@ def _read_config(path: Path):
 
     try:
         return Config.fromfile(str(path))
-    except Exception as error:  # a config is Python code: anything may go wrong in it
-        raise UserError(f"{path} cannot be read as an mm config ({type(error).__name__}: {error}): mend it") from error
+    except Exception as error:  # a config is Python code and may raise anything
+        raise UserError(f"{path} cannot be read as an mm config ({type(error).__name__}: {error}): fix it") from error
 
 
 def _whole(picture: np.ndarray) -> np.ndarray:

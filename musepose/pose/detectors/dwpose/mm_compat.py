@@ -1,16 +1,16 @@
-"""Makes mmdet and mmpose importable where nothing of theirs is compiled; only detector.py calls this.
+"""Makes mmdet and mmpose importable without their compiled operators; only detector.py calls this.
 
-mmcv's compiled operators exist for few combinations of torch, CUDA and Python, and some requirements of mmpose
-cannot be built any more. YOLOX and RTMPose need none of them but box suppression, so three narrow stand-ins go into
-`sys.modules`, each only where the real module cannot be imported:
+mmcv's compiled operators exist for few combinations of torch, CUDA and Python, and some requirements of mmpose no
+longer build. YOLOX and RTMPose need only non-maximum suppression of them. So three narrow stand-ins go into
+`sys.modules`, each only if the real module cannot be imported:
 
-- `mmcv._ext`, the compiled operators: `nms` is here, every other one raises an error that names it;
+- `mmcv._ext`, the compiled operators: `nms` is implemented here, any other raises an error that names it;
 - `xtcocotools`, a fork of pycocotools that mmpose imports for its data sets: pycocotools;
-- `mmpose.visualization.simcc_vis`, a drawing aid whose only fault is to import torchvision: a class that cannot draw.
+- `mmpose.visualization.simcc_vis`, a visualizer that imports torchvision: a class that raises when constructed.
 
-The rest of the story is in detector.py: each model is built under its own default scope, because mmpose
-and mmdet register different things under one name; checkpoints are read by an allow-list; and setuptools stays
-below 81, because mm code imports pkg_resources.
+Two more measures are in detector.py: each model is built under its own default scope, because mmpose and mmdet register
+different classes under the same name; checkpoints are read with an allow-list. setuptools stays below 81, because mm
+code imports pkg_resources.
 """
 
 import importlib
@@ -30,10 +30,10 @@ _INSTALL_HINT = "install this project's requirements (see Set-up in the README)"
 
 
 def prepare() -> None:
-    """Put the stand-ins in place that this machine needs. Calling it again does nothing.
+    """Install the stand-ins that this machine needs. Idempotent.
 
-    Call it before the first import of mmdet or mmpose. Raises UserError where mmcv, mmdet or mmpose are not
-    installed at all, or refuse each other's versions.
+    Call it before the first import of mmdet or mmpose. Raises UserError if mmcv, mmdet or mmpose is not installed, or
+    rejects another's version.
     """
     with quiet():
         _require("mmcv")
@@ -49,7 +49,7 @@ def prepare() -> None:
 
 
 class quiet(warnings.catch_warnings):
-    """Hides the deprecation notes that mm packages draw from others (pkg_resources, autocast, meshgrid …)."""
+    """Hides deprecation warnings that mm packages trigger (pkg_resources, autocast, meshgrid …)."""
 
     def __enter__(self) -> None:
         super().__enter__()
@@ -63,17 +63,17 @@ def greedy_nms(
     iou_threshold: float,
     offset: int = 0,
 ) -> Tensor:
-    """Non-maximum suppression as mmcv's compiled operator computes it.
+    """Non-maximum suppression, equal to mmcv's compiled operator.
 
-    Boxes are visited by descending score, and one whose IoU with an earlier kept one is above the threshold falls.
+    Boxes are visited by descending score; a box whose IoU with an earlier kept box is above the threshold is removed.
     `offset` (0 or 1) is added to every side length. As in mmcv the sort is not stable, which decides between equal
-    scores. The work is done on the CPU in the precision given; the indices of the kept boxes, best first, return to
+    scores. Runs on the CPU in the input's precision. Returns the indices of the kept boxes, highest score first, on
     the scores' device.
     """
     order = scores.detach().cpu().sort(dim=0, descending=True, stable=False).indices.numpy()
     x0, y0, x1, y1 = bboxes.detach().cpu().numpy()[order].T
     alive = np.ones(len(order), dtype=bool)
-    with np.errstate(invalid="ignore", divide="ignore"):  # nan, of empty or infinite boxes, suppresses nothing
+    with np.errstate(invalid="ignore", divide="ignore"):  # NaN, from empty or infinite boxes, suppresses nothing
         area = (x1 - x0 + offset) * (y1 - y0 + offset)
         for i in range(len(order)):
             if not alive[i]:
@@ -91,7 +91,7 @@ def _operators() -> ModuleType:
     module.nms = greedy_nms
 
     def missing(name: str):
-        if name.startswith("__"):  # what Python itself looks for
+        if name.startswith("__"):  # looked up by Python itself
             raise AttributeError(name)
 
         def operator(*_args, **_kwargs):
@@ -106,7 +106,7 @@ def _operators() -> ModuleType:
 
 
 def _alias_pycocotools() -> None:
-    # Named one by one, so that only what mmpose imports appears under the other name.
+    # Listed explicitly, so that only what mmpose imports gets the alias.
     package = _module("xtcocotools")
     package.__path__ = []
     sys.modules["xtcocotools"] = package
@@ -133,7 +133,7 @@ def _module(name: str) -> ModuleType:
 
 
 def _importable(name: str) -> bool:
-    """Whether `name` really loads: a compiled module for another torch or numpy is found and yet cannot be used."""
+    """Whether `name` can be imported: a module compiled for another torch or numpy exists, but fails to load."""
     try:
         importlib.import_module(name)
     except (ImportError, OSError, RuntimeError, AttributeError, ValueError):  # ValueError: built against another numpy
@@ -146,5 +146,5 @@ def _require(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise UserError(f"{name} cannot be imported ({error}): {_INSTALL_HINT}") from error
-    except AssertionError as error:  # how mm packages refuse each other's versions
-        raise UserError(f"{name} refuses an installed package ({error}): {_INSTALL_HINT}") from error
+    except AssertionError as error:  # how mm packages reject each other's versions
+        raise UserError(f"{name} rejects an installed package ({error}): {_INSTALL_HINT}") from error

@@ -1,4 +1,4 @@
-"""Which of a detector's boxes are persons: score threshold and non-maximum suppression."""
+"""Selects people among a detector's boxes: score threshold and non-maximum suppression."""
 
 import numpy as np
 
@@ -12,20 +12,20 @@ def select_people(
     scores: np.ndarray,  # (n,)
     labels: np.ndarray,  # (n,)
 ) -> np.ndarray:
-    """Indices of the persons among a detector's boxes, best first.
+    """Indices of the people among a detector's boxes, highest score first.
 
-    Persons with a score above 0.5; of two whose IoU (in whole pixels, hence the + 1, as in mmpose's `nms`) is above
-    0.7 the better one stays.
+    People have a score above 0.5. Of two boxes with an IoU above 0.7 the one with the higher score is kept; IoU is in
+    whole pixels, hence the + 1, as in mmpose's `nms`.
     """
-    waiting = np.flatnonzero((labels == PERSON_LABEL) & (scores > PERSON_SCORE) & np.isfinite(boxes).all(axis=1))
-    waiting = waiting[np.argsort(-scores[waiting], kind="stable")]
+    remaining = np.flatnonzero((labels == PERSON_LABEL) & (scores > PERSON_SCORE) & np.isfinite(boxes).all(axis=1))
+    remaining = remaining[np.argsort(-scores[remaining], kind="stable")]
     boxes = boxes.astype(np.float64)
     area = (boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1)
     kept = []
-    while len(waiting):
-        best, rest = waiting[0], waiting[1:]
+    while len(remaining):
+        best, rest = remaining[0], remaining[1:]
         sides = np.minimum(boxes[best, 2:], boxes[rest, 2:]) - np.maximum(boxes[best, :2], boxes[rest, :2]) + 1
         shared = np.maximum(sides, 0).prod(axis=1)
-        waiting = rest[shared <= PERSON_IOU * (area[best] + area[rest] - shared)]
+        remaining = rest[shared <= PERSON_IOU * (area[best] + area[rest] - shared)]
         kept.append(best)
     return np.array(kept, dtype=int)

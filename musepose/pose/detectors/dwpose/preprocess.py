@@ -1,4 +1,4 @@
-"""Pictures to the networks' inputs: what mm's test-time pipelines do with one picture, without what surrounds it."""
+"""Preprocessing of pictures for YOLOX and RTMPose: the steps of mm's test pipelines, without the pipelines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from torch import Tensor
 
 from musepose.pose.draw import grid_size
 
-CPU_PIXELS = 2**20  # that go through a network together: more is not faster, and takes memory
-BATCH = 16  # pictures or persons that do on other devices, which bounds the memory of a crowd
+CPU_BATCH_PIXELS = 2**20  # input pixels of a batch on a CPU; more is not faster, and takes memory
+MAX_BATCH = 16  # pictures or people; bounds the memory that a crowd takes
 
 
 def resize_for_detection(
     rgb: np.ndarray,  # (h, w, 3) uint8
     resolution: int,  # pixels
 ) -> np.ndarray:
-    """Bring the short side to `resolution` and then both sides to the nearest multiple of 64.
+    """Scale the short side to `resolution`, then round both sides to the nearest multiple of 64.
 
-    Area averaging when the picture shrinks, Lanczos when it grows, as the ControlNet annotators do.
+    Area averaging when shrinking, Lanczos when growing, as in the ControlNet annotators.
     """
     height, width = rgb.shape[:2]
     grows = resolution > min(height, width)
@@ -28,13 +28,13 @@ def resize_for_detection(
     return cv2.resize(rgb, size, interpolation=cv2.INTER_LANCZOS4 if grows else cv2.INTER_AREA)
 
 
-def fit_square(
+def letterbox(
     rgb: np.ndarray,  # (h, w, 3) uint8
-    square: np.ndarray,  # (side, side, 3) uint8, filled with the border's colour; is written to, as BGR
+    square: np.ndarray,  # (side, side, 3) uint8, filled with the border colour; output, BGR
 ) -> tuple[float, float]:
-    """Draw a picture into the upper left of a square, as large as it goes. → the factors of its width and height.
+    """Scale a picture to fit the upper left of a square, keeping its aspect ratio. → factors of width and height.
 
-    mmdet's `Resize(keep_ratio=True)` and `Pad(pad_to_square=True)`: bilinear, sides rounded half up.
+    Same as mmdet's `Resize(keep_ratio=True)` and `Pad(pad_to_square=True)`: bilinear, sides rounded half up.
     """
     (height, width), side = rgb.shape[:2], len(square)
     factor = side / max(height, width)
@@ -46,7 +46,7 @@ def fit_square(
 
 @dataclass(frozen=True)
 class Crop:
-    """The part of a picture, in its pixels, that a keypoint network sees."""
+    """The part of a picture that the keypoint network sees, in pixels of the picture."""
 
     centre: np.ndarray  # (2,) float32 x, y
     sides: np.ndarray  # (2,) float32 width, height
@@ -56,9 +56,9 @@ class Crop:
         cls,
         box: np.ndarray,  # (4,) x0 y0 x1 y1
         margin: float,  # factor of the box's sides
-        aspect: float,  # width / height of what is cut out, which is widened or heightened to it
+        aspect: float,  # width / height of the crop; the box is widened or heightened to it
     ) -> "Crop":
-        """mmpose's `GetBBoxCenterScale` and `TopdownAffine`, in their single precision."""
+        """Same as mmpose's `GetBBoxCenterScale` and `TopdownAffine`, in float32 like them."""
         low, high = np.asarray(box, np.float32).reshape(2, 2)
         width, height = (high - low) * np.float32(margin)
         if width > height * np.float32(aspect):
@@ -67,12 +67,12 @@ class Crop:
             width = height * np.float32(aspect)
         return cls((high + low) * np.float32(0.5), np.array([width, height], np.float32))
 
-    def cut(
+    def extract(
         self,
         rgb: np.ndarray,  # (h, w, 3) uint8
-        target: np.ndarray,  # (crop_h, crop_w, 3) uint8, is written to
+        target: np.ndarray,  # (crop_h, crop_w, 3) uint8, output
     ) -> None:
-        """Bilinear, black beyond the picture."""
+        """Resample the crop into `target`: bilinear, black outside the picture."""
         height, width = target.shape[:2]
         corner = self.centre - (self.sides[0] / 2, 0)
         source = np.array([self.centre, corner, corner + (0, self.sides[0] / 2)], np.float32)
@@ -80,20 +80,20 @@ class Crop:
         matrix = cv2.getAffineTransform(source, goal)
         cv2.warpAffine(rgb, matrix, (width, height), dst=target, flags=cv2.INTER_LINEAR)
 
-    def uncut(
+    def to_picture(
         self,
         points: np.ndarray,  # (..., 2) x, y in pixels of the crop
         size: tuple[int, int],  # the crop's width and height in pixels
     ) -> np.ndarray:
-        """The same points in the picture's pixels."""
+        """Points of the crop in pixels of the picture."""
         return points / size * self.sides + (self.centre - 0.5 * self.sides)
 
 
 @dataclass(frozen=True)
 class Normalise:
-    """What an mm data preprocessor does to a batch, after its config."""
+    """The normalisation of an mm data preprocessor, by the values in its config."""
 
-    mean: Sequence[float] | None  # of the channels as the network sees them
+    mean: Sequence[float] | None  # per channel, in the network's channel order
     std: Sequence[float] | None
 
     def __call__(
@@ -110,10 +110,10 @@ class Normalise:
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """How networks and pictures lie in memory: channels last where convolutions want it and that has been measured."""
+    """Memory format of networks and inputs: channels last on CPUs, where convolutions are measurably faster with it."""
     return torch.channels_last if device.type == "cpu" else torch.contiguous_format
 
 
 def batch_size(pixels: int, device: torch.device) -> int:
-    """How many inputs of so many pixels each go through a network together."""
-    return max(1, min(BATCH, CPU_PIXELS // pixels)) if device.type == "cpu" else BATCH
+    """Number of inputs per batch, for inputs of `pixels` pixels each."""
+    return max(1, min(MAX_BATCH, CPU_BATCH_PIXELS // pixels)) if device.type == "cpu" else MAX_BATCH

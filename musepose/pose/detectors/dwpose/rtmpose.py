@@ -1,7 +1,7 @@
-"""RTMPose's keypoints of persons whose boxes are known: mmpose's model, called without its pipelines.
+"""RTMPose: keypoints of people in given boxes, by mmpose's model without mmpose's pipelines.
 
 Method: T. Jiang et al., "RTMPose: Real-Time Multi-Person Pose Estimation based on MMPose" (2023); SimCC, Y. Li et al.
-(2022). mmpose is not imported here; see detector.py.
+(2022). Imports no mmpose; see detector.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,13 @@ BOX_MARGIN = 1.25  # mmpose's default
 
 
 class Rtmpose:
-    """An mmpose RTMPose and what its config says about pictures and keypoints.
+    """An mmpose RTMPose, with the preprocessing and decoding of its config.
 
-    `mirrored` says which keypoint each one becomes in a mirror. Raises KeyError, AttributeError or ValueError where the
-    config describes another kind of network.
+    `flip_indices`: for each keypoint, the one it becomes in a mirror image. Raises KeyError, AttributeError or
+    ValueError if the config describes another kind of network.
     """
 
-    def __init__(self, model: nn.Module, config: Mapping, mirrored: Sequence[int]) -> None:
+    def __init__(self, model: nn.Module, config: Mapping, flip_indices: Sequence[int]) -> None:
         steps = {step["type"].split(".")[-1]: step for step in config["test_dataloader"]["dataset"]["pipeline"]}
         decoder, preprocessor = config["model"]["head"]["decoder"], config["model"]["data_preprocessor"]
         if steps["TopdownAffine"].get("use_udp") or decoder["type"] != "SimCCLabel" or decoder.get("use_dark"):
@@ -32,10 +32,10 @@ class Rtmpose:
             raise ValueError("the network must see RGB")
         self.model, self.size = model, tuple(steps["TopdownAffine"]["input_size"])  # width, height in pixels
         self._margin = steps["GetBBoxCenterScale"].get("padding", BOX_MARGIN)
-        self._split = decoder.get("simcc_split_ratio", 2.0)  # bins a pixel
+        self._split = decoder.get("simcc_split_ratio", 2.0)  # bins per pixel
         self._flip = config["model"].get("test_cfg", {}).get("flip_test", False)
         self._normalise = Normalise(preprocessor.get("mean"), preprocessor.get("std"))
-        self._mirrored = list(mirrored)
+        self._flip_indices = list(flip_indices)
 
     @torch.inference_mode()
     def __call__(
@@ -52,28 +52,28 @@ class Rtmpose:
             crops = [Crop.around(box, self._margin, width / height) for _, box in some]
             pictures = np.empty((len(some), height, width, 3), np.uint8)
             for (rgb, _), crop, picture in zip(some, crops, pictures, strict=True):
-                crop.cut(rgb, picture)
-            found, sure = self._decode(*self._predict(self._normalise(pictures, device)))
-            points += [crop.uncut(p, self.size) for crop, p in zip(crops, found, strict=True)]
-            scores.append(sure)
+                crop.extract(rgb, picture)
+            found, found_scores = self._decode(*self._predict(self._normalise(pictures, device)))
+            points += [crop.to_picture(p, self.size) for crop, p in zip(crops, found, strict=True)]
+            scores.append(found_scores)
         return np.stack(points), np.concatenate(scores)
 
     def _predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (n, k, bins) along and across; averaged over the picture and its mirror image, which go together."""
+        """SimCC logits (n, k, bins) in x and in y; with flip test, the mean over the picture and its mirror image."""
         if not self._flip:
             return self.model.head.forward(self.model.extract_feat(images))
         both = torch.cat([images, images.flip(-1)]).contiguous(memory_format=memory_format(images.device))
-        along, across = self.model.head.forward(self.model.extract_feat(both))
-        (along, along_mirrored), (across, across_mirrored) = (
-            rearrange(p, "(two n) k bins -> two n k bins", two=2) for p in (along, across)
+        x_logits, y_logits = self.model.head.forward(self.model.extract_feat(both))
+        (x_logits, x_flipped), (y_logits, y_flipped) = (
+            rearrange(p, "(two n) k bins -> two n k bins", two=2) for p in (x_logits, y_logits)
         )
-        along = (along + along_mirrored[:, self._mirrored].flip(-1)) * 0.5
-        return along, (across + across_mirrored[:, self._mirrored]) * 0.5
+        x_logits = (x_logits + x_flipped[:, self._flip_indices].flip(-1)) * 0.5
+        return x_logits, (y_logits + y_flipped[:, self._flip_indices]) * 0.5
 
-    def _decode(self, along: Tensor, across: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Points (n, k, 2) in pixels of the crops, the highest bins, and scores (n, k), the lower of both heights."""
-        (sure_x, x), (sure_y, y) = along.max(-1), across.max(-1)
-        scores = torch.minimum(sure_x, sure_y).cpu().double().numpy()
+    def _decode(self, x_logits: Tensor, y_logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Points (n, k, 2) in pixels of the crops, at the maxima, and scores (n, k), the lower of the two maxima."""
+        (x_max, x), (y_max, y) = x_logits.max(-1), y_logits.max(-1)
+        scores = torch.minimum(x_max, y_max).cpu().double().numpy()
         bins = torch.stack([x, y], -1).cpu().double().numpy()
-        bins[scores <= 0] = -1  # as SimCC's decoding marks what it did not find
+        bins[scores <= 0] = -1  # not found, as in mmpose's SimCC decoding
         return bins / self._split, scores

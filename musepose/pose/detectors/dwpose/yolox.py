@@ -1,6 +1,6 @@
-"""YOLOX's boxes of the persons in pictures: mmdet's model, called without its pipelines.
+"""YOLOX: boxes of the people in pictures, by mmdet's model without mmdet's pipelines.
 
-Method: Z. Ge et al., "YOLOX: Exceeding YOLO Series in 2021". mmdet is not imported here; see detector.py.
+Method: Z. Ge et al., "YOLOX: Exceeding YOLO Series in 2021". Imports no mmdet; see detector.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from musepose.pose.detectors.dwpose.mm_compat import greedy_nms
 from musepose.pose.detectors.dwpose.nms import PERSON_LABEL, PERSON_SCORE, select_people
-from musepose.pose.detectors.dwpose.preprocess import Normalise, batch_size, fit_square, memory_format
+from musepose.pose.detectors.dwpose.preprocess import Normalise, batch_size, letterbox, memory_format
 
 
 class Yolox:
-    """An mmdet YOLOX and what its config says about pictures and boxes.
+    """An mmdet YOLOX, with the preprocessing and thresholds of its config.
 
-    Raises KeyError, AttributeError or ValueError where the config describes another kind of detector.
+    Raises KeyError, AttributeError or ValueError if the config describes another kind of detector.
     """
 
     def __init__(self, model: nn.Module, config: Mapping) -> None:
@@ -28,7 +28,7 @@ class Yolox:
         if width != height or not steps["Resize"].get("keep_ratio") or not pad.get("pad_to_square"):
             raise ValueError("pictures must be fitted into a square")
         if width % preprocessor.get("pad_size_divisor", 1):
-            raise ValueError(f"a square of {width} pixels is no multiple of {preprocessor['pad_size_divisor']}")
+            raise ValueError(f"a square of {width} pixels is not a multiple of {preprocessor['pad_size_divisor']}")
         if test["nms"].get("type", "nms") != "nms" or test["nms"].get("class_agnostic"):
             raise ValueError("boxes must be suppressed by nms within each class")
         if preprocessor.get("bgr_to_rgb") or preprocessor.get("rgb_to_bgr"):
@@ -38,14 +38,14 @@ class Yolox:
         self._border = np.broadcast_to(np.asarray(border["img"] if isinstance(border, Mapping) else border), 3)
         self._normalise = Normalise(preprocessor.get("mean"), preprocessor.get("std"))
         self._threshold, self._iou = test["score_thr"], test["nms"]["iou_threshold"]
-        self._strides = model.bbox_head.prior_generator.strides  # one (x, y) a level
+        self._strides = model.bbox_head.prior_generator.strides  # one (x, y) per level
 
     @torch.inference_mode()
     def __call__(
         self,
         pictures: Sequence[np.ndarray],  # RGB, each (h, w, 3) uint8
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Boxes (n, 4) x0 y0 x1 y1 in pixels and scores (n,) of the persons in each picture, best first, float32."""
+        """Boxes (n, 4) x0 y0 x1 y1 in pixels and scores (n,) of the people in each picture, float32, best first."""
         device, results = next(self.model.parameters()).device, []
         size = batch_size(self.side**2, device)
         for start in range(0, len(pictures), size):
@@ -55,7 +55,7 @@ class Yolox:
     def _batch(self, pictures: Sequence[np.ndarray], device: torch.device) -> list[tuple[np.ndarray, np.ndarray]]:
         squares = np.empty((len(pictures), self.side, self.side, 3), np.uint8)
         squares[:] = self._border
-        factors = [fit_square(rgb, square) for rgb, square in zip(pictures, squares, strict=True)]
+        factors = [letterbox(rgb, square) for rgb, square in zip(pictures, squares, strict=True)]
         features = self.model.extract_feat(self._normalise(squares, device))
         levels = [self._level(level, number) for number, level in enumerate(features)]
         picture, boxes, scores = (torch.cat(parts).cpu() for parts in zip(*levels, strict=True))
@@ -66,15 +66,15 @@ class Yolox:
         return results
 
     def _level(self, features: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The cells of one level that may be persons: which picture's (n,), boxes (n, 4) in the square, scores (n,).
+        """Candidate cells of one level: picture index (n,), boxes (n, 4) in pixels of the square, scores (n,).
 
-        A cell's score is its certainty that something is there times that of the best class, so only cells of enough
-        certainty are asked for their class: the convolutions of the class branch run on the window around them.
+        A cell's score is its objectness times the best class score. So only cells with enough objectness are
+        classified: the convolutions of the class branch run on the window around them.
         """
         head = self.model.bbox_head
         regression = head.multi_level_reg_convs[number](features)
-        certainty = head.multi_level_conv_obj[number](regression)[:, 0].sigmoid()
-        cells = (certainty > PERSON_SCORE).nonzero()
+        objectness = head.multi_level_conv_obj[number](regression)[:, 0].sigmoid()
+        cells = (objectness > PERSON_SCORE).nonzero()
         if not len(cells):
             return cells[:, 0], features.new_zeros(0, 4), features.new_zeros(0)
         picture, row, column = cells.T
@@ -83,7 +83,7 @@ class Yolox:
         centres = offsets[:, :2] * stride + torch.stack([column, row], 1) * stride
         sides = offsets[:, 2:].exp() * stride
         best, label = self._classes(features, number, cells).sigmoid().max(dim=1)
-        scores = torch.where(label == PERSON_LABEL, best * certainty[picture, row, column], 0)
+        scores = torch.where(label == PERSON_LABEL, best * objectness[picture, row, column], 0)
         return picture, torch.cat([centres - sides / 2, centres + sides / 2], 1), scores
 
     def _classes(self, features: Tensor, number: int, cells: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class Yolox:
         return last(branch(window))[which, :, cells[:, 1] - top, cells[:, 2] - left]
 
     def _persons(self, boxes: Tensor, scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        # Nothing below the score of a person can suppress a person, so it may go before the suppression.
+        # A box below the person threshold cannot suppress a person, so it can be dropped before NMS.
         enough = (scores > PERSON_SCORE) & (scores >= self._threshold) & boxes.isfinite().all(1)
         boxes, scores = boxes[enough], scores[enough]
         kept = greedy_nms(boxes, scores, self._iou)

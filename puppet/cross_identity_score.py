@@ -1,7 +1,7 @@
-"""Across characters, the real use: the dance of one puppet, aligned to the picture of another, animates the latter.
+"""Cross-identity evaluation, the actual use: the dance of one puppet, aligned to the image of another, animates it.
 
-Pair k: the dancer of seed HELD_OUT + k, and a target of a seed far from it, who stands in the picture as the dance
-begins. Keypoints come from the puppets' own detector, as a user's would.
+Pair k: the dancer of seed HELD_OUT + k, and the target of seed HELD_OUT + k + TARGET in the first stance of the dance.
+Keypoints come from the puppets' detector, as in real use.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from musepose.evaluation.metrics import joint_distances
-from musepose.evaluation.pairs import NEAR
+from musepose.evaluation.pairs import PCK_THRESHOLD
 from musepose.pose.align import SEGMENTS, fit_alignment, segment_lengths, typical_lengths
 from musepose.pose.detectors.dwpose.detector import PoseDetector
 from musepose.pose.person_tracking import choose_person
@@ -32,13 +32,13 @@ from puppet.world import (
     render,
 )
 
-TARGET = 500_000  # from a dancer's seed to the target's
-FIRST = 15  # frame of the dance, by when it has left the neutral stance
-SAME_LENGTH = 0.05  # of the target's own, within which a limb's length counts as right
+TARGET = 500_000  # the target's seed minus the dancer's
+FIRST = 15  # first frame that is evaluated: the dance has left the neutral stance
+SAME_LENGTH = 0.05  # relative error up to which a limb's length counts as correct
 
 
 def score_pair(options: Options, k: int) -> dict[str, Any]:
-    """Pair k: how many limb lengths of the aligned dance, and joints of the generated frames, are right."""
+    """Pair k: errors of the aligned dance's limb lengths, and whether each joint of the generated frames is correct."""
     frames = FIRST + options.clip_frames
     picture = dance_pictures(HELD_OUT + k, HELD_OUT + k + TARGET, [0])[0]
     dance = dance_pictures(HELD_OUT + k, HELD_OUT + k, range(frames))
@@ -48,9 +48,9 @@ def score_pair(options: Options, k: int) -> dict[str, Any]:
     record: dict[str, Any] = {"kind": "pair", "number": k, "limbs": [], "joints": []}
     try:
         if still is None or danced[0] is None:
-            raise UserError("nobody was found")
+            raise UserError("no person found")
         alignment = fit_alignment(still, danced[0], image_aspect=1, frame_aspect=1)
-    except UserError:  # here pose_align.py would end
+    except UserError:  # pose_align.py would end with it
         record["joints"] = [False] * (BODY_JOINTS * options.clip_frames)
         return record
     aligned = [None if pose is None else alignment.apply(pose) for pose in danced]
@@ -61,12 +61,12 @@ def score_pair(options: Options, k: int) -> dict[str, Any]:
     )
     for pose, result in zip(wanted, results, strict=True):
         distances = joint_distances(find_pose(detector, result), pose, aspect=1)
-        record["joints"] += (distances[~np.isnan(distances)] <= NEAR).tolist()
+        record["joints"] += (distances[~np.isnan(distances)] <= PCK_THRESHOLD).tolist()
     return record
 
 
 def dance_pictures(dance: int, character: int, frames: Sequence[int]) -> list[Picture]:
-    """Frames of a dance from its neutral beginning, danced by a character in its own place."""
+    """Frames of a dance, from its neutral first stance, performed by `character` before its own background."""
     motion, dancer = make_dance(dance), make_character(character)
     stances = [motion.at(frame / RATE) for frame in range(4 * RATE)]
     placement = fit(dancer, stances, RENDERED, RENDERED, margin=0.06, floor=0.92)
@@ -75,14 +75,14 @@ def dance_pictures(dance: int, character: int, frames: Sequence[int]) -> list[Pi
 
 
 def find_pose(detector: PoseDetector, picture: np.ndarray) -> Pose | None:
-    """The pose of the person in a picture (h, w, 3) uint8."""
+    """The pose of the person in an image (h, w, 3) uint8, or None."""
     people = detector(picture)
     person = choose_person(people)
     return None if person is None else to_pose(people.keypoints[person], people.scores[person])
 
 
 def limb_errors(aligned: Sequence[Pose], truth: Sequence[Pose]) -> list[float]:
-    """Relative errors of the body's limb lengths over a clip, against the same motion danced by the target itself."""
+    """Relative errors of a clip's limb lengths, against the same motion performed by the target."""
     typical = (typical_lengths(segment_lengths(pose, aspect=1) for pose in poses) for poses in (aligned, truth))
     ours, own = (lengths[: len(SEGMENTS)] for lengths in typical)
     errors = np.abs(ours / own - 1)
