@@ -13,7 +13,6 @@ that agree in a figure that stands frontal are no coincidence: there what is see
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import erfcx
 
 from musepose.pose.measure import LIMB_OF_ROW, LIMBS, ROWS, Dance
 
@@ -156,6 +155,8 @@ def _normal(x: np.ndarray, spread: float | np.ndarray) -> np.ndarray:
 
 def _normal_and_exponential(x: np.ndarray, spread: float, mean: float) -> np.ndarray:
     """Density of the sum of a normal and an exponential variable (the exponentially modified Gaussian)."""
+    from scipy.special import erfcx  # here, as it takes a quarter of a second to import
+
     z = (spread / mean - x / spread) / np.sqrt(2)
     near = np.exp(-((x / spread) ** 2) / 2) * erfcx(np.maximum(z, -5))
     far = 2 * np.exp(np.minimum(spread**2 / (2 * mean**2) - x / mean, 0))  # erfcx would overflow

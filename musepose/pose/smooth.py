@@ -7,7 +7,6 @@ what must be shown at once. From that filter it has that a joint which moves fas
 from dataclasses import replace
 
 import numpy as np
-from scipy.signal import savgol_filter
 
 from musepose.pose.keypoint_file import Keypoints
 from musepose.pose.types import BODY, VISIBLE_SCORE
@@ -92,6 +91,8 @@ def fill_and_smooth(
 
 def _smooth(path: np.ndarray, unit: float) -> np.ndarray:
     """A path (n, 2) filtered where it is slow; `unit` is a torso length a second, in its own units a frame."""
+    from scipy.signal import savgol_filter  # here, as it takes half a second to import
+
     smooth = savgol_filter(path, WINDOW, ORDER, axis=0)
     speed = np.linalg.norm(savgol_filter(path, WINDOW, 1, deriv=1, axis=0), axis=1, keepdims=True) / unit
     return smooth + speed**2 / (speed**2 + FAST**2) * (path - smooth)
