@@ -76,6 +76,13 @@ def test_joints_outside_the_picture():
     assert what_leaves(points[:1], ASPECT, total=1) == []
 
 
+def test_joints_that_the_picture_does_not_show_may_be_outside():
+    points = np.array([joints() + (0, 0.2)] * 3)  # feet below the picture
+    feet = np.isin(np.arange(18), (10, 13))
+    assert what_leaves(points, ASPECT, 3)[0].startswith("3 of 3 frames have joints outside the picture")
+    assert what_leaves(points, ASPECT, 3, shown=~feet) == []
+
+
 def test_the_align_frame_is_the_one_most_like_the_picture():
     dance = np.array([joints(time=number / 24) for number in range(6)])  # the arms swing back later
     frame, reason = choose_align_frame(joints(time=4 / 24), dance)

@@ -63,12 +63,15 @@ def odd_limbs(scales: dict[str, float], given: Container[str] = ()) -> list[str]
     return lines
 
 
-def what_leaves(points: np.ndarray, aspect: float, total: int) -> list[str]:
-    """Lines on aligned joints (n, 18, 2), heights, outside a picture of this width / height; `total` frames, n or more.
-
-    The others show nobody, see `without_person`.
-    """
-    some, none = outside(points, aspect)
+def what_leaves(
+    points: np.ndarray,  # (n, 18, 2) aligned joints in picture heights, NaN where not visible
+    aspect: float,  # width / height of the picture
+    total: int,  # frames, n or more; the others show nobody, see `without_person`
+    shown: np.ndarray | None = None,  # (18,) bool, joints that the picture shows; default: all
+) -> list[str]:
+    """Lines on frames with joints outside the picture, of those that it shows, and on frames with none inside."""
+    none = outside(points, aspect)[1]
+    some = outside(points if shown is None else points[:, shown], aspect)[0]
     told = (
         (some, "have joints outside the picture: a picture with more room around the person shows more of them"),
         (none, "show nobody inside the picture"),

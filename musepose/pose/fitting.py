@@ -112,10 +112,11 @@ def problems(job: Job, fitted: Fitted) -> list[str]:
     """Lines on what looks wrong in the alignment, and on what is missing in the video."""
     aligned = list(fitted.all_aligned())
     there = [pose for pose in aligned if pose is not None]
-    aspect = fitted.alignment.image_aspect
+    aspect, picture = fitted.alignment.image_aspect, fitted.picture
+    shown = picture.body_visible & ((picture.body >= 0) & (picture.body <= 1)).all(axis=1)
     return [
         *odd_limbs(fitted.alignment.scales, job.limb_scale),
-        *what_leaves(body_points(there, aspect), aspect, len(aligned)),
+        *what_leaves(body_points(there, aspect), aspect, len(aligned), shown),
         *without_person([pose is None for pose in aligned], fitted.start),
     ]
 
