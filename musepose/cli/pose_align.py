@@ -11,7 +11,7 @@ Detect once, align many times:
 OpenPose JSON for other tools, and from them:
 
     python pose_align.py --imgfn_refer me.jpg --vidfn dance.mp4 --save_openpose poses
-    python pose_align.py --imgfn_refer me.jpg --vidfn dance.mp4 --keypoints poses/dance \
+    python pose_align.py --imgfn_refer me.jpg --vidfn dance.mp4 --keypoints poses/dance \\
         --picture_keypoints poses/picture/me_keypoints.json
 """
 
