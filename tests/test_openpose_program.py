@@ -239,7 +239,7 @@ def into_its_source(folder: Folder):
 
 
 BAD = {
-    "too few frames": (short, "json/dance holds 7 frames, but 8 are wanted: give --max_frame 7"),
+    "too few frames": (short, "json/dance holds 7 frames, but 8 are needed: give --max_frame 7"),
     "too many frames": (
         of_frames(9),
         "all.json holds 9 frames, but .*dance.mp4 has 8: give the keypoints of this very",
