@@ -20,7 +20,7 @@ import numpy as np
 
 from musepose.cli.entry import Parser, run_script
 from musepose.pose.align import fit_alignment
-from musepose.pose.measure import TYPICAL, body_points
+from musepose.pose.measure import ROWS, TYPICAL, body_points, frontality, segment_lengths, sides_apart
 from musepose.pose.robust_align import fit_robust_alignment
 from musepose.pose.types import Pose, to_pose
 from musepose.utils.errors import UserError
@@ -41,6 +41,7 @@ LIMBS = {
 HIDDEN = 12  # frames on either side of the picture
 SELF_PICTURES, CROSS_PICTURES = 12, 3  # of each dancer; of each dancer for each other one's dance
 FEWEST = 5  # lengths of a limb, or it is not compared
+FRONTAL, FRONTAL_PICTURES, AGREED = 0.6, 3, 0.05
 TORSO_IN_SHOULDERS = 1.4
 NEAR = np.log2(1.1)
 PUPPETS, PUPPET_FRAMES, PUPPET_RATE, SIDE = 6, 120, 15, 512
@@ -65,16 +66,24 @@ def published(reference: Pose, reference_aspect: float, dance: Sequence[Pose], d
 RULES: dict[str, Rule] = {"robust": rule, "published": published}
 
 
-def load(folder: Path) -> Dancers:
-    """The dancers of a folder's .npz files. Raises UserError where there are none, or one lacks an entry."""
-    dancers = {}
+def keypoint_files(folder: Path) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of a folder's .npz files by name. Raises UserError where one lacks an entry."""
+    files = {}
     for file in sorted(folder.glob("*.npz")):
         with np.load(file) as entries:
             if missing := {"points", "scores", "size"} - set(entries):
                 raise UserError(f"{file} has no {', '.join(sorted(missing))}: give files as --help says")
-            poses = [to_pose(*frame) for frame in zip(entries["points"], entries["scores"], strict=True)]
-            width, height = entries["size"]
-        dancers[file.stem] = ([pose for pose in poses if pose.body_visible.any()], float(width / height))
+            files[file.stem] = {name: entries[name] for name in ("points", "scores", "size")}
+    return files
+
+
+def load(folder: Path) -> Dancers:
+    """The dancers of a folder's .npz files. Raises UserError where there are none, or one lacks an entry."""
+    dancers = {}
+    for name, entries in keypoint_files(folder).items():
+        poses = [to_pose(*frame) for frame in zip(entries["points"], entries["scores"], strict=True)]
+        width, height = entries["size"]
+        dancers[name] = ([pose for pose in poses if pose.body_visible.any()], float(width / height))
     if len(dancers) < 2:
         raise UserError(
             f"{folder} holds keypoints of {len(dancers)} dancers: give a folder with two .npz files or more"
@@ -190,6 +199,37 @@ def score(dancers: Dancers, rule: Rule = rule, seed: int = 0) -> dict[str, float
     }
 
 
+def agreement(dancers: Dancers) -> np.ndarray:
+    """|robust / published scale - 1| of each limb but the head's, where picture and frame leave little to mistake.
+
+    That is where both stand frontal and upright, with everything visible and both sides within a tenth.
+    """
+    frontal = {name: _frontal(*dancer) for name, dancer in dancers.items()}
+    pairs = [(who, name) for who in dancers for name in dancers if who != name]
+    apart = []
+    for who, name in pairs:
+        (pictured, aspect), (poses, dance_aspect) = dancers[who], dancers[name]
+        for picture in frontal[who] if frontal[name] else ():
+            ours = fit_robust_alignment(pictured[picture], poses, aspect, dance_aspect).scales
+            for frame in frontal[name]:
+                theirs = fit_alignment(pictured[picture], poses[frame], aspect, dance_aspect).scales
+                apart += [abs(ours[limb] / theirs[limb] - 1) for limb in theirs.keys() & LIMBS.keys() - {"neck"}]
+    return np.array(apart)
+
+
+def _frontal(poses: Sequence[Pose], aspect: float) -> list[int]:
+    """The most frontal frames, at most three."""
+    points = body_points(poses, aspect)
+    lengths = segment_lengths(points)
+    paired = [limb for limb, rows in ROWS.items() if len(rows) == 2]
+    found = [
+        (frontality(*of), frame)
+        for frame, of in enumerate(zip(points, lengths, strict=True))
+        if not np.isnan(of[0]).any() and sides_apart(of[1], *paired) < NEAR
+    ]
+    return [frame for sure, frame in sorted(found, reverse=True)[:FRONTAL_PICTURES] if sure > FRONTAL]
+
+
 def _parse() -> Namespace:
     parser = Parser(prog="-m benchmarks.alignment", description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, nargs="?", help="with dancers' keypoints, .npz; default: puppets")
@@ -207,6 +247,10 @@ def main() -> None:
     for question in ("cross", "shape"):
         print(f"{question}  mean {found[question]:.3f} log2, {found[f'{question}_near']:.1f} % within a tenth")
     print(f"{found['failed']} fits failed")
+    apart = agreement(dancers)
+    if len(apart):
+        told = f"{100 * (apart < AGREED).mean():.0f} % of {len(apart)} limbs within 5 %, median {np.median(apart):.3f}"
+        print(f"robust and published on frontal figures: {told}, 90 % {np.percentile(apart, 90):.3f}")
 
 
 if __name__ == "__main__":

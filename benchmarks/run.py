@@ -28,6 +28,7 @@ CASES = {
     "tail": ("sampling", "tail"),
     "processes": ("sampling", "processes"),
     "pose_frames": ("frames", "pose_frames"),
+    "pose_windows": ("frames", "pose_windows"),
     "training_samples": ("training_data", "training_samples"),
     "decoding": ("decoding", "decoding"),
     "pose_stage": ("pose", "pose_stage"),

@@ -1,5 +1,8 @@
 """Fixture of pose_align.py's tests: a folder with a picture, a dance video and their keypoints, to run it in."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from musepose.media.video_reader import read_frames
 from musepose.pose.keypoint_file import KeypointFile, Keypoints, Source, save_keypoints
 from pose_align import main
 
+ROOT = Path(__file__).parents[1]
 FRAMES = 8
 IMAGE_ASPECT = 60 / 80
 
@@ -78,3 +82,9 @@ def panels(frame: np.ndarray) -> list[np.ndarray]:
     """The five pictures of a demo frame."""
     ends = np.cumsum([3 / 4, 3 / 4, 3 / 4, 4 / 3, 4 / 3])
     return np.split(frame, (ends[:-1] / ends[-1] * frame.shape[1]).round().astype(int), axis=1)
+
+
+def run_script(folder: Folder, *flags) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "pose_align.py"), *map(str, flags)]
+    return subprocess.run(command, cwd=folder.path, env=environment, capture_output=True, text=True, timeout=600)

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from musepose.utils.errors import UserError
-from musepose.utils.files import CompleteFiles, check_writable, complete_file
+from musepose.utils.files import CompleteFiles, check_writable, complete_file, complete_folder
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -126,3 +126,68 @@ def test_check_writable(tmp_path):
     for path in (tmp_path / "file" / "a.mp4", tmp_path / "folder", tmp_path / long, tmp_path / "new" / long / "a.mp4"):
         with pytest.raises(UserError, match="cannot write"):
             check_writable(path)
+
+
+def write_folder(path, text: str) -> None:
+    with complete_folder(path) as partial:
+        (partial / "inner").mkdir()
+        (partial / "inner" / text).write_text(text)
+
+
+def test_a_folder_appears_when_it_is_complete_and_replaces_the_old_one(tmp_path):
+    with complete_folder(tmp_path / "new" / "a") as partial:
+        (partial / "one").write_text("1")
+        assert not (tmp_path / "new" / "a").exists() and partial.parent == tmp_path / "new"
+    assert os.listdir(tmp_path / "new" / "a") == ["one"]
+    write_folder(tmp_path / "new" / "a", "two")
+    assert os.listdir(tmp_path / "new" / "a") == ["inner"] and os.listdir(tmp_path / "new") == ["a"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), ValueError()])
+def test_a_folder_that_is_not_completed_leaves_the_old_one(tmp_path, error):
+    write_folder(tmp_path / "a", "old")
+    with pytest.raises((UserError, KeyboardInterrupt, ValueError)), complete_folder(tmp_path / "a") as partial:
+        (partial / "half").write_text("new")
+        raise error
+    assert os.listdir(tmp_path) == ["a"] and os.listdir(tmp_path / "a" / "inner") == ["old"]
+
+
+def test_a_folder_that_cannot_appear_leaves_the_old_one(tmp_path, monkeypatch):
+    write_folder(tmp_path / "a", "old")
+    replace, calls = os.replace, []
+
+    def refused(source, target):
+        calls.append(target)
+        if len(calls) == 2:  # the old one is out of the way already
+            raise OSError(errno.EIO, "Input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(UserError, match="cannot write .*a .Input/output error"):
+        write_folder(tmp_path / "a", "new")
+    assert os.listdir(tmp_path) == ["a"] and os.listdir(tmp_path / "a" / "inner") == ["old"]
+
+
+def test_a_linked_folder_is_replaced_where_it_is(tmp_path):
+    write_folder(tmp_path / "real" / "a", "old")
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "a")
+    write_folder(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and os.listdir(tmp_path / "real" / "a" / "inner") == ["new"]
+
+
+def test_a_folder_that_a_killed_run_left_goes_and_that_of_a_living_one_stays(tmp_path):
+    with complete_folder(tmp_path / "a") as living:
+        dead = living.with_name(living.name.replace(living.name[-13:], "00000000.part"))
+        (dead / "inner").mkdir(parents=True)
+        write_folder(tmp_path / "a", "new")
+        assert living.exists() and not dead.exists()
+
+
+def test_check_writable_for_a_folder(tmp_path):
+    check_writable(tmp_path, folder=True)
+    check_writable(tmp_path / "new" / "a", folder=True)
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "a"):
+        with pytest.raises(UserError, match="cannot write"):
+            check_writable(path, folder=True)
+    assert os.listdir(tmp_path) == ["file"]

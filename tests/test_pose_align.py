@@ -10,7 +10,14 @@ import pytest
 from dancer import Detector, dance
 from media import CORNERS, corners, frame_number, read_sound, write_picture, write_rotated_video, write_video
 from PIL import Image
-from pose_align_folder import FRAMES, IMAGE_ASPECT, Folder, frames_of, panels, pose_align_folder  # noqa: F401, a fixture
+from pose_align_folder import (
+    FRAMES,
+    IMAGE_ASPECT,
+    frames_of,
+    panels,
+    pose_align_folder,  # noqa: F401, a fixture
+    run_script,
+)
 
 from musepose.media.side_by_side import fit
 from musepose.media.video_reader import probe
@@ -24,12 +31,6 @@ from pose_align import parse
 from random_models.mm_weights import tiny_files
 
 ROOT = Path(__file__).parents[1]
-
-
-def run_script(folder: Folder, *flags) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "pose_align.py"), *map(str, flags)]
-    return subprocess.run(command, cwd=folder.path, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def test_the_script_writes_both_videos_without_models(folder):

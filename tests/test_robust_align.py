@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from dancer import dancer
 
-from benchmarks.alignment import SIDE, load, published, puppets, rule, score, spoil, true_keypoints
+from benchmarks.alignment import SIDE, agreement, load, published, puppets, rule, score, spoil, true_keypoints
+from benchmarks.smoothing import measure
 from musepose.pose.align import fit_alignment
 from musepose.pose.align import segment_lengths as published_lengths
 from musepose.pose.measure import LIMBS, body_points, foreshortenings, frontality, measure_dance, segment_lengths
@@ -291,3 +292,19 @@ def test_the_benchmark_reads_folders_of_keypoints(tmp_path):
     np.savez(tmp_path / "c", points=dancer()[None])
     with pytest.raises(UserError, match="c.npz has no scores, size"):
         load(tmp_path)
+
+
+def test_frontal_puppets_are_scaled_as_published_by_nearly_all_limbs():
+    """With a detector's errors the two differ by those: of a limb of a few per cent, so the median says it."""
+    apart = agreement(puppets(count=3, frames=40))
+    assert len(apart) > 20 and np.median(apart) < 0.05
+
+
+def test_the_smoothing_benchmark_tells_jitter_from_moves():
+    still, scores = dancer()[None].repeat(60, axis=0), np.ones((60, 133))
+    still += np.random.default_rng(0).normal(0, 0.003, still.shape)
+    swing = 0.3 * np.sin(2 * np.pi * np.arange(60) / 30)
+    moving = still + swing[:, None, None]
+    (jitter, _), (hands, _) = measure(still, scores, ASPECT).values()
+    assert jitter < 0.7 and hands < 0.7
+    assert measure(moving, scores, ASPECT)["body"][1] == pytest.approx(1, abs=0.03)

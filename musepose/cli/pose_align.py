@@ -7,6 +7,12 @@ Detect once, align many times:
 
     python pose_align.py --imgfn_refer me.jpg --vidfn dance.mp4 --save_keypoints dance.npz
     python pose_align.py --imgfn_refer me.jpg --vidfn dance.mp4 --keypoints dance.npz --align_frame 24
+
+OpenPose JSON for other tools, and from them:
+
+    python pose_align.py --imgfn_refer me.jpg --vidfn dance.mp4 --save_openpose poses
+    python pose_align.py --imgfn_refer me.jpg --vidfn dance.mp4 --keypoints poses/dance \\
+        --picture_keypoints poses/picture/me_keypoints.json
 """
 
 from collections.abc import Callable, Sequence

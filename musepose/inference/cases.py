@@ -152,7 +152,8 @@ def make_job(reference: Path, pose: VideoInfo, settings: Settings, folder: Path)
     natural = pose.rate / stride
     rate = settings.fps or natural
     in_step = abs(rate / natural - 1) <= Fraction(1, 100)
-    name = f"{reference.stem}_{pose.path.stem}_{settings.cfg}_{settings.steps}_{settings.skip}.mp4"
+    scheduler = "" if settings.scheduler == "ddim" else f"_{settings.scheduler}"  # the published names are ddim's
+    name = f"{reference.stem}_{pose.path.stem}_{settings.cfg}_{settings.steps}_{settings.skip}{scheduler}.mp4"
     return Job(
         reference=reference,
         pose=pose,

@@ -80,6 +80,10 @@ class PoseFrames:
                 rest = rest[self._file.write(rest) :]
         self._end += len(data)
 
+    @property
+    def bytes_on_disk(self) -> int:
+        return self._end
+
     def read(self, frames: range) -> Tensor:
         """→ uint8 f 3 h w. Raises ValueError: a frame was not in `wanted`."""
         pictures = np.stack(list(parallel_map(self._picture, self._compressed(frames))))

@@ -38,7 +38,7 @@ FEET_POINTS = 6
 _JOINTS_OF_25 = [*range(8), *range(9, 19)]
 _FEET_OF_25 = slice(19, 25)
 _FEET = slice(17, 23)  # of the 133 points
-_NOT_FOUND = (0, -1)  # both coordinates of a point that was not found; some editors write the latter
+_UNSET = -1  # both coordinates of a point that was not found, as some editors write; OpenPose writes 0
 _SHOULDERS = (2, 5)
 
 
@@ -137,7 +137,9 @@ def _points(person: Mapping, key: str, counts: tuple[int, ...], name: str) -> np
     if len(numbers) not in [3 * count for count in counts]:
         wanted = " or ".join(str(3 * count) for count in counts)
         raise ValueError(f"{name}.{key} holds {len(numbers)} numbers, not {wanted}: x, y, score for each point")
-    return np.array(numbers, np.float64).reshape(-1, 3)
+    points = np.array(numbers, np.float64).reshape(-1, 3)
+    points[(points[:, 2] <= 0) & (points[:, :2] == _UNSET).all(axis=1)] = 0
+    return points
 
 
 def _is_number(value: Any) -> bool:
@@ -151,7 +153,7 @@ def _guess_missing(body: np.ndarray, hands: np.ndarray) -> np.ndarray:
     OpenPose's order, and (2, 21, 3) hands.
     """
     body = body.copy()
-    known = ~np.isin(body[:, :2], _NOT_FOUND).all(axis=1) | (body[:, 2] > 0)
+    known = body.any(axis=1)
     if not known.any():
         return body
     if known[NECK]:

@@ -123,8 +123,11 @@ class Settings(DetectorFiles):
         "judged over the first second that shows somebody",
         low=1,
         words=WORDS,
+        metavar="WHO",
     )
-    picture_person: int | str = option(LARGEST, "which of several people in the picture, likewise", low=1, words=WORDS)
+    picture_person: int | str = option(
+        LARGEST, "which of several people in the picture, likewise", low=1, words=WORDS, metavar="WHO"
+    )
     save_keypoints: Path | None = option(None, "write the detected keypoints to this .npz file")
     keypoints: Path | None = option(
         None,

@@ -154,8 +154,10 @@ def _chosen(job: Job, people: People) -> Keypoints:
 
 
 def _detect_video(job: Job, detector: Detector) -> Keypoints:
-    with closing(detector.find(_dance_frames(job), job.settings.det_every)) as found:
-        return _followed(job, _watch(found, job.frames, "detecting"))
+    with ExitStack() as stack:
+        found = stack.enter_context(closing(detector.find(_dance_frames(job), job.settings.det_every)))
+        watched = stack.enter_context(closing(_watch(found, job.frames, "detecting")))  # before an error is told
+        return _followed(job, watched)
 
 
 def _given_video(job: Job, people: list[People]) -> Keypoints:

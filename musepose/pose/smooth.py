@@ -25,7 +25,7 @@ _SHOULDERS, _HIPS = [5, 6], [11, 12]  # COCO's
 def smooth_keypoints(keypoints: Keypoints, aspect: float, rate: float) -> Keypoints:
     """A video's keypoints, its width / height being `aspect`, at `rate` frames a second, filled and smoothed."""
     points, visible = keypoints.points * np.array([aspect, 1]), keypoints.scores > VISIBLE_SCORE
-    torso = _torso(points, visible)
+    torso = torso_length(points, visible)
     if np.isnan(torso):
         return keypoints
     cuts = find_cuts(points[:, BODY], visible[:, BODY])
@@ -34,7 +34,7 @@ def smooth_keypoints(keypoints: Keypoints, aspect: float, rate: float) -> Keypoi
     return replace(keypoints, points=smooth / (aspect, 1), scores=scores)
 
 
-def _torso(points: np.ndarray, visible: np.ndarray) -> float:
+def torso_length(points: np.ndarray, visible: np.ndarray) -> float:
     """Its length, the median over the frames that show it; NaN where none shows shoulders."""
     shoulders = visible[:, _SHOULDERS].all(axis=1)
     whole = shoulders & visible[:, _HIPS].all(axis=1)

@@ -97,7 +97,9 @@ def check_networks(config: TrainConfig, clip_frames: int | None) -> None:
     check_weights(paths, ("vae", "image_encoder"))
     if clip_frames is None:
         if not config.from_scratch:
-            require_file(base_unet_file(paths))
+            require_file(
+                base_unet_file(paths), "run `python download_weights.py --with_base_unet`, or set from_scratch"
+            )
         return
     if motion is None:
         raise UserError(
