@@ -23,13 +23,14 @@ from musepose.pose.detectors.dwpose import mm_compat
 from musepose.training.checkpoints import Checkpoints
 from musepose.training.optimizers import Muon
 from musepose.utils.errors import UserError
-from musepose.utils.files import complete_file, require_file
+from musepose.utils.files import complete_file, project_file, require_file
 from puppet.pose_networks import Dwpose, Yolox, half_tensors
 from puppet.pose_pictures import SHOTS, Shot, make_shots
 from puppet.pose_samples import LEAST_SHOWN, DetectionBatch, KeypointBatch, detection_batch, keypoint_batch
 from puppet.train_settings import check_continuous, constant_then_decay, read_settings
 from puppet.world import HELD_OUT
 
+CONFIG = project_file(Path("configs/puppet/train_pose.yaml"))
 PARTS = {"yolox": Yolox, "dwpose": Dwpose}
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "muon": Muon}
 
@@ -150,11 +151,11 @@ def make_optimizer(network: nn.Module, settings: DictConfig, weight_decay: float
 def main() -> None:
     parser = Parser(prog="-m puppet.train_pose", description=__doc__.split("\n")[0])
     parser.add_argument("--part", choices=list(PARTS), required=True, help="which of the two networks")
-    parser.add_argument("--config", type=Path, default=Path("configs/puppet/train_pose.yaml"))
+    parser.add_argument("--config", type=Path, default=CONFIG)
     parser.add_argument("--resume", help="latest, or the folder of a training state")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the config")
     arguments = parser.parse_args()
-    config = read_settings(arguments.config, arguments.set)
+    config = read_settings(arguments.config, arguments.set, CONFIG)
     with mm_compat.quiet():
         train(arguments.part, config, arguments.resume)
 

@@ -11,7 +11,7 @@ from musepose.utils.errors import UserError
 from musepose.utils.files import require_file
 
 
-def read_settings(path: Path, overrides: Sequence[str]) -> DictConfig:
+def read_settings(path: Path, overrides: Sequence[str], example: Path | None = None) -> DictConfig:
     """The YAML file `path`, with `overrides` such as "solver.learning_rate=1e-4" or "phases.0.steps=100".
 
     Raises UserError: no such file, invalid YAML, an unknown key, a value of another type.
@@ -21,6 +21,8 @@ def read_settings(path: Path, overrides: Sequence[str]) -> DictConfig:
         config = OmegaConf.load(path)
     except Exception as error:  # the YAML reader raises various types
         raise UserError(f"{path} cannot be read as YAML ({error}): mend it") from error
+    if example is not None:
+        _check_keys(config, path, example)
     for text in overrides:
         key, equals, value = text.partition("=")
         try:
@@ -34,6 +36,14 @@ def read_settings(path: Path, overrides: Sequence[str]) -> DictConfig:
             raise UserError(f"{text}: {key} is {before} in {path}: give a value of that kind")
         OmegaConf.update(config, key, after)
     return config
+
+
+def _check_keys(config: DictConfig, path: Path, example: Path) -> None:
+    """Raises UserError: the config lacks a key of the example, as one written for an earlier version may."""
+    for key, value in OmegaConf.load(example).items():
+        parts = value.keys() if OmegaConf.is_dict(value) and OmegaConf.is_dict(config.get(key)) else ()
+        for name in [key] if key not in config else [f"{key}.{part}" for part in parts if part not in config[key]]:
+            raise UserError(f"{path}: the key {name} is missing: compare it with {example}")
 
 
 UNKNOWN = object()

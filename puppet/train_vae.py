@@ -30,12 +30,14 @@ from musepose.training.config import OPTIMIZERS, Solver
 from musepose.training.optimizers import make_optimizer
 from musepose.training.seeding import seeded_generator
 from musepose.utils.errors import UserError
+from musepose.utils.files import project_file
 from puppet.image_score import gradient_energy
 from puppet.scenes import SPAN, make_scene
 from puppet.train_settings import check_continuous, constant_then_decay, read_settings
 from puppet.vae_losses import PatchDiscriminator, hinge_loss, reconstruction_loss, weighted_mean
 from puppet.world import HELD_OUT
 
+CONFIG = project_file(Path("configs/puppet/train_vae.yaml"))
 POOL = 256  # images held by a process; each step replaces one
 MEASURED = 512  # images from which the latents' mean and standard deviation are computed
 EVALUATED = 64  # held-out images of the final evaluation
@@ -282,13 +284,13 @@ def main() -> None:
     parser = Parser(
         prog="-m puppet.train_vae", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", type=Path, default=Path("configs/puppet/train_vae.yaml"))
+    parser.add_argument("--config", type=Path, default=CONFIG)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--resume", help="latest, or the folder of a training state")
     which.add_argument("--harvest", action="store_true", help="run only the decay, from the newest state")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as solver.learning_rate=1e-4")
     arguments = parser.parse_args()
-    config = read_settings(arguments.config, arguments.overrides)
+    config = read_settings(arguments.config, arguments.overrides, CONFIG)
     Training(config, arguments.resume, arguments.harvest).run()
 
 

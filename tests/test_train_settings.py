@@ -21,6 +21,17 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "config.yaml"
 
 
+@pytest.mark.parametrize(
+    ("line", "key"), [("start_from: null\n", "start_from"), (", optimizer: adamw", "solver.optimizer")]
+)
+def test_a_config_of_an_earlier_version_names_the_key_that_it_lacks(path: Path, line: str, key: str) -> None:
+    old = path.with_name("old.yaml")
+    old.write_text(YAML.replace(line, ""))
+    with pytest.raises(UserError, match=f"old.yaml: the key {key} is missing: compare it with"):
+        read_settings(old, [], path)
+    assert read_settings(path, [], path) == read_settings(path, [])
+
+
 def test_overrides_change_what_they_name_and_nothing_else(path: Path) -> None:
     overrides = ["phases.0.steps=7", "solver.learning_rate=2", "start_from=some/folder"]
     config = read_settings(path, overrides)
