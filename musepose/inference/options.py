@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from musepose.pipelines.options import SamplingOptions
+from musepose.pipelines.options import TAILS, SamplingOptions
 from musepose.utils.config_file import Config
 from musepose.utils.errors import UserError
 from musepose.utils.options import DTYPES, build, option
@@ -73,7 +73,7 @@ class Settings:
         "pad",
         "pad: repeat the last pose until the windows fit, as published; "
         "flush: the last window ends at the last frame, without padding",
-        choices=("pad", "flush"),
+        choices=TAILS,
     )
     compile: bool = option(False, "compile the denoising UNet's layers; needs a C++ compiler")
     split: str | None = option(

@@ -21,7 +21,9 @@ SCHEDULERS = {
 }
 
 
-def make_scheduler(config: Mapping[str, Any], name: str = "ddim") -> SchedulerMixin:
+def make_scheduler(
+    config: Mapping[str, Any], name: str = "ddim", example: str = "configs/inference_v2.yaml"
+) -> SchedulerMixin:
     """The scheduler `name` for the noise schedule `config`, given as DDIMScheduler's arguments.
 
     Raises UserError: DDIMScheduler does not have an argument, or refuses its value.
@@ -32,6 +34,6 @@ def make_scheduler(config: Mapping[str, Any], name: str = "ddim") -> SchedulerMi
             raise ValueError(f"prediction_type is {ddim.config.prediction_type}, give v_prediction or epsilon")
     except (TypeError, ValueError, NotImplementedError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"noise_scheduler_kwargs: {reason}: compare it with configs/inference_v2.yaml") from error
+        raise UserError(f"noise_scheduler_kwargs: {reason}: compare it with {example}") from error
     kind = SCHEDULERS[name]
     return ddim if kind is DDIMScheduler else kind.from_config(ddim.config)

@@ -9,9 +9,9 @@ from diffusers.training_utils import compute_snr
 from torch import Tensor
 
 from musepose.pipelines.noise import share_noise
+from musepose.pipelines.schedulers import make_scheduler
 from musepose.training.config import TimestepBias, TrainConfig
 from musepose.training.seeding import seeded_generator
-from musepose.utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class DenoisingLoss:
     """
 
     def __init__(self, config: TrainConfig, frames_share_timestep: bool):
-        self.scheduler = make_scheduler(config.noise_scheduler_kwargs)
+        self.scheduler = make_noise_schedule(config.noise_scheduler_kwargs)
         self.num_train_timesteps = self.scheduler.config.num_train_timesteps
         self.uncond_ratio, self.noise_offset, self.snr_gamma = (
             config.uncond_ratio,
@@ -89,9 +89,6 @@ class DenoisingLoss:
         return (self.snr_gamma / snr).clamp(max=1)  # the same, but not 0 / 0 where the SNR is zero
 
 
-def make_scheduler(settings: dict[str, Any]) -> DDIMScheduler:
+def make_noise_schedule(settings: dict[str, Any]) -> DDIMScheduler:
     """The noise schedule. Raises UserError: DDIMScheduler does not have this argument, or refuses its value."""
-    try:
-        return DDIMScheduler(**settings)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise UserError(f"noise_scheduler_kwargs: {error}: compare it with the configs/train_*.yaml") from error
+    return make_scheduler(settings, example="the configs/train_*.yaml")

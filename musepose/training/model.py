@@ -24,7 +24,7 @@ from musepose.models.weights import (
     unet_config,
 )
 from musepose.training.config import TrainConfig
-from musepose.training.loss import make_scheduler
+from musepose.training.loss import make_noise_schedule
 from musepose.utils.errors import UserError
 from musepose.utils.files import CompleteFiles, require_file
 from musepose.utils.options import DTYPES
@@ -86,7 +86,7 @@ def check_networks(config: TrainConfig, clip_frames: int | None) -> None:
     sizes = unet_config(paths.base_model / "unet" / "config.json")
     guider_config(paths.inference_config)
     motion = motion_config(paths.inference_config)
-    make_scheduler(config.noise_scheduler_kwargs)
+    make_noise_schedule(config.noise_scheduler_kwargs)
     for wanted, path, key in (
         (sizes.get("in_channels", 4), paths.vae / "config.json", "latent_channels"),
         (sizes["cross_attention_dim"], paths.image_encoder / "config.json", "projection_dim"),
