@@ -10,6 +10,7 @@ import pytest
 from media import colour_error, corners, frame_number, write_video
 
 from musepose.media import video_reader
+from musepose.media.color import FrameConverter
 from musepose.media.containers import missing_bytes
 from musepose.media.video_reader import VIDEO_SUFFIXES, list_media, probe, read_frames, read_frames_at
 from musepose.utils.errors import UserError
@@ -88,7 +89,7 @@ def test_single_frames_are_turned_and_scaled_as_the_first(tmp_path):
 
 def test_single_frames_are_decoded_from_their_key_frame_on_and_nothing_else_is_converted(tmp_path, monkeypatch):
     decoded, converted = [], []
-    convert, opened = video_reader._Converter.__call__, video_reader._open_video
+    convert, opened = FrameConverter.__call__, video_reader._open_video
 
     class Counted:
         def __init__(self, container):
@@ -108,7 +109,7 @@ def test_single_frames_are_decoded_from_their_key_frame_on_and_nothing_else_is_c
             yield Counted(container), stream
 
     monkeypatch.setattr(video_reader, "_open_video", counting)
-    monkeypatch.setattr(video_reader._Converter, "__call__", lambda s, f: converted.append(f.pts) or convert(s, f))
+    monkeypatch.setattr(FrameConverter, "__call__", lambda s, f: converted.append(f.pts) or convert(s, f))
     path = write_video(tmp_path / "a.mp4", 100, stream_options={"g": "10", "sc_threshold": "0"})
     assert {n: frame_number(frame) for n, frame in read_frames_at(path, [97, 52, 54]).items()} == {
         52: 52,

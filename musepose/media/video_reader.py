@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from musepose.media.color import FrameConverter
 from musepose.media.containers import missing_bytes, open_media, to_fraction
 from musepose.media.image import check_file
-from musepose.media.video_writer import exact_scaling
 from musepose.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def probe(path: str | os.PathLike) -> VideoInfo:
         first = next(container.decode(stream), None)
         if first is None:
             raise _no_frames(path)
-        height, width = _turn(np.empty((first.height, first.width)), _display_matrix(first)).shape
+        width, height = FrameConverter(first, stream).size
         has_audio = any(_is_decodable(audio) for audio in container.streams.audio)
     times = _packet_times(path) or _frame_times(path)
     return VideoInfo(path, width, height, times.count, _rate(times), has_audio)
@@ -131,7 +131,7 @@ def _read_frames(path: Path, wanted: Callable[[int], bool], last: float) -> Iter
     with _open_video(path) as (container, stream):
         convert = None
         for number, frame in enumerate(container.decode(stream)):
-            convert = convert or _Converter(frame)
+            convert = convert or FrameConverter(frame, stream)
             if number > last:
                 return
             if wanted(number):
@@ -167,50 +167,14 @@ def _seek_frames(path: Path, wanted: Sequence[int]) -> dict[int, np.ndarray]:
                     break
             if position != number:
                 break
-            convert = convert or _Converter(frame)
+            convert = convert or FrameConverter(frame, stream)
             if number in wanted:
                 found[number] = convert(frame)
     return found
 
 
-class _Converter:
-    """Decoded frames → RGB uint8 (height, width, 3), in the size and orientation of the first."""
-
-    def __init__(self, first: av.VideoFrame) -> None:
-        self._size, self._matrix = (first.width, first.height), _display_matrix(first)
-        from av.video.reformatter import VideoReformatter
-
-        self._scaler = VideoReformatter()  # reused: building its tables costs more than converting a frame
-
-    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        rgb = self._scaler.reformat(frame, *self._size, "rgb24", interpolation=exact_scaling())
-        return np.ascontiguousarray(_turn(rgb.to_ndarray(), self._matrix))
-
-
 def _no_frames(path: Path) -> UserError:
     return UserError(f"{path} has no frames: give another video")
-
-
-def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
-    """a, b, c, d of the video's display matrix (ISO/IEC 14496-12, 6.2.2): x' = a·x + c·y, y' = b·x + d·y.
-
-    It is equal on all frames. Reading `side_data` puts a frame into a reference cycle, and frames pile up in memory.
-    """
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
-        return None
-    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
-    return a, b, c, d
-
-
-def _turn(picture: np.ndarray, matrix: tuple[int, int, int, int] | None) -> np.ndarray:
-    """Apply a display matrix of quarter turns and reflections to (h, w, …); returns a view."""
-    if matrix is None:
-        return picture
-    a, b, c, d = matrix
-    if abs(b) > abs(a):
-        picture, a, d = picture.swapaxes(0, 1), c, b
-    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 @dataclass(frozen=True)
