@@ -180,6 +180,38 @@ def test_lost_files_are_made_again(folder: Folder) -> None:
     assert len(load_clip_keypoints(second.keypoints).keypoints.points) == FRAMES
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"frames": 999},
+        {"frames": "6"},
+        {"rate": "1e999999999"},
+        {"rate": None},
+        {"left_out": 5},
+        *({key: ...} for key in ("frames", "draw_face", "left_out", "detection")),
+        "[]",
+        "{",
+        "[" * 100_000,
+    ],
+)
+def test_what_a_spoilt_record_describes_is_made_anew(folder: Folder, change: dict | str) -> None:
+    folder.second.unlink()
+    folder.run()
+    record = folder.output / "records/a.json"
+    whole, clips = json.loads(record.read_text()), folder.clips()
+    changed = change if isinstance(change, str) else {k: v for k, v in (whole | change).items() if v is not ...}
+    record.write_text(changed if isinstance(changed, str) else json.dumps(changed))
+    folder.run()
+    assert folder.clips() == clips and json.loads(record.read_text()) == whole
+
+
+def test_a_truncated_pose_video_is_drawn_again(folder: Folder) -> None:
+    folder.run()
+    truncate(folder.clips()[0].poses)
+    assert folder.run(load=refuse_to_load) == 0
+    check_clip_files(folder.clips())
+
+
 def test_several_workers_make_the_same(folder: Folder) -> None:
     folder.run()
     one = {path: path.read_bytes() for path in folder.output.rglob("*.*") if path.is_file()}

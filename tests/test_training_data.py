@@ -161,6 +161,66 @@ def test_only_changed_clips_are_encoded_again(tmp_path: Path, monkeypatch: pytes
     assert len(encoded) == 2 * CLIPS + 1
 
 
+def write_spoilt(path: Path, kind: str) -> None:
+    whole = np.load(path)
+    path.unlink()
+    if kind == "truncated":
+        np.save(path, whole)
+        path.write_bytes(path.read_bytes()[:-1])
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "garbage":
+        path.write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': (((((((")
+    elif kind == "archive":
+        np.savez(path.open("wb"), a=whole)
+    elif kind != "missing":
+        others = {"short": whole[:-1], "objects": np.array([{}]), "wide": whole.astype(float), "flat": whole.ravel()}
+        np.save(path, others[kind], allow_pickle=True)
+
+
+@pytest.mark.parametrize("name", ["latents", "token", "poses"])
+def test_spoilt_files_of_the_cache_are_made_anew(workplace: Path, tmp_path: Path, name: str) -> None:
+    training = make_trainer(workplace, 1, f"data.cache_latents={tmp_path}/cache")
+    cache = training.samples.source
+    path, whole = cache.path(1, name), cache.path(1, name).read_bytes()
+    encoded = []
+
+    def encode(pictures):
+        encoded.append(len(pictures))
+        return training.encoder.encode_pictures(pictures)
+
+    kinds = ("truncated", "pipe", "garbage", "archive", "missing", "short", "objects", "wide", "flat")
+    for kind in kinds:
+        write_spoilt(path, kind)
+        cache.fill(training.accelerator, encode)
+        assert path.read_bytes() == whole, kind
+    assert encoded == [FRAMES] * len(kinds)
+
+
+def test_numbers_that_are_not_finite_do_not_leave_the_cache(workplace: Path, tmp_path: Path) -> None:
+    cache = make_trainer(workplace, 1, f"data.cache_latents={tmp_path}/cache").samples.source
+    path = cache.path(0, "latents")
+    array = np.load(path)
+    array[3, 0, 0, 0] = np.nan
+    np.save(path, array)
+    assert cache(0, [0, 2])["latents"].isfinite().all()
+    with pytest.raises(UserError, match="latents.npy is spoilt, .* not finite: delete it"):
+        cache(0, [0, 3])
+    path.unlink()
+    with pytest.raises(UserError, match="latents.npy was changed during the training"):
+        cache(0, [0])
+
+
+def test_encoders_that_give_no_numbers_write_no_cache(workplace: Path, tmp_path: Path) -> None:
+    training = make_trainer(workplace, 1, f"data.cache_latents={tmp_path}/cache")
+    cache = training.samples.source
+    before = cache.path(0, "latents").read_bytes()
+    cache.path(0, "token").unlink()
+    with pytest.raises(UserError, match="video-0.mp4 is not finite"):
+        cache.fill(training.accelerator, lambda p: (torch.full((len(p), 4, 8, 8), np.inf), torch.zeros(len(p), 1, 8)))
+    assert cache.path(0, "latents").read_bytes() == before and not cache.path(0, "token").exists()
+
+
 def test_latents_of_another_precision_are_encoded_again(workplace: Path, tmp_path: Path) -> None:
     cache = f"data.cache_latents={tmp_path}"
     precisions = ((), ("solver.mixed_precision=bf16",))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from musepose.utils.progress import progress_bar
 
 PREPARE_HINT = "make it with python prepare_dataset.py"
 PROGRESS_DELAY = 5  # seconds before a progress bar appears
+RATE = re.compile(r"\d{1,12}(\.\d{1,12})?|\d{1,12}/\d{1,12}")  # a Fraction of "1e999999999" takes for ever
+LONGEST_NAME = 255  # bytes, of a file or folder
+SHOWN = 60  # characters of a wrong value in an error message
 
 
 @dataclass(frozen=True)
@@ -123,24 +127,48 @@ def _clip(entry: object, path: Path, number: int) -> Clip:
         good = isinstance(value, kind) and not isinstance(value, bool)  # True is an int in Python
         if not good or not value or (kind is int and value < 1):
             wanted = "a whole number of at least 1" if kind is int else "a text"
-            raise fail(f"has {key!r} {value!r}, not {wanted}")
+            raise fail(f"has {key!r} {_shown(value)}, not {wanted}")
         return value
+
+    def get_path(key: str) -> Path:
+        text = get(key, str)
+        if not _can_be_path(text):
+            raise fail(f"has {key!r} {_shown(text)}, not a path")
+        return path.parent / text
 
     if not isinstance(entry, dict):
         raise fail("is not a JSON object")
-    try:
-        rate = Fraction(get("rate", str))
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
-    if rate <= 0:
-        raise fail(f"has 'rate' {entry['rate']!r}, not a positive number or a fraction such as '30000/1001'")
-    keypoints = get("keypoints_path", str) if entry.get("keypoints_path") is not None else None
+    rate = read_rate(get("rate", str))
+    if rate is None:
+        raise fail(f"has 'rate' {_shown(entry['rate'])}, not a positive number or a fraction such as '30000/1001'")
     return Clip(
-        video=path.parent / get("video_path", str),
-        poses=path.parent / get("kps_path", str),
-        keypoints=None if keypoints is None else path.parent / keypoints,
+        video=get_path("video_path"),
+        poses=get_path("kps_path"),
+        keypoints=get_path("keypoints_path") if entry.get("keypoints_path") is not None else None,
         frames=get("frames", int),
         rate=rate,
         width=get("width", int),
         height=get("height", int),
     )
+
+
+def read_rate(text: str) -> Fraction | None:
+    """Frames a second from a text such as "15", "29.97" or "30000/1001"; None if it is no positive number."""
+    try:
+        rate = Fraction(text) if RATE.fullmatch(text) else Fraction(0)
+    except ZeroDivisionError:
+        return None
+    return rate if rate > 0 else None
+
+
+def _can_be_path(text: str) -> bool:
+    """Whether the operating system takes `text` as a path, of a file that need not exist."""
+    try:
+        return "\0" not in text and all(len(os.fsencode(part)) <= LONGEST_NAME for part in Path(text).parts)
+    except UnicodeEncodeError:  # half a character, which JSON can write
+        return False
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from musepose.media.video_reader import VIDEO_SUFFIXES
 from musepose.pose.detectors.base import Detector
 from musepose.pose.detectors.choice import check_detector_files, chosen, detector_files, load_chosen
 from musepose.pose.keypoint_file import Source
-from musepose.training.data.manifest import save_manifest
+from musepose.training.data.manifest import PROGRESS_DELAY, save_manifest
 from musepose.training.data.options import Settings
 from musepose.training.data.video_preparation import Detection, Outcome, Task, finished, prepare_video
 from musepose.utils.errors import UserError
@@ -76,7 +77,10 @@ def make_dataset(settings: Settings, tasks: list[Task], load: Load = load_detect
 
     Raises UserError: a file cannot be written, the detector cannot be loaded, or no video can be used.
     """
-    outcomes = [outcome for task in tasks if (outcome := finished(task)) is not None]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = threads.map(finished, tasks)
+        shown = {"desc": "checking earlier videos", "unit": "video", "delay": PROGRESS_DELAY}
+        outcomes = [outcome for outcome in progress_bar(found, total=len(tasks), **shown) if outcome is not None]
     done = {outcome.video for outcome in outcomes}
     todo = [task for task in tasks if task.video not in done]
     if done:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
 
 from musepose.media.video_reader import VideoInfo, probe, read_frames
@@ -55,16 +54,22 @@ class Outcome:
 
 
 def finished(task: Task) -> Outcome | None:
-    """The outcome of an earlier run for the same video and settings, or None."""
+    """The outcome of an earlier run for the same video and settings; None if its record or files are not whole."""
     record = _read_record(task)
-    if record is None or record["draw_face"] != task.draw_face:
+    if record is None or record.get("draw_face") != task.draw_face:
         return None
-    if record["left_out"] is not None:
-        return Outcome(task.video, None, record["left_out"])
-    if not (task.keypoints.is_file() and task.poses.is_file()):
+    left_out = record.get("left_out", "")
+    if isinstance(left_out, str) and left_out:
+        return Outcome(task.video, None, left_out)
+    if left_out is not None or not task.keypoints.is_file():
         return None
-    shape = {key: record[key] for key in ("frames", "width", "height")}
-    return Outcome(task.video, Clip(task.video, task.poses, task.keypoints, rate=Fraction(record["rate"]), **shape))
+    try:
+        info, poses = probe(task.video), probe(task.poses)
+    except UserError:
+        return None
+    if poses.frames != info.frames or any(record.get(key) != value for key, value in _shape(info).items()):
+        return None
+    return Outcome(task.video, _clip(task, info))
 
 
 def prepare_video(task: Task, load: Callable[[], Detector]) -> Outcome:
@@ -93,8 +98,11 @@ def prepare_video(task: Task, load: Callable[[], Detector]) -> Outcome:
     if left_out is None:
         draw_poses_video(task.poses, poses, info, task.draw_face)
     _write_record(task, stamp, info, left_out)
-    clip = Clip(task.video, task.poses, task.keypoints, info.frames, info.rate, info.width, info.height)
-    return Outcome(task.video, None if left_out else clip, left_out)
+    return Outcome(task.video, None if left_out else _clip(task, info), left_out)
+
+
+def _clip(task: Task, info: VideoInfo) -> Clip:
+    return Clip(task.video, task.poses, task.keypoints, info.frames, info.rate, info.width, info.height)
 
 
 def detect(info: VideoInfo, detector: Detector) -> Keypoints:
@@ -138,8 +146,13 @@ def _read_record(task: Task) -> dict | None:
             task.detection
         )
         return record if fits else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _shape(info: VideoInfo) -> dict[str, object]:
+    """What the record says of the video."""
+    return {"frames": info.frames, "rate": str(info.rate), "width": info.width, "height": info.height}
 
 
 def _write_record(task: Task, stamp: dict | None, info: VideoInfo, left_out: str | None) -> None:
@@ -147,10 +160,7 @@ def _write_record(task: Task, stamp: dict | None, info: VideoInfo, left_out: str
         "video": stamp,
         "detection": asdict(task.detection),
         "draw_face": task.draw_face,
-        "frames": info.frames,
-        "rate": str(info.rate),
-        "width": info.width,
-        "height": info.height,
+        **_shape(info),
         "left_out": left_out,
     }
     with complete_file(task.record) as partial:
