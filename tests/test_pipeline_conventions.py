@@ -120,6 +120,7 @@ def test_callback_sees_and_changes_the_latents():
 
     def callback(pipe, step, timestep, tensors):
         seen.append((pipe is pipeline(), step, int(timestep), tensors["latents"].shape))
+        assert tensors["sample"].shape == tensors["prediction"].shape == tensors["latents"].shape
         return {"latents": torch.zeros_like(tensors["latents"])} if step == 1 else None
 
     latents = pipeline()(reference(), poses(4), callback_on_step_end=callback, **LATENT).frames

@@ -31,4 +31,5 @@ def main(arguments: Sequence[str] | None = None, load: Callable | None = None) -
     from musepose.pose.job import prepare  # imported here, as --help needs no media libraries
     from musepose.pose.runner import load_detector, run_job
 
-    return run_job(prepare(settings), load or load_detector)
+    run_job(prepare(settings), load or load_detector)
+    return 0

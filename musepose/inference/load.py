@@ -3,27 +3,34 @@
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from musepose.inference.cases import Plan
 from musepose.utils import launch
 from musepose.utils.errors import UserError, is_out_of_memory
+from musepose.utils.reporter import CONSOLE, Reporter
 
 
-def load_pipeline(plan: Plan) -> Any:
-    """Choose device and memory plan, and load the models. Imports torch; all other input has been checked before.
+@dataclass(frozen=True)
+class Loading:
+    """How to load the pipeline of a plan; nothing is loaded yet."""
 
-    Raises UserError: device, compiler, weights or sampling settings cannot be used, or the models do not fit in memory.
+    paths: Any  # models.weights.WeightPaths
+    device: Any  # torch.device
+    dtype: Any  # torch.dtype
+    memory: Any  # memory.plan.MemoryPlan
+    message: str  # about the memory plan
+
+
+def plan_loading(plan: Plan) -> Loading:
+    """Choose device, type and memory plan. Imports torch, reads the weight files' headers only.
+
+    Raises UserError: device, compiler, weights or sampling settings cannot be used, or no memory plan fits into --vram.
     """
-    # Cache of compiled layers; torch's default is in /tmp, which is cleared when the machine starts.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "musepose" / "compiled"))
-    say = print if launch.rank() == 0 else lambda *_, **__: None
-    say("loading the models", flush=True)
     from musepose.inference.memory_estimate import Workload, choose_plan, meta_pipeline
-    from musepose.memory.plan import limit_memory
     from musepose.models.weights import WeightPaths, check_weights
-    from musepose.pipelines.pose2video import Pose2VideoPipeline
     from musepose.utils.device import check_compiler, choose_device, choose_dtype
 
     settings = plan.settings
@@ -40,15 +47,32 @@ def load_pipeline(plan: Plan) -> Any:
         estimated.check(settings.sampling)
     except ValueError as error:
         raise UserError(f"{error}: change -W, -H, -S or --steps") from None
-    memory, message = choose_plan(estimated, work, settings.vram, device)
-    say(message, flush=True)
+    return Loading(paths, device, dtype, *choose_plan(estimated, work, settings.vram, device))
+
+
+def load_pipeline(plan: Plan, reporter: Reporter = CONSOLE) -> Any:
+    """Choose device and memory plan, and load the models. Imports torch; all other input has been checked before.
+
+    Raises UserError as `plan_loading` does, and if the models do not fit in memory.
+    """
+    # Cache of compiled layers; torch's default is in /tmp, which is cleared when the machine starts.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "musepose" / "compiled"))
+    say = reporter.say if launch.rank() == 0 else lambda _: None
+    say("loading the models")
+    loading, settings = plan_loading(plan), plan.settings
+    say(loading.message)
+    from musepose.memory.plan import limit_memory
+    from musepose.pipelines.pose2video import Pose2VideoPipeline
+
     if isinstance(settings.vram, float):
-        limit_memory(device, settings.vram)
+        limit_memory(loading.device, settings.vram)
 
     def load(memory: Any) -> Pose2VideoPipeline:
-        return Pose2VideoPipeline.from_published(paths, device, dtype, memory, settings.scheduler)
+        return Pose2VideoPipeline.from_published(
+            loading.paths, loading.device, loading.dtype, memory, settings.scheduler
+        )
 
-    pipeline = load_within_memory(load, memory, device)
+    pipeline = load_within_memory(load, loading.memory, loading.device)
     if settings.compile:
         pipeline.denoising_unet.compile_layers()
     return pipeline

@@ -3,7 +3,7 @@
 import gc
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import cv2
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from musepose.inference.cases import Job, Plan
 from musepose.inference.options import Settings
@@ -21,7 +20,7 @@ from musepose.media.video_writer import VideoWriter, even_size
 from musepose.utils import launch
 from musepose.utils.errors import UserError, is_out_of_memory
 from musepose.utils.files import CompleteFiles
-from musepose.utils.progress import progress_bar
+from musepose.utils.reporter import CONSOLE, Reporter, Stages
 
 MAX_ASPECT_RATIO = 4  # of the reference in the comparison video
 
@@ -95,20 +94,30 @@ def run_plan(
     return 1 if summary.failed else 0
 
 
-def render(job: Job, settings: Settings, pipeline: Any, is_writer: bool = True) -> None:
+def render(
+    job: Job,
+    settings: Settings,
+    pipeline: Any,
+    is_writer: bool = True,
+    reporter: Reporter = CONSOLE,
+    **arguments: Any,  # of the pipeline, such as callback_on_step_end
+) -> None:
     """Write a job's result and comparison, frame by frame, at the pose video's size, rounded down to even numbers.
 
-    A process with `is_writer` False computes its share of the frames and writes nothing.
+    A process with `is_writer` False computes its share of the frames and writes nothing. Raises what the pipeline, the
+    writers and the reporter raise; then no file appears.
     """
     stride = settings.skip + 1
-    with ProgressBars({"denoising": settings.steps, "decoding": job.frames}, launch.rank() == 0) as bars:
+    reporter = reporter if launch.rank() == 0 else Reporter(bars=False)
+    with Stages({"denoising": settings.steps, "decoding": job.frames}, reporter) as stages:
         picture = read_image(job.reference)
         frames = pipeline.stream(
             picture,
             read_frames(job.pose.path, stride, job.frames),
             settings.sampling,
             num_frames=job.frames,
-            progress=bars.update,
+            progress=stages.update,
+            **arguments,
         )
         with closing(frames):  # ends the decoding thread
             if is_writer:
@@ -146,37 +155,6 @@ def reference_column(picture: Image.Image, height: int) -> np.ndarray:
 def resize(picture: np.ndarray, width: int, height: int) -> np.ndarray:
     """Bilinear without antialiasing, as the published script resizes its videos (torch's `interpolate`)."""
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-class ProgressBars:
-    """Progress bars for the stages of the pipeline, one after the other; `stages`: name → number of steps."""
-
-    def __init__(self, stages: Mapping[str, int], shown: bool = True) -> None:
-        self._shown = shown
-        self._pending = list(stages.items())
-        self._name = ""
-        self._bar: tqdm | None = None
-
-    def __enter__(self) -> "ProgressBars":
-        self._next()  # start now, so that the first step's time counts
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def update(self, stage: str, done: int, total: int) -> None:
-        """The pipeline's `progress` callback: `done` of `total` steps of a stage are finished."""
-        while stage != self._name and self._pending:
-            self._next()
-        self._bar.update(done - self._bar.n)
-        if done == total and self._pending:
-            self._next()
-
-    def _next(self) -> None:
-        self.__exit__()
-        self._name, total = self._pending.pop(0)
-        self._bar = progress_bar(total=total, desc=self._name, shown=self._shown)
 
 
 def describe_error(error: Exception) -> str:

@@ -108,7 +108,8 @@ class Pose2VideoPipeline(DiffusionPipeline):
         generator: torch.Generator | None = None,  # of the noise; default: one from options.seed
         latents: Tensor | None = None,  # initial noise 1 c f h w of unit variance, f with padding
         output_type: str = "pil",  # "pil", "np", "pt" or "latent"
-        callback_on_step_end: StepCallback | None = None,  # may return other latents, {"latents": f c h w}
+        # Receives latents, the UNet's input as "sample", and "prediction", f c h w each; may return other latents.
+        callback_on_step_end: StepCallback | None = None,
         return_dict: bool = True,
         progress: Progress | None = None,
         **changes: Any,  # fields of SamplingOptions that override `options`, such as width=512
@@ -140,9 +141,8 @@ class Pose2VideoPipeline(DiffusionPipeline):
             latents = self.scheduler.step(prediction, timestep, latents, return_dict=False)[0]
             _require_finite(latents, f"step {step + 1}")
             if callback_on_step_end:
-                latents = (callback_on_step_end(self, step, timestep, {"latents": latents}) or {}).get(
-                    "latents", latents
-                )
+                tensors = {"latents": latents, "sample": sample, "prediction": prediction}
+                latents = (callback_on_step_end(self, step, timestep, tensors) or {}).get("latents", latents)
             if progress:
                 progress("denoising", step + 1, options.num_inference_steps)
 

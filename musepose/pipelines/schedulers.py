@@ -10,6 +10,7 @@ from diffusers import (
     SchedulerMixin,
     UniPCMultistepScheduler,
 )
+from torch import Tensor
 
 from musepose.utils.errors import UserError
 
@@ -37,3 +38,20 @@ def make_scheduler(
         raise UserError(f"noise_scheduler_kwargs: {reason}: compare it with {example}") from error
     kind = SCHEDULERS[name]
     return ddim if kind is DDIMScheduler else kind.from_config(ddim.config)
+
+
+def predicted_original(
+    scheduler: SchedulerMixin,
+    prediction: Tensor,  # the model's, of any shape
+    sample: Tensor,  # its input, after `scale_model_input`
+    timestep: int,
+) -> Tensor:
+    """The latents without noise as the model predicts them in this step: for previews.
+
+    From the definitions of the two predictions (Ho et al. 2020; Salimans & Ho 2022, appendix D).
+    """
+    signal = scheduler.alphas_cumprod[int(timestep)].to(sample) ** 0.5
+    noise = (1 - signal**2).clamp(min=0) ** 0.5
+    if scheduler.config.prediction_type == "v_prediction":
+        return signal * sample - noise * prediction
+    return (sample - noise * prediction) / signal

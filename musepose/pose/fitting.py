@@ -44,6 +44,7 @@ class Fitted:
     poses: Poses  # of the dance
     align_frame: int
     start: int  # the frame with which the pose video starts
+    why: str = ""  # why this align frame, if it was chosen here
 
     def aligned(self, frame: int) -> Pose | None:
         """The pose of a frame of the dance as it lies in the picture, with its face."""
@@ -84,13 +85,13 @@ def fit_job(job: Job, found: KeypointFile) -> Fitted:
         raise no_person_in_image(job)
     if all(pose is None for pose in poses):
         raise UserError(f"no person was found in {job.dance.path}: give a video that shows one person clearly")
-    frame = _align_frame(job, picture, poses, aspects)
+    frame, why = _align_frame(job, picture, poses, aspects)
     robust = settings.align == "robust"
     start = frame if settings.start_at_align_frame or not robust else 0
     if robust:
         world = _joints_in_space(found.image_keypoints)
         alignment = fit_robust_alignment(picture, poses, *aspects, world, job.limb_scale)
-        return Fitted(alignment, picture, poses, frame, start)
+        return Fitted(alignment, picture, poses, frame, start, why)
     first = poses[frame]
     if first is None:
         raise _no_person_in_frame(job, frame, poses)
@@ -98,7 +99,7 @@ def fit_job(job: Job, found: KeypointFile) -> Fitted:
     if settings.scale_from == "video":
         lengths = typical_lengths(segment_lengths(pose, aspects[1]) for pose in poses if pose is not None)
     alignment = fit_alignment(picture, first, *aspects, lengths, job.limb_scale)
-    return Fitted(alignment, picture, poses, frame, start)
+    return Fitted(alignment, picture, poses, frame, start, why)
 
 
 def _used(job: Job, found: KeypointFile) -> Keypoints:
@@ -121,15 +122,13 @@ def problems(job: Job, fitted: Fitted) -> list[str]:
     ]
 
 
-def _align_frame(job: Job, picture: Pose, poses: Poses, aspects: tuple[float, float]) -> int:
-    """The frame that is given, or the one most like the picture; then it says why."""
+def _align_frame(job: Job, picture: Pose, poses: Poses, aspects: tuple[float, float]) -> tuple[int, str]:
+    """The frame that is given, or the one most like the picture and why."""
     if job.settings.align_frame != AUTO:
-        return job.settings.align_frame
+        return job.settings.align_frame, ""
     missing = np.full((18, 2), np.nan)
     dance = [missing if pose is None else body_points([pose], aspects[1])[0] for pose in poses]
-    frame, why = choose_align_frame(body_points([picture], aspects[0])[0], np.array(dance))
-    print(f"the align frame is {frame}: {why}", flush=True)
-    return frame
+    return choose_align_frame(body_points([picture], aspects[0])[0], np.array(dance))
 
 
 def _joints_in_space(keypoints: Keypoints) -> np.ndarray | None:

@@ -1,10 +1,9 @@
 """Runs a checked job of pose_align.py: detect, align, draw, write."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -27,47 +26,61 @@ from musepose.pose.types import BODY_AND_FEET, KEYPOINTS, People
 from musepose.utils.errors import UserError
 from musepose.utils.files import CompleteFiles
 from musepose.utils.prefetch import prefetch
-from musepose.utils.progress import progress_bar
+from musepose.utils.reporter import CONSOLE, Reporter, watch
 
-Item = TypeVar("Item")
 PREFETCH_READ, PREFETCH_DRAWN = 4, 2  # frames buffered between the threads
 
 
 def load_detector(job: Job) -> Detector:
     """The job's detector as the settings have it. Only here torch and the mm packages are imported, if at all."""
-    print("loading the detector", flush=True)
     settings = job.settings
     return load_chosen(settings, settings.device, settings.detect_resolution, job.detector)
 
 
-def run_job(job: Job, load: Callable[[Job], Detector] = load_detector) -> int:
-    """Run `job` and return the exit status. `load` is called only if something must be detected.
+@dataclass(frozen=True)
+class Result:
+    """What a finished job found. Its videos are files."""
 
-    Raises UserError: no person in the picture or in the align frame, no limb visible in both, a file cannot be written.
+    found: KeypointFile
+    fitted: Fitted
+    warnings: Sequence[str]
+
+
+def run_job(job: Job, load: Callable[[Job], Detector] = load_detector, reporter: Reporter = CONSOLE) -> Result:
+    """Run `job`. `load` is called only if something must be detected.
+
+    Raises UserError: no person in the picture or in the align frame, no limb visible in both, a file cannot be written,
+    or with --strict a warning; and what the reporter raises.
     """
     if job.first or job.frames < job.dance.frames:
         more = f" from frame {job.first} on" if job.first else " (--max_frame 0 uses all)"
-        print(f"using {job.frames} of {job.dance.frames} frames{more}", flush=True)
-    found = find_keypoints(job, load)
+        reporter.say(f"using {job.frames} of {job.dance.frames} frames{more}")
+    found = find_keypoints(job, load, reporter)
     if job.settings.save_keypoints is not None:
         found = replace(found, limb_scale=format_limb_scale(job.limb_scale))
         save_keypoints(job.settings.save_keypoints, found)
-        print(f"wrote {job.settings.save_keypoints}", flush=True)
+        reporter.say(f"wrote {job.settings.save_keypoints}")
     fitted = fit_job(job, found)
+    if fitted.why:
+        reporter.say(f"the align frame is {fitted.align_frame}: {fitted.why}")
     if fitted.start:
-        print(f"starting at frame {fitted.start}, the align frame", flush=True)
+        reporter.say(f"starting at frame {fitted.start}, the align frame")
     if job.limb_scale:
-        print(f"limb scales given by hand: {format_limb_scale(job.limb_scale)}", flush=True)
-    _report(job, problems(job, fitted))
+        reporter.say(f"limb scales given by hand: {format_limb_scale(job.limb_scale)}")
+    warnings = problems(job, fitted)
+    if warnings and job.settings.strict:
+        raise UserError(f"--strict: {'; '.join(warnings)}")
+    for line in warnings:
+        reporter.say(line)
     if job.settings.save_openpose is not None:
         save_openpose(job, fitted.picture, fitted.poses, fitted.all_aligned())
-        print(f"wrote {job.settings.save_openpose}", flush=True)
-    write_videos(job, fitted)
-    print(f"wrote {job.aligned_path}\nwrote {job.demo_path}\nwrote {job.preview_path}", flush=True)
-    return 0
+        reporter.say(f"wrote {job.settings.save_openpose}")
+    write_videos(job, fitted, reporter)
+    reporter.say(f"wrote {job.aligned_path}\nwrote {job.demo_path}\nwrote {job.preview_path}")
+    return Result(found, fitted, warnings)
 
 
-def find_keypoints(job: Job, load: Callable[[Job], Detector]) -> KeypointFile:
+def find_keypoints(job: Job, load: Callable[[Job], Detector], reporter: Reporter = CONSOLE) -> KeypointFile:
     """The person's keypoints in the picture and in the video, from the keypoint file if it has them, else detected."""
     image = video = None
     video_first = job.first
@@ -79,17 +92,18 @@ def find_keypoints(job: Job, load: Callable[[Job], Detector]) -> KeypointFile:
     if job.image_people is not None:
         image = _chosen(job, job.image_people)
     if image is None or video is None:
+        reporter.say("loading the detector")
         detector = load(job)
         if image is None:
             image = _detect_image(job, detector)
         if video is None:
-            video = _detect_video(job, detector)
+            video = _detect_video(job, detector, reporter)
     sources = job.image_source, image, job.video_source, video
     resolution = job.settings.detect_resolution
     return KeypointFile(*sources, resolution, job.detector, video_first=video_first)
 
 
-def write_videos(job: Job, fitted: Fitted) -> None:
+def write_videos(job: Job, fitted: Fitted, reporter: Reporter = CONSOLE) -> None:
     """Write preview, aligned pose video and demo video; the files appear when all are complete.
 
     Reading, drawing and encoding run in parallel, a few frames apart.
@@ -112,7 +126,7 @@ def write_videos(job: Job, fitted: Fitted) -> None:
         )
         drawn = prefetch(_draw(job, fitted, *layout), PREFETCH_DRAWN)
         stack.enter_context(closing(drawn))  # stops the threads before the writers close
-        for aligned, strip in _watch(drawn, job.frames - fitted.start, "drawing"):
+        for aligned, strip in watch(drawn, reporter, "drawing", job.frames - fitted.start, "frame"):
             aligned_writer.write(aligned)
             demo_writer.write(strip)
 
@@ -153,10 +167,11 @@ def _chosen(job: Job, people: People) -> Keypoints:
     return keypoints
 
 
-def _detect_video(job: Job, detector: Detector) -> Keypoints:
+def _detect_video(job: Job, detector: Detector, reporter: Reporter) -> Keypoints:
     with ExitStack() as stack:
         found = stack.enter_context(closing(detector.find(_dance_frames(job), job.settings.det_every)))
-        watched = stack.enter_context(closing(_watch(found, job.frames, "detecting")))  # before an error is told
+        watched = watch(found, reporter, "detecting", job.frames, "frame")
+        stack.enter_context(closing(watched))  # ends the bar before an error is printed
         return _followed(job, watched)
 
 
@@ -200,22 +215,6 @@ def _dance_frames(job: Job) -> Iterator[np.ndarray]:
         told = f"{job.dance.path} breaks off after {done} of {job.dance.frames} frames"
         remedy = f", or give --max_frame {done - job.first}" if done > job.first else ""
         raise UserError(f"{told}: repair it{remedy}")
-
-
-def _watch(items: Iterable[Item], total: int, task: str) -> Iterator[Item]:
-    """Yield the items and show a progress bar."""
-    with progress_bar(total=total, desc=task, unit="frame") as bar:
-        for item in items:
-            yield item
-            bar.update()
-
-
-def _report(job: Job, lines: list[str]) -> None:
-    """Say what is wrong, before anybody waits for a video. Raises UserError with --strict."""
-    if lines and job.settings.strict:
-        raise UserError(f"--strict: {'; '.join(lines)}")
-    for line in lines:
-        print(line, flush=True)
 
 
 def _too_few(error: TooFew, flag: str, path: Path) -> UserError:

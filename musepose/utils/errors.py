@@ -1,8 +1,12 @@
-"""UserError, whose message is for users, and detection of out-of-memory errors. Needs no torch."""
+"""UserError, whose message is for users; Stopped; detection of out-of-memory errors. Needs no torch."""
 
 
 class UserError(Exception):
     """An error that the user can fix. The message is one line: `what is wrong: what to do`."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop. No failure: it is neither reported nor retried."""
 
 
 # Messages of torch, CUDA libraries and the operating system.
