@@ -19,7 +19,8 @@ from musepose.utils.files import CompleteFiles, complete_file, write_error
 if TYPE_CHECKING:
     import av
 
-CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}  # suffix → FFmpeg muxer; all hold H.264 and AAC
+# Suffix → FFmpeg muxer; all hold H.264 and AAC. `.part` is a segment, see segments.py.
+CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".part": "mp4"}
 BT709 = 1  # FFmpeg's AVCOL_SPC_BT709; primaries and transfer characteristics have the same number
 LIMITED_RANGE = 1  # FFmpeg's AVCOL_RANGE_MPEG
 
@@ -68,7 +69,7 @@ class VideoWriter:
             raise ValueError(f"a rate of {rate} frames a second")
         self.path = Path(path)
         if self.path.suffix.lower() not in CONTAINERS:
-            raise UserError(f"cannot write a video called {self.path.name}: end its name in {', '.join(CONTAINERS)}")
+            raise UserError(f"cannot write a video called {self.path.name}: end its name in .mp4, .mov, .mkv")
         self.width, self.height, self.rate, self.crf = width, height, Fraction(rate), crf
         self.audio_from = None if audio_from is None else Path(audio_from)
         self.audio_start = Fraction(audio_start)
@@ -136,13 +137,20 @@ class VideoWriter:
         # With the index in front, players and browsers start before they have the whole file.
         options = {} if kind == "matroska" else {"movflags": "+faststart"}
         self._container = av.open(f"file:{self._partial}", "w", format=kind, options=options)
-        self._video = self._container.add_stream("libx264", rate=self.rate, options={"crf": str(self.crf)})
-        self._video.width, self._video.height, self._video.pix_fmt = self.width, self.height, "yuv420p"
-        context = self._video.codec_context
+        self._video = self._add_video()
+        self._sound = None if source is None else AudioTrack(source, self._container, self.audio_start)
+
+    def _add_video(self) -> av.VideoStream:
+        stream = self._container.add_stream("libx264", rate=self.rate, options={"crf": str(self.crf)})
+        stream.width, stream.height, stream.pix_fmt = self.width, self.height, "yuv420p"
+        context = stream.codec_context
         context.time_base = 1 / self.rate
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = LIMITED_RANGE
-        self._sound = None if source is None else AudioTrack(source, self._container, self.audio_start)
+        return stream
+
+    def _flush_video(self) -> None:
+        self._container.mux(self._video.encode(None))
 
     def _close_container(self, kind, *_) -> None:
         """Flush and close the file; after an exception only close it."""
@@ -153,7 +161,7 @@ class VideoWriter:
                 self._container.close()
             return
         try:
-            self._container.mux(self._video.encode(None))
+            self._flush_video()
             if self._sound is not None:
                 self._sound.finish(self.frames / self.rate)
             self._container.close()
