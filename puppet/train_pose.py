@@ -21,9 +21,13 @@ from torch.optim.swa_utils import AveragedModel
 from musepose.cli.entry import Parser, run_script
 from musepose.pose.detectors.dwpose import mm_compat
 from musepose.training.checkpoints import Checkpoints
+from musepose.training.finite import FiniteCheck
 from musepose.training.optimizers import Muon
+from musepose.training.state_files import StateParts
 from musepose.utils.errors import UserError
 from musepose.utils.files import complete_file, project_file, require_file
+from musepose.utils.folder_lock import locked_folder
+from musepose.utils.saving import open_to_save
 from puppet.pose_networks import Dwpose, Yolox, half_tensors
 from puppet.pose_pictures import SHOTS, Shot, make_shots
 from puppet.pose_samples import LEAST_SHOWN, DetectionBatch, KeypointBatch, detection_batch, keypoint_batch
@@ -99,8 +103,8 @@ def train(part: str, config: DictConfig, resume: str | None) -> Path:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     mean = AveragedModel(network, avg_fn=partial(ema_with_warmup, decay=solver.ema_decay), use_buffers=True)
     model, optimizer = accelerator.prepare(network, optimizer)
-    accelerator.register_for_checkpointing(mean, schedule)
-    states = Checkpoints(accelerator, Path(config.output_dir) / part, config.total_limit)
+    parts, finite = StateParts([model], [optimizer], [mean, schedule]), FiniteCheck(accelerator)
+    states = Checkpoints(accelerator, Path(config.output_dir) / part, config.total_limit, parts)
     done = states.load(resume)
     if done:
         check_continuous(schedule, settings.learning_rate)
@@ -112,9 +116,12 @@ def train(part: str, config: DictConfig, resume: str | None) -> Path:
         network.train()
         batch = sample_batch(pool, network, settings.batch, np.random.default_rng([config.seed, step]))
         batch = batch.to(accelerator.device)
+        torch.manual_seed(config.seed + step)  # for dropout, where a config has it
         loss = model(batch)
+        finite.check_loss(loss.detach(), step + 1)
         accelerator.backward(loss)
-        accelerator.clip_grad_norm_(network.parameters(), solver.max_grad_norm)
+        norm = accelerator.clip_grad_norm_(network.parameters(), solver.max_grad_norm)
+        finite.check_gradients(norm, step + 1)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
@@ -128,10 +135,11 @@ def train(part: str, config: DictConfig, resume: str | None) -> Path:
         if (step + 1) % config.judging_steps == 0 or last:
             print(f"{part} step {step + 1}/{settings.steps}  held out: {evaluate(mean.module, held_out)}", flush=True)
         if (step + 1) % config.checkpointing_steps == 0 or last:
+            finite.check_weights(network.parameters(), step + 1)
             states.save(step + 1)
     path = Path(config.save_dir) / f"{part}.pth"
-    with complete_file(path) as partial_path:
-        torch.save(dict(state_dict=half_tensors(mean.module.model.cpu())), partial_path)
+    with complete_file(path) as partial_path, open_to_save(partial_path) as file:
+        torch.save(dict(state_dict=half_tensors(mean.module.model.cpu())), file)
     print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB", flush=True)
     return path
 
@@ -156,7 +164,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the config")
     arguments = parser.parse_args()
     config = read_settings(arguments.config, arguments.set, CONFIG)
-    with mm_compat.quiet():
+    with mm_compat.quiet(), locked_folder(Path(config.output_dir) / arguments.part, "training"):
         train(arguments.part, config, arguments.resume)
 
 

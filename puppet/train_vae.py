@@ -11,6 +11,7 @@ MusePose does not train its autoencoder, so this script exists for the puppets o
 
 import argparse
 from collections import deque
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -20,21 +21,26 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL
 from diffusers.training_utils import EMAModel
 from einops import rearrange
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from musepose.cli.entry import Parser, run_script
 from musepose.evaluation.metrics import psnr, to_float
 from musepose.training.checkpoints import Checkpoints, list_checkpoints, step_of
 from musepose.training.config import OPTIMIZERS, Solver
+from musepose.training.finite import FiniteCheck
 from musepose.training.optimizers import make_optimizer
 from musepose.training.seeding import seeded_generator
+from musepose.training.state_files import StateParts
+from musepose.utils import launch
 from musepose.utils.errors import UserError
 from musepose.utils.files import project_file
+from musepose.utils.folder_lock import locked_folder
 from puppet.image_score import gradient_energy
 from puppet.scenes import SPAN, make_scene
 from puppet.train_settings import check_continuous, constant_then_decay, read_settings
 from puppet.vae_losses import PatchDiscriminator, hinge_loss, reconstruction_loss, weighted_mean
+from puppet.vae_model import Autoencode, build_vae, normalise_latents, save_vae
 from puppet.world import HELD_OUT
 
 CONFIG = project_file(Path("configs/puppet/train_vae.yaml"))
@@ -108,10 +114,12 @@ class Training:
         )
         self.ema = EMAModel(self.vae.parameters(), decay=solver.ema_decay)
         self.model, self.optimizer = accelerator.prepare(Autoencode(self.vae), optimizer)
-        accelerator.register_for_checkpointing(self.ema, self.schedule)
+        self.parts = StateParts([self.model], [self.optimizer], [self.ema, self.schedule])
+        self.finite = FiniteCheck(accelerator)
         self.critic = None
-        self.states = Checkpoints(accelerator, config.output_dir, config.total_limit)
-        self.decays = Checkpoints(accelerator, self.states.folder / f"decay-{self.begin:07d}", config.total_limit)
+        self.states = Checkpoints(accelerator, config.output_dir, config.total_limit, self.parts)
+        decays = self.states.folder / f"decay-{self.begin:07d}"
+        self.decays = Checkpoints(accelerator, decays, config.total_limit, self.parts)
         self.done = self._load(resume)
         self.ema.to(accelerator.device)  # a state loads it on the CPU
 
@@ -137,6 +145,8 @@ class Training:
         critic = PatchDiscriminator(decay.critic_channels).to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(critic.parameters(), decay.critic_learning_rate, betas=(0.5, 0.9))
         self.critic, self.critic_optimizer = self.accelerator.prepare(critic, optimizer)
+        self.parts.models.append(self.critic)
+        self.parts.optimizers.append(self.critic_optimizer)
 
     def run(self) -> None:
         config, accelerator = self.config, self.accelerator
@@ -155,6 +165,7 @@ class Training:
                 accelerator.print(f"step {step + 1}/{total}  loss {mean_loss:.4f}", flush=True)
                 mean_loss = 0.0
             if (step + 1) % config.checkpointing_steps == 0 or step + 1 in (self.begin, total):
+                self.finite.check_weights((p for model in self.parts.models for p in model.parameters()), step + 1)
                 (self.decays if is_decay else self.states).save(step + 1)
         if accelerator.is_main_process:
             self.ema.copy_to(self.vae.parameters())
@@ -180,15 +191,19 @@ class Training:
                 self.critic(output).float(), masks, solver.figure_weight
             )
             self.critic.requires_grad_(True)
+        self.finite.check_loss(whole.detach(), step + 1)
         accelerator.backward(whole)
-        accelerator.clip_grad_norm_(self.model.parameters(), solver.max_grad_norm)
+        norm = accelerator.clip_grad_norm_(self.model.parameters(), solver.max_grad_norm)
+        self.finite.check_gradients(norm, step + 1)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.schedule.step()
         self.ema.step(self.vae.parameters())
         if self.critic is not None:
             answers = self.critic(torch.cat([images, output.detach()])).float().chunk(2)
-            accelerator.backward(hinge_loss(*answers, masks, solver.figure_weight))
+            loss_of_critic = hinge_loss(*answers, masks, solver.figure_weight)
+            self.finite.check_loss(loss_of_critic.detach(), step + 1)
+            accelerator.backward(loss_of_critic)
             self.critic_optimizer.step()
             self.critic_optimizer.zero_grad()
         return loss.item()
@@ -215,42 +230,13 @@ def optimizer_for(vae: AutoencoderKL, solver: DictConfig) -> torch.optim.Optimiz
     return make_optimizer(vae.named_parameters(), settings)
 
 
-def build_vae(config: DictConfig) -> AutoencoderKL:
-    levels = len(config.model.block_out_channels)
-    if config.start_from is not None:
-        return AutoencoderKL.from_pretrained(config.start_from, torch_dtype=torch.float32)
-    return AutoencoderKL(
-        **OmegaConf.to_container(config.model),
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        mid_block_add_attention=False,
-        sample_size=config.size,
-        scaling_factor=1.0,  # `normalise_and_save` gives the latents unit variance
-    )
-
-
-class Autoencode(torch.nn.Module):
-    """Encoding and decoding as one forward pass, for data-parallel training."""
-
-    def __init__(self, vae: AutoencoderKL):
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """→ reconstructions, and the mean Kullback-Leibler divergence of the latents from the standard normal."""
-        posterior = self.vae.encode(images).latent_dist
-        latents = posterior.mean.float() + posterior.std.float() * noise
-        kl = 0.5 * (posterior.mean.float().square() + posterior.var.float() - 1 - posterior.logvar.float()).mean()
-        return self.vae.decode(latents).sample, kl
-
-
 @torch.no_grad()
 def normalise_and_save(vae: AutoencoderKL, config: DictConfig) -> None:
     """Normalise the latents to mean 0 and deviation 1, save the model, evaluate it on held-out images."""
     numbers = range(HELD_OUT - MEASURED, HELD_OUT)
     latents = torch.cat([vae.encode(_images([picture(n, config.size)[0]])).latent_dist.mean for n in numbers])
     normalise_latents(vae, latents.mean((0, 2, 3)), latents.std((0, 2, 3)))
-    vae.half().save_pretrained(config.save_dir)
+    save_vae(vae.half(), Path(config.save_dir))
     vae = AutoencoderKL.from_pretrained(config.save_dir, torch_dtype=torch.float32)
     frame, figure, energy = [], [], []
     for number in range(HELD_OUT, HELD_OUT + EVALUATED):
@@ -268,18 +254,6 @@ def normalise_and_save(vae: AutoencoderKL, config: DictConfig) -> None:
     )
 
 
-def normalise_latents(vae: AutoencoderKL, mean: Tensor, deviation: Tensor) -> None:
-    """Fold the latents' statistics (c,) into the adjacent 1x1 convolutions; reconstructions do not change."""
-    channels = len(mean)
-    encode, decode = vae.quant_conv, vae.post_quant_conv
-    encode.bias[:channels] -= mean
-    encode.bias[:channels] /= deviation
-    encode.weight[:channels] /= deviation[:, None, None, None]
-    encode.bias[channels:] -= 2 * deviation.log()  # the log variance
-    decode.bias += decode.weight[:, :, 0, 0] @ mean
-    decode.weight *= deviation[None, :, None, None]
-
-
 def main() -> None:
     parser = Parser(
         prog="-m puppet.train_vae", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -291,7 +265,9 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as solver.learning_rate=1e-4")
     arguments = parser.parse_args()
     config = read_settings(arguments.config, arguments.overrides, CONFIG)
-    Training(config, arguments.resume, arguments.harvest).run()
+    lock = locked_folder(Path(config.output_dir), "training") if launch.rank() == 0 else nullcontext()
+    with lock:
+        Training(config, arguments.resume, arguments.harvest).run()
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
 """The command lines of train_stage_1.py and train_stage_2.py: parse, check, train."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musepose.cli.flags import add_options, make_parser
 from musepose.training.config import Command, TrainConfig, read_config, sample_name
+from musepose.utils import launch
 from musepose.utils.errors import UserError
 from musepose.utils.files import check_writable, project_file, require_file
+from musepose.utils.folder_lock import locked_folder
 from musepose.utils.options import build, option_specs
 
 if TYPE_CHECKING:
@@ -42,14 +46,26 @@ def main(stage: str, arguments: Sequence[str] | None = None) -> None:
     command, overrides = parse(stage, arguments)
     config = read_config(command.config or project_file(f"configs/train_{stage}.yaml"), overrides)
     clips = check(stage, config)
-    check_resume(config, command.resume)
+    with _locked_folders(config):
+        check_resume(config, command.resume)
 
-    from musepose.training.model import check_networks
-    from musepose.training.stages import STAGE_1, STAGE_2
-    from musepose.training.trainer import Trainer
+        from musepose.training.model import check_networks
+        from musepose.training.stages import STAGE_1, STAGE_2
+        from musepose.training.trainer import Trainer
 
-    check_networks(config, clip_frames=config.data.n_sample_frames if stage == "stage_2" else None)
-    Trainer({"stage_1": STAGE_1, "stage_2": STAGE_2}[stage], config, clips, command.resume).run()
+        check_networks(config, clip_frames=config.data.n_sample_frames if stage == "stage_2" else None)
+        Trainer({"stage_1": STAGE_1, "stage_2": STAGE_2}[stage], config, clips, command.resume).run()
+
+
+@contextmanager
+def _locked_folders(config: TrainConfig) -> Iterator[None]:
+    """Hold the locks of the output folders, in the first of several processes."""
+    folders = {Path(os.path.realpath(folder)) for folder in (config.output_dir, config.save_dir) if folder}
+    with ExitStack() as locks:
+        if launch.rank() == 0:
+            for folder in sorted(folders):
+                locks.enter_context(locked_folder(folder, "training"))
+        yield
 
 
 def check(stage: str, config: TrainConfig) -> "list[Clip]":
@@ -84,6 +100,8 @@ def check(stage: str, config: TrainConfig) -> "list[Clip]":
     _check_cases(config)
     check_writable(Path(config.output_dir) / "states" / "step")
     check_writable(config.model_folder / "reference_unet.pth")
+    if config.data.cache_latents is not None:
+        check_writable(Path(config.data.cache_latents) / "latents.npy")
     return clips
 
 

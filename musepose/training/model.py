@@ -28,6 +28,7 @@ from musepose.training.loss import make_noise_schedule
 from musepose.utils.errors import UserError
 from musepose.utils.files import CompleteFiles, require_file
 from musepose.utils.options import DTYPES
+from musepose.utils.saving import open_to_save
 
 MOTION = ".motion_modules."
 
@@ -219,8 +220,8 @@ def save_models(model: Animator, folder: Path, dtype: str, stage1_folder: Path |
     with CompleteFiles() as files:
         for name, tensors in parts.items():
             kept = {k: v.to("cpu", getattr(torch, DTYPES[dtype])) for k, v in tensors.items() if not k.endswith(".pe")}
-            with files.file(folder / name) as partial:
-                torch.save(kept, partial)
+            with files.file(folder / name) as partial, open_to_save(partial) as file:
+                torch.save(kept, file)
         for name in ("reference_unet.pth", "denoising_unet.pth", "pose_guider.pth") if stage1_folder else ():
             source, target = stage1_folder / name, folder / name
             if target.exists() and filecmp.cmp(source, target):  # same file, or same size and time

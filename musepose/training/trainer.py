@@ -1,6 +1,7 @@
 """The training loop of both stages."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,6 @@ from accelerate.utils import InitProcessGroupKwargs, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from musepose.models.weights import load_models
 from musepose.training.checkpoints import Checkpoints
@@ -20,15 +20,20 @@ from musepose.training.config import TrainConfig
 from musepose.training.data.cache import FrameCache
 from musepose.training.data.dataset import ClipDataset, FrameReader, StepSampler
 from musepose.training.data.encoding import Encoder
+from musepose.training.data.loading import load_batches
 from musepose.training.data.manifest import Clip
+from musepose.training.finite import FiniteCheck
 from musepose.training.loss import DenoisingLoss
 from musepose.training.model import save_models, set_trainable, weight_paths
 from musepose.training.optimizers import make_optimizer
 from musepose.training.stages import Stage
+from musepose.training.state_files import StateParts
 from musepose.training.validation import sample_videos
 from musepose.utils.errors import UserError
 from musepose.utils.options import DTYPES
 from musepose.utils.progress import progress_bar
+
+logger = logging.getLogger(__name__)
 
 PROCESS_TIMEOUT = timedelta(hours=3)  # the other processes wait while the main process samples validation videos
 TIMESTEP_BINS = 5  # the loss is logged for each of these equal ranges of timesteps
@@ -59,11 +64,12 @@ class Trainer:
         decay = config.solver.ema_decay
         self.ema = None if decay is None else EMAModel(self.trained, decay=decay)
         self.prepared, self.optimizer = accelerator.prepare(self.model, self.optimizer)
+        parts = StateParts([self.prepared], [self.optimizer], [self.schedule])
         if self.ema is not None:
-            accelerator.register_for_checkpointing(self.ema)
-        accelerator.register_for_checkpointing(self.schedule)
-        self.checkpoints = Checkpoints(accelerator, Path(config.output_dir) / "states", config.total_limit)
-        self.done = self.checkpoints.load(resume)
+            parts.others.insert(0, self.ema)
+        self.finite = FiniteCheck(accelerator)
+        self.checkpoints = Checkpoints(accelerator, Path(config.output_dir) / "states", config.total_limit, parts)
+        self.done = self.checkpoints.load(resume)  # finished steps
         if self.ema is not None:  # loading a checkpoint puts it on the CPU
             self.ema.to(accelerator.device)
         self._start_tracker()
@@ -83,19 +89,22 @@ class Trainer:
                 self.schedule.step()
                 if self.ema is not None:
                     self.ema.step(self.trained)
+                self.done = step
                 bar.update()
                 if step % config.log_steps == 0:
                     bar.set_postfix(loss=f"{self._log(binned, step):.4f}", refresh=False)
                     binned.zero_()
                 if step % config.checkpointing_steps == 0 or step == total:
+                    self.finite.check_weights(self.trained, step)
                     self.checkpoints.save(step)
                 self._save_and_validate(step)
-        accelerator.end_training()
+        self._track(accelerator.end_training)
 
     def _save_and_validate(self, step: int) -> None:
         """Save the models and run validation if they are due after `step` steps."""
         config, last = self.config, step >= self.config.solver.max_train_steps
         if last or step % config.save_model_step_interval == 0:
+            self.finite.check_weights(self.trained, step)
             self.save_models()
         if config.val.test_cases and (last or step % config.val.validation_steps == 0):
             self.validate(step)
@@ -103,9 +112,9 @@ class Trainer:
     def micro_step(self, samples: dict) -> Tensor:
         """Forward, backward and, at the end of an accumulation, an optimizer step. → (2, TIMESTEP_BINS) losses, counts.
 
-        `samples` is a collated batch of ClipDataset.
+        `samples` is a batch of ClipDataset. Raises UserError: loss or gradients are not finite.
         """
-        accelerator, device = self.accelerator, self.accelerator.device
+        accelerator, device, step = self.accelerator, self.accelerator.device, self.done + 1
         batch = self.encoder.batch(samples, device)
         latents = batch.pop("latents")
         noise_sample = self.loss.sample(samples["seed"].tolist(), latents.shape[1:]).to(device)
@@ -115,9 +124,11 @@ class Trainer:
             with accelerator.autocast():  # the prepared model autocasts itself, except under DeepSpeed
                 prediction = self.prepared(noisy, timesteps, **batch, dropped=noise_sample.dropped)
             losses = self.loss.per_frame(prediction, latents, noise_sample)
+            self.finite.check_loss(losses.detach(), step)
             accelerator.backward(losses.mean())
             if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(self.trained, self.config.solver.max_grad_norm)
+                norm = accelerator.clip_grad_norm_(self.trained, self.config.solver.max_grad_norm)
+                self.finite.check_gradients(norm, step)
             self.optimizer.step()
             self.optimizer.zero_grad()
         return sum_by_timestep_bin(losses.detach(), timesteps, self.loss.num_train_timesteps)
@@ -166,8 +177,7 @@ class Trainer:
         return optimizer, get_scheduler(solver.lr_scheduler, optimizer, **steps)
 
     def _batches(self) -> Iterator[dict]:
-        config, accelerator = self.config, self.accelerator
-        solver, data = config.solver, config.data
+        accelerator, solver, data = self.accelerator, self.config.solver, self.config.data
         accumulation = solver.gradient_accumulation_steps
         sampler = StepSampler(
             self.done * accumulation,
@@ -176,7 +186,7 @@ class Trainer:
             accelerator.process_index,
             accelerator.num_processes,
         )
-        return iter(DataLoader(self.samples, data.train_bs, sampler=sampler, num_workers=data.num_workers))
+        return load_batches(self.samples, data.train_bs, sampler, data.num_workers)
 
     def _log(self, binned: Tensor, step: int) -> float:
         """Log the losses since the last call, over all processes. → their mean."""
@@ -189,12 +199,22 @@ class Trainer:
             for i in range(TIMESTEP_BINS)
             if counts[i]
         }
-        self.accelerator.log(metrics, step)
+        if self.tracks:
+            self._track(lambda: self.accelerator.log(metrics, step))
         return mean
 
+    def _track(self, write: Callable[[], None]) -> None:
+        """Call a function of the tracker. If its files cannot be written, the training goes on without it."""
+        try:
+            write()
+        except OSError as error:
+            if self.tracks:
+                logger.warning("the log of losses ends at step %d (%s): the training goes on", self.done, error)
+            self.tracks = False
+
     def _start_tracker(self) -> None:
-        if self.accelerator.log_with:
-            self.accelerator.init_trackers(self.stage.name)
+        self.tracks = bool(self.accelerator.log_with)
+        self._track(lambda: self.accelerator.init_trackers(self.stage.name))
 
     @contextmanager
     def _ema_weights(self) -> Iterator[None]:

@@ -18,6 +18,7 @@ from musepose.training.data.manifest import Clip
 from musepose.utils.errors import UserError
 from musepose.utils.files import complete_file
 from musepose.utils.progress import progress_bar
+from musepose.utils.saving import open_to_save
 
 BATCH = 16  # frames encoded together
 NAMES = ("latents", "token", "poses")
@@ -85,7 +86,7 @@ class FrameCache:
                 "poses": poses,
             }
             for name, array in parts.items():
-                with complete_file(self.path(index, name)) as partial, open(partial, "wb") as file:
+                with complete_file(self.path(index, name)) as partial, open_to_save(partial) as file:
                     np.save(file, array)
         accelerator.wait_for_everyone()
 
