@@ -1,7 +1,12 @@
 """Downloads the published weights, or checks them; `--help` lists the options."""
 
-from musepose.cli.download_weights import main
-from musepose.cli.entry import run_script
+from musepose.utils import interrupts
+
+if __name__ == "__main__":
+    interrupts.leave_at_once()  # quietly, while the rest is imported
+
+from musepose.cli.download_weights import main  # noqa: E402
+from musepose.cli.entry import run_script  # noqa: E402
 
 if __name__ == "__main__":
     run_script(main)

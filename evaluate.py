@@ -1,7 +1,12 @@
 """Evaluates videos against ground truth, or puppet weights; `--help` lists the options."""
 
-from musepose.cli.entry import run_script
-from musepose.cli.evaluate import main
+from musepose.utils import interrupts
+
+if __name__ == "__main__":
+    interrupts.leave_at_once()  # quietly, while the rest is imported
+
+from musepose.cli.entry import run_script  # noqa: E402
+from musepose.cli.evaluate import main  # noqa: E402
 
 if __name__ == "__main__":
     run_script(main)

@@ -1,15 +1,14 @@
 """Loads the pipeline for a checked plan of test_stage_2.py, with the memory plan that fits."""
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from musepose.inference.cases import Plan
 from musepose.utils import launch
 from musepose.utils.errors import UserError, is_out_of_memory
+from musepose.utils.home import use_compile_cache
 from musepose.utils.reporter import CONSOLE, Reporter
 
 
@@ -29,6 +28,8 @@ def plan_loading(plan: Plan) -> Loading:
 
     Raises UserError: device, compiler, weights or sampling settings cannot be used, or no memory plan fits into --vram.
     """
+    if plan.settings.compile:
+        use_compile_cache()  # before torch is imported
     from musepose.inference.memory_estimate import Workload, choose_plan, meta_pipeline
     from musepose.models.weights import WeightPaths, check_weights
     from musepose.utils.device import check_compiler, choose_device, choose_dtype
@@ -55,8 +56,6 @@ def load_pipeline(plan: Plan, reporter: Reporter = CONSOLE) -> Any:
 
     Raises UserError as `plan_loading` does, and if the models do not fit in memory.
     """
-    # Cache of compiled layers; torch's default is in /tmp, which is cleared when the machine starts.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "musepose" / "compiled"))
     say = reporter.say if launch.rank() == 0 else lambda _: None
     say("loading the models")
     loading, settings = plan_loading(plan), plan.settings
