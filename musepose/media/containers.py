@@ -10,6 +10,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from musepose.media.image import check_file
+from musepose.utils.errors import UserError
+
 if TYPE_CHECKING:
     import av
 
@@ -35,6 +38,19 @@ def open_media(path: Path) -> av.container.InputContainer:
 def to_fraction(ratio) -> Fraction | None:
     """Convert PyAV's rates and time bases: up to 18 a Fraction or None; from 19 its own type, 0/0 if unknown."""
     return Fraction(ratio.numerator, ratio.denominator) if ratio else None
+
+
+def check_video_file(path: Path) -> None:
+    """Raises UserError if `path` is missing, empty, cut off, or an animated picture that FFmpeg reads as no video."""
+    check_file(path, "video")
+    missing = missing_bytes(path)
+    if missing:
+        raise UserError(f"{path} is cut off ({missing} bytes are missing): copy or download it again")
+    with open(path, "rb") as file:
+        head = file.read(12)
+    for kind, is_kind in (("WebP", head[:4] == b"RIFF" and head[8:] == b"WEBP"), ("PNG", head[:4] == b"\x89PNG")):
+        if is_kind:
+            raise UserError(f"{path} is a {kind} picture, which is not a video here: convert it to mp4, or give a GIF")
 
 
 def missing_bytes(path: Path) -> int:

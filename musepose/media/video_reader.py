@@ -1,85 +1,122 @@
-"""Reads videos: properties measured from the stream, and frames one by one."""
+"""Reads videos as frames of a constant rate: properties, frames one by one, single frames, damaged frames."""
 
 from __future__ import annotations
 
-import math
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import count as count_from
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from musepose.media.color import FrameConverter
-from musepose.media.containers import missing_bytes, open_media, to_fraction
-from musepose.media.image import check_file
+from musepose.media.decoding import Picture, decode_pictures
+from musepose.media.stored_video import StoredVideo, decode_stored, file_stamp, measure, no_frames, open_video
 from musepose.utils.errors import UserError
 
 if TYPE_CHECKING:
     import av
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
-
-# Codecs and containers where one packet is one frame, so that frames can be counted without decoding.
-ONE_PACKET_ONE_FRAME = {"h264", "hevc", "av1", "vp9", "mpeg4", "prores"}
-EXACT_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
+MOST_NAMED = 5  # runs of damaged frames in a line
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """A video's properties, measured from the stream, because headers may be wrong."""
+    """A video's properties, measured from the stream, because headers may be wrong.
+
+    Frames are those of a constant rate: stored pictures are placed by their time stamps, see docs/videos.md.
+    """
 
     path: Path
     width: int  # as shown: the rotation flag is applied
     height: int
     frames: int
-    rate: Fraction  # frames per second; the average if it varies
+    rate: Fraction  # frames per second
     has_audio: bool
+    resampling: str | None = None  # identifies how pictures became frames; None: each stored picture is one frame
+    notes: tuple[str, ...] = ()  # what is unusual about the file, a line each
+    stamp: tuple[int, int] | None = None  # size and time of change of the file
 
 
 def probe(path: str | os.PathLike) -> VideoInfo:
     """Measure the video at `path`.
 
-    Raises UserError if it is missing, empty, truncated, damaged, not a video, or has no frames.
+    Raises UserError if it is missing, empty, truncated, damaged, not a video, or has no frames, or if its rate is
+    outside 1/1000 to 1000 frames a second.
     """
-    path = Path(path)
-    with _open_video(path) as (container, stream):
-        first = next(container.decode(stream), None)
+    video = measure(path)
+    with open_video(video.path, video.stream) as (container, stream):
+        first = next((picture for number, picture in decode_stored(container, video) if number == 0), None)
         if first is None:
-            raise _no_frames(path)
-        width, height = FrameConverter(first, stream).size
-        has_audio = any(_is_decodable(audio) for audio in container.streams.audio)
-    times = _packet_times(path) or _frame_times(path)
-    return VideoInfo(path, width, height, times.count, _rate(times), has_audio)
+            raise no_frames(video.path)
+        width, height = FrameConverter(first.frame, stream).size
+    timeline = video.timeline
+    has_audio, more = video.sound_stream is not None, (timeline.resampling, video.notes, video.stamp)
+    return VideoInfo(video.path, width, height, timeline.frames, timeline.rate, has_audio, *more)
 
 
-def read_frames(path: str | os.PathLike, step: int = 1, count: int | None = None) -> Iterator[np.ndarray]:
+def read_frames(source: str | os.PathLike | VideoInfo, step: int = 1, count: int | None = None) -> Iterator[np.ndarray]:
     """Stream frames 0, step, 2·step, … of a video, at most `count` of them: RGB uint8 (height, width, 3), as shown.
 
-    Applies the display matrix. Colours follow the stream's tags; untagged streams count as BT.601, limited range, which
-    is what tools that omit the tags write. Frames are scaled to the first frame's size. Raises what `probe` raises.
+    A frame whose picture is damaged shows the one before. Raises what `probe` raises; for a `VideoInfo` also if the
+    file has changed since it was probed.
     """
     if step < 1 or (count is not None and count < 0):
         raise ValueError(f"step {step} must be at least 1, count {count} at least 0")
-    last = math.inf if count is None else step * (count - 1)
-    return _read_frames(Path(path), lambda number: number % step == 0, last)
+    return _read_frames(source, step, count)
 
 
 def read_frames_at(path: str | os.PathLike, numbers: Iterable[int]) -> dict[int, np.ndarray]:
     """Single frames of a video, as from `read_frames`: number → RGB uint8; numbers beyond the end are left out.
 
-    Decodes from the last key frame before each number, and converts only the requested frames. If time stamps do not
-    determine frame numbers, it decodes from the start. Raises what `probe` raises.
+    Decodes from the last key picture before each frame, and converts only the requested frames. If time stamps do not
+    identify the pictures, it decodes from the start. Raises what `probe` raises.
     """
-    path, wanted = Path(path), sorted(set(numbers))
-    found = _seek_frames(path, wanted)
-    if len(found) < len(wanted):
-        found = dict(zip(wanted, _read_frames(path, set(wanted).__contains__, wanted[-1]), strict=False))
-    return found
+    video = measure(path)
+    wanted = {number: video.timeline.picture(number) for number in numbers if 0 <= number < video.timeline.frames}
+    pictures = sorted(set(wanted.values()))
+    found = _seek_pictures(video, pictures)
+    if len(found) < len(pictures):
+        found = _find_pictures(video, pictures)
+    return {number: found[picture] for number, picture in wanted.items()}
+
+
+def damaged_frames(source: VideoInfo, count: int | None = None) -> list[int]:
+    """Which of the first `count` frames show the one before, because their own picture is damaged. Decodes them all.
+
+    Raises UserError if fewer than half of them are whole, or if the file has changed since it was probed.
+    """
+    video = measure(source.path)
+    _check_unchanged(source, video)
+    count = video.timeline.frames if count is None else min(count, video.timeline.frames)
+    whole = set()
+    with open_video(video.path, video.stream) as (container, _):
+        last = video.timeline.picture(count - 1)
+        for number, picture in decode_stored(container, video):
+            if number > last:
+                break
+            if picture.whole:
+                whole.add(number)
+    pictures = last + 1 + video.damaged_start
+    if 2 * len(whole) < pictures:
+        told = f"{video.path} is damaged: only {len(whole)} of {pictures} pictures can be decoded"
+        raise UserError(f"{told}: copy it again, or repair it")
+    return [number for number in range(count) if video.timeline.picture(number) not in whole]
+
+
+def describe_damage(path: Path, damaged: Sequence[int]) -> str:
+    """A line that names the damaged frames."""
+    starts = [number for place, number in enumerate(damaged) if place == 0 or damaged[place - 1] != number - 1]
+    runs = [(start, next(n for n in count_from(start) if n + 1 not in damaged)) for start in starts[:MOST_NAMED]]
+    named = ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in runs)
+    named += ", …" if len(starts) > MOST_NAMED else ""
+    what = "1 frame is damaged" if len(damaged) == 1 else f"{len(damaged)} frames are damaged"
+    return f"warning: {path}: {what} and left out, the one before is shown instead: {named}"
 
 
 def list_media(path: str | os.PathLike, suffixes: Sequence[str]) -> list[Path]:
@@ -101,135 +138,84 @@ def list_media(path: str | os.PathLike, suffixes: Sequence[str]) -> list[Path]:
     return found
 
 
-@contextmanager
-def _open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Open the first video stream that is not cover art. FFmpeg errors inside the block become a UserError."""
-    check_file(path, "video")
-    missing = missing_bytes(path)
-    if missing:
-        raise UserError(f"{path} is cut off ({missing} bytes are missing): copy or download it again")
-    import av
-
-    try:
-        with open_media(path) as container:
-            streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-            streams = [s for s in streams if _is_decodable(s)]
-            if not streams:
-                raise UserError(f"{path} holds no video that can be decoded: give another video file")
-            streams[0].thread_type = "AUTO"
-            yield container, streams[0]
-    except av.error.FFmpegError as error:
-        raise UserError(f"{path} is damaged or not a video ({error.strerror}): give a whole video file") from None
+def _read_frames(source: str | os.PathLike | VideoInfo, step: int, count: int | None) -> Iterator[np.ndarray]:
+    video = measure(source.path if isinstance(source, VideoInfo) else source)
+    if isinstance(source, VideoInfo):
+        _check_unchanged(source, video)
+    numbers = range(0, video.timeline.frames, step)[:count]
+    shown, picture = -1, None
+    with open_video(video.path, video.stream) as (container, stream):
+        for wanted, decoded in _whole_pictures(container, video, (video.timeline.picture(n) for n in numbers)):
+            if wanted != shown:
+                if picture is None:
+                    convert = FrameConverter(decoded, stream)
+                shown, picture = wanted, convert(decoded)
+                yield picture
+            else:
+                yield picture.copy()  # the one before may have been changed
+    if file_stamp(video.path) != video.stamp:
+        raise _changed(video.path)
 
 
-def _is_decodable(stream: av.stream.Stream) -> bool:
-    return stream.codec_context is not None
+def _whole_pictures(
+    container: av.container.InputContainer, video: StoredVideo, numbers: Iterable[int]
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """For ascending numbers, the last whole picture up to each: its number and frame."""
+    pictures = ((number, picture.frame) for number, picture in decode_stored(container, video) if picture.whole)
+    current = ahead = next(pictures, None)
+    for wanted in numbers:
+        while ahead is not None and ahead[0] <= wanted:
+            current, ahead = ahead, next(pictures, None)
+        if current is None:
+            raise no_frames(video.path)
+        yield current
 
 
-def _read_frames(path: Path, wanted: Callable[[int], bool], last: float) -> Iterator[np.ndarray]:
-    """The frames up to number `last` for which `wanted(number)`."""
-    with _open_video(path) as (container, stream):
-        convert = None
-        for number, frame in enumerate(container.decode(stream)):
-            convert = convert or FrameConverter(frame, stream)
-            if number > last:
-                return
-            if wanted(number):
-                yield convert(frame)
-            if number == last:
-                return
-        if convert is None:
-            raise _no_frames(path)
-
-
-def _seek_frames(path: Path, wanted: Sequence[int]) -> dict[int, np.ndarray]:
-    """Frames of ascending numbers, each decoded from its key frame: number → picture. Stops if seeking is inexact."""
+def _find_pictures(video: StoredVideo, pictures: Sequence[int]) -> dict[int, np.ndarray]:
+    """Pictures of ascending numbers, decoded from the start: number → RGB uint8; a damaged one is the one before."""
     found: dict[int, np.ndarray] = {}
-    with _open_video(path) as (container, stream):
-        packets = _packets(container, stream)
-        number_of = {
-            time: number for number, time in enumerate(sorted(time for time, _ in packets if time is not None))
-        }
-        keys = sorted(number_of[time] for time, is_key in packets if is_key and time is not None)
-        if not keys or keys[0] != 0 or len(number_of) < len(packets):
-            return found
-        times, convert, position = list(number_of), None, math.inf
-        for number in sorted({0, *wanted}):  # the first frame defines the size of all
-            if number >= len(times):
-                break
-            key = keys[bisect_right(keys, number) - 1]
-            if key > position or number <= position:
-                container.seek(times[key], stream=stream)
-                frames = container.decode(stream)
-            for frame in frames:
-                position = number_of.get(frame.pts, math.inf)
-                if position >= number:
-                    break
-            if position != number:
-                break
-            convert = convert or FrameConverter(frame, stream)
-            if number in wanted:
-                found[number] = convert(frame)
+    with open_video(video.path, video.stream) as (container, stream):
+        shown = _whole_pictures(container, video, [0, *pictures])
+        convert = FrameConverter(next(shown)[1], stream)
+        for number, (_, frame) in zip(pictures, shown, strict=True):
+            found[number] = convert(frame)
     return found
 
 
-def _no_frames(path: Path) -> UserError:
-    return UserError(f"{path} has no frames: give another video")
+def _seek_pictures(video: StoredVideo, pictures: Sequence[int]) -> dict[int, np.ndarray]:
+    """Pictures of ascending numbers, each decoded from its key picture. Stops if seeking is inexact, or at damage."""
+    found: dict[int, np.ndarray] = {}
+    if not video.keys or video.keys[0] != 0:
+        return found
+    with open_video(video.path, video.stream) as (container, stream):
+        convert, position, decoded = None, -1, iter(())
+        for number in sorted({0, *pictures}):  # the first picture defines the size of all
+            key = video.keys[bisect_right(video.keys, number) - 1]
+            if key > position or number <= position:
+                container.seek(video.stamps[key], stream=stream)
+                decoded = decode_pictures(container, stream)
+            picture = _picture_at(video, decoded, number)
+            if picture is None or not picture.whole:
+                break
+            position = number
+            convert = convert or FrameConverter(picture.frame, stream)
+            if number in pictures:
+                found[number] = convert(picture.frame)
+    return found
 
 
-@dataclass(frozen=True)
-class _Times:
-    """Number of frames, and times of the first and the last in seconds; None if unknown."""
-
-    count: int
-    first: Fraction | None
-    last: Fraction | None
-    header_rate: Fraction | None  # from the container
-
-    @classmethod
-    def of(cls, stamps: list[int | None], stream: av.VideoStream) -> _Times:
-        known = (None, None)
-        if stamps and None not in stamps:
-            time_base = to_fraction(stream.time_base)
-            known = (min(stamps) * time_base, max(stamps) * time_base)
-        return cls(len(stamps), *known, to_fraction(stream.average_rate) or to_fraction(stream.guessed_rate))
+def _picture_at(video: StoredVideo, decoded: Iterator[Picture], number: int) -> Picture | None:
+    for picture in decoded:
+        position = video.number(picture.frame, 0)
+        if position is not None and position >= number:
+            return picture if position == number else None
+    return None
 
 
-def _packet_times(path: Path) -> _Times | None:
-    """Frame times from the packets, without decoding; None if packets are unreliable."""
-    with _open_video(path) as (container, stream):
-        stamps = [time for time, _ in _packets(container, stream)]
-        return _Times.of(stamps, stream) if stamps else None
+def _check_unchanged(source: VideoInfo, video: StoredVideo) -> None:
+    if source.stamp is not None and source.stamp != video.stamp:
+        raise _changed(video.path)
 
 
-def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> list[tuple[int | None, bool]]:
-    """Each frame's time stamp, and whether it is a key frame; empty if packets are unreliable."""
-    if container.format.name not in EXACT_CONTAINERS or stream.codec_context.name not in ONE_PACKET_ONE_FRAME:
-        return []
-    packets: list[tuple[int | None, bool]] = []
-    for packet in container.demux(stream):
-        if not packet.size:  # the empty packet that marks the end
-            continue
-        if packet.is_corrupt or packet.is_discard or not (packets or packet.is_keyframe):
-            return []
-        packets.append((packet.pts, packet.is_keyframe))
-    return packets
-
-
-def _frame_times(path: Path) -> _Times:
-    """Frame times by decoding the whole video."""
-    with _open_video(path) as (container, stream):
-        return _Times.of([frame.pts for frame in container.decode(stream)], stream)
-
-
-def _rate(times: _Times) -> Fraction:
-    """Frames per second: the container's rate if it agrees with the frame times, else their average.
-
-    Rounded to a fraction with a denominator of at most 1001, which broadcast rates need.
-    """
-    steps, rate = times.count - 1, times.header_rate
-    if steps and times.first is not None and times.last > times.first:
-        span = times.last - times.first
-        if not rate or abs(span * rate - steps) > Fraction(1, 2):
-            rate = steps / span
-    return (rate or Fraction(25)).limit_denominator(1001)
+def _changed(path: Path) -> UserError:
+    return UserError(f"{path} was changed while it was in use: run again, and leave it alone meanwhile")

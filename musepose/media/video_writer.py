@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musepose.media.audio import AudioTrack, open_audio
+from musepose.media.audio import AudioTrack, SoundPlan, open_sound, plan_sound
 from musepose.media.image import check_file
 from musepose.utils.errors import UserError
 from musepose.utils.files import CompleteFiles, complete_file, write_error
@@ -75,6 +75,7 @@ class VideoWriter:
         self.audio_start = Fraction(audio_start)
         self._complete_file = complete_file if files is None else files.file
         self.frames = 0  # written so far
+        self._plan: SoundPlan | None = None
         from av.video.reformatter import VideoReformatter
 
         self._scaler = VideoReformatter()  # reused: building its tables costs a quarter of a conversion
@@ -121,14 +122,9 @@ class VideoWriter:
     def _open_sound(self, stack: ExitStack) -> av.container.InputContainer | None:
         if self.audio_from is None:
             return None
-        import av
-
         check_file(self.audio_from, "video")
-        try:
-            source = open_audio(self.audio_from)
-        except av.error.FFmpegError as error:
-            raise UserError(f"{self.audio_from} cannot be read ({error.strerror}): give a whole video file") from None
-        return None if source is None else stack.enter_context(source)
+        self._plan = plan_sound(self.audio_from)
+        return None if self._plan is None else stack.enter_context(open_sound(self._plan))
 
     def _open(self, source: av.container.InputContainer | None) -> None:
         import av
@@ -138,7 +134,7 @@ class VideoWriter:
         options = {} if kind == "matroska" else {"movflags": "+faststart"}
         self._container = av.open(f"file:{self._partial}", "w", format=kind, options=options)
         self._video = self._add_video()
-        self._sound = None if source is None else AudioTrack(source, self._container, self.audio_start)
+        self._sound = None if source is None else AudioTrack(source, self._plan, self._container, self.audio_start)
 
     def _add_video(self) -> av.VideoStream:
         stream = self._container.add_stream("libx264", rate=self.rate, options={"crf": str(self.crf)})
