@@ -69,6 +69,21 @@ def own_folder() -> Iterator[Path]:
             os.seteuid(0)
 
 
+# Model configs of published sizes, the rest by default.
+CONFIGS = {
+    "pretrained_base_model_path": '{"block_out_channels": [320, 640, 1280, 1280], "cross_attention_dim": 768}',
+    "pretrained_vae_path": json.dumps(
+        {
+            "block_out_channels": [128, 256, 512, 512],
+            "down_block_types": ["DownEncoderBlock2D"] * 4,
+            "up_block_types": ["UpDecoderBlock2D"] * 4,
+        }
+    ),
+    "image_encoder_path": '{"projection_dim": 768}',
+    "inference_config": '{"unet_additional_kwargs": {}, "noise_scheduler_kwargs": {}}',
+}
+
+
 class Stage2Folder:
     """A working directory for test_stage_2.py: an image, a video of 10 numbered frames, placeholder weight files."""
 
@@ -80,7 +95,7 @@ class Stage2Folder:
         for key, (_, file) in WEIGHT_KEYS.items():
             target = path / self.config[key] / file
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text("stands for weights")
+            target.write_text(CONFIGS.get(key, "stands for weights"))
         self.config["test_cases"] = {"ref.png": ["dance.mp4"]}
 
     def write_config(self, **changes) -> Path:

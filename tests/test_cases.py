@@ -134,7 +134,8 @@ BAD_SETTINGS = [
     ("context_overlap", "48", "--context_overlap (-O) 48 is not below --context_frames (-S) 48"),
     ("context_overlap", "-1", "--context_overlap is -1: give at least 0"),
     ("cfg", "nan", "--cfg is 'nan': give a number"),
-    ("cfg", "-1", "--cfg is -1: give at least 0"),
+    ("cfg", "-1", "--cfg is -1: give 0 to 1000"),
+    ("cfg", "1e308", "--cfg is 1e308: give 0 to 1000"),
     ("shared_noise", "1.5", "--shared_noise is 1.5: give 0 to 1"),
     ("shared_noise", "-0.1", "--shared_noise is -0.1: give 0 to 1"),
     ("seed", "1.5", "--seed is '1.5': give a whole number"),
@@ -281,7 +282,7 @@ def test_names_too_long_for_a_file_are_refused_up_front(stage_2):
 @pytest.mark.parametrize("breaker, word", [("missing", "missing"), ("empty", "empty")])
 def test_missing_and_empty_weights(stage_2, key, file, breaker, word):
     BREAKERS[breaker](Path(stage_2.config[key]) / file)
-    with pytest.raises(UserError, match=f"{key}.* is {word}.*python download_weights.py"):
+    with pytest.raises(UserError, match=f"{key}.* is {word}: .*(check the path|get it again)"):
         plan(stage_2)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_detector import picture, tiny_detector, tiny_mm_files  # noqa: F401, two fixtures
 
+from musepose.models.state_dicts import Skipped
 from musepose.pose.detectors.dwpose.detector import PoseDetector, mm_globals
 from musepose.utils.errors import UserError
 
@@ -20,12 +21,13 @@ def test_training_state_in_a_checkpoint_is_skipped(files):
         torch.load(files["dwpose_ckpt"], weights_only=True)
     with torch.serialization.safe_globals(mm_globals()):
         read = torch.load(files["dwpose_ckpt"], weights_only=True)
-    assert read["message_hub"]["runtime_info"] == dict(iter=7, loss=0.5)
-    np.testing.assert_array_equal(read["meta"]["dataset_meta"]["sigmas"], content["meta"]["dataset_meta"]["sigmas"])
+    skipped = [read["message_hub"]["runtime_info"]["loss"], read["meta"]["dataset_meta"]["sigmas"]]
+    assert {type(value) for value in skipped} == {Skipped}
+    assert read["state_dict"].keys() == content["state_dict"].keys()
 
 
 @pytest.mark.parametrize("code, dtype", [("core", "<f4"), ("_core", "<i8")])
-def test_arrays_of_numpy_1_and_2_are_read(tmp_path, code, dtype):
+def test_arrays_of_numpy_1_and_2_are_skipped(tmp_path, code, dtype):
     """Pickles refer to numpy's internal modules, which numpy 2 renamed."""
     path = tmp_path / "arrays.pth"
     torch.save(
@@ -35,7 +37,7 @@ def test_arrays_of_numpy_1_and_2_are_read(tmp_path, code, dtype):
     path.write_bytes(path.read_bytes().replace(old, f"numpy.{code}.multiarray".encode()))
     with torch.serialization.safe_globals(mm_globals()):
         read = torch.load(path, weights_only=True)
-    assert read["a"].tolist() == [0, 1, 2] and read["b"] == 1
+    assert [type(value) for value in read.values()] == [Skipped, Skipped]
 
 
 class Evil:
@@ -69,13 +71,13 @@ def test_code_in_a_checkpoint_never_runs(files, tmp_path, call):
 def test_truncated_checkpoint(files, tmp_path):
     cut = tmp_path / "yolox_l_8x8_300e_coco.pth"
     cut.write_bytes(files["yolox_ckpt"].read_bytes()[:100_000])
-    with pytest.raises(UserError, match="yolox_l_8x8_300e_coco.pth is truncated.*download_weights.py"):
+    with pytest.raises(UserError, match="yolox_l_8x8_300e_coco.pth is truncated.*get a whole copy of it"):
         PoseDetector(**{**files, "yolox_ckpt": cut})
 
 
 @pytest.mark.parametrize("key", ["yolox_ckpt", "dwpose_ckpt"])
-def test_missing_weights_name_the_download(files, tmp_path, key):
-    with pytest.raises(UserError, match="gone.pth is missing: run `python download_weights.py`"):
+def test_missing_weights_are_named(files, tmp_path, key):
+    with pytest.raises(UserError, match="gone.pth is missing: check the path"):
         PoseDetector(**{**files, key: tmp_path / "gone.pth"})
 
 

@@ -126,8 +126,11 @@ def test_whose_keypoints_a_file_holds_is_decided(tmp_path):
 
 def test_missing_weights_of_dwpose_name_both_remedies(tmp_path):
     told = refused(tmp_path, "--yolox_ckpt", tmp_path / "gone.pth")
-    assert told.startswith(f"{tmp_path / 'gone.pth'} is missing: run `python download_weights.py`")
+    assert told.startswith(f"{tmp_path / 'gone.pth'} is missing: give another with --yolox_ckpt")
     assert told.endswith("or take --detector blazepose")
+    published = tmp_path / "weights/dwpose/yolox_l_8x8_300e_coco.pth"
+    told = refused(tmp_path, "--yolox_ckpt", published)
+    assert told.startswith(f"{published} is missing: run `python download_weights.py --dir {tmp_path / 'weights'}`, or")
 
 
 def test_missing_networks_of_blazepose(tmp_path):

@@ -45,7 +45,7 @@ def test_unwraps_a_training_checkpoint(tmp_path):
 def test_truncated(tmp_path, name):
     path = write(tmp_path / name, TENSORS, **({"_use_new_zipfile_serialization": False} if name == "old.pth" else {}))
     path.write_bytes(path.read_bytes()[:-24])
-    with pytest.raises(UserError, match=r"truncated.*download_weights"):
+    with pytest.raises(UserError, match=r"truncated.*get a whole copy"):
         read_checkpoint(path)
 
 
@@ -62,9 +62,9 @@ def test_code_is_never_run(tmp_path, monkeypatch, old):
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "no checkpoint"),
-        (b"<html>404</html>", "no checkpoint"),
-        (b"hi\n", "not a pickle"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"\n<html>404</html>", "no checkpoint, but a web page"),
+        (b"hi\n", "no checkpoint, but the text hi: get a whole copy"),
         (pickle.dumps(Attack(), protocol=2), "brings code along|no checkpoint"),
     ],
 )
@@ -77,7 +77,10 @@ def test_not_a_checkpoint(tmp_path, monkeypatch, content, message):
 
 
 def test_missing_and_without_tensors(tmp_path):
-    with pytest.raises(UserError, match=r"missing: run `python download_weights.py`"):
+    with pytest.raises(UserError, match=r"m.pth is missing: check the path"):
         read_checkpoint(tmp_path / "m.pth")
+    published = tmp_path / "MusePose" / "pose_guider.pth"
+    with pytest.raises(UserError, match=rf"missing: run `python download_weights.py --dir {tmp_path}`"):
+        read_checkpoint(published)
     with pytest.raises(UserError, match="holds no tensors"):
         read_checkpoint(write(tmp_path / "list.pth", [1, 2]))

@@ -18,13 +18,19 @@ I3D_OPTIONS = {"rescale": False, "resize": False, "return_features": True}
 
 
 def load_network(path: Path, flag: str, device: torch.device) -> torch.jit.ScriptModule:
-    """Load a TorchScript file. Raises UserError if `path` is missing or not TorchScript."""
+    """Load a TorchScript file. It is a program: it can read and write files with the user's rights.
+
+    Raises UserError if `path` is missing or not TorchScript.
+    """
     require_file(path, f"give a TorchScript file with {flag}")
     try:
-        return torch.jit.load(str(path), map_location=device).eval()
-    except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
+        network = torch.jit.load(str(path), map_location=device).eval()
+    except Exception as error:  # of a damaged file: whatever its pickles lead to
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0][:200]
         raise UserError(f"{path} is not TorchScript ({reason}): export the network with torch.jit.save") from None
+    if not hasattr(network, "forward"):
+        raise UserError(f"{path} has no forward method: export a network for {flag} with torch.jit.save")
+    return network
 
 
 class Lpips:
@@ -119,8 +125,8 @@ def _tensor(pictures: list[np.ndarray], device: torch.device) -> Tensor:
 def _call(path: Path, flag: str, network: torch.jit.ScriptModule, *tensors: Tensor, **options: bool) -> Tensor:
     try:
         output = network(*tensors, **options)
-    except (RuntimeError, torch.jit.Error) as error:
-        reason = str(error).strip().split("\n")[-1]
+    except Exception as error:  # of the network's own code
+        reason = (str(error).strip() or type(error).__name__).split("\n")[-1][:200]
         raise UserError(f"{path} does not accept the input of {flag} ({reason}): see --help") from None
     if not isinstance(output, Tensor):
         raise UserError(f"{path} does not return a tensor: {flag} needs a network that returns one")

@@ -21,6 +21,12 @@ class PairOptions(DetectorFiles):
     truth_step: int = option(1, "compare with every Nth frame of the ground truth", low=1)
     resize: bool = option(False, "resize results to the ground truth's size; by default sizes must match")
     poses: bool = option(False, "detect the dancer in both, and compare joint positions")
-    lpips: Path | None = option(None, "TorchScript file: pictures, pictures (n,3,h,w) in [-1,1] -> n distances")
-    fvd: Path | None = option(None, "TorchScript file: clips (n,3,f,224,224) in [-1,1] -> features, such as I3D's")
+    lpips: Path | None = option(
+        None,
+        "TorchScript file: pictures, pictures (n,3,h,w) in [-1,1] -> n distances; it is a program that can read and "
+        "write files: take one that you trust",
+    )
+    fvd: Path | None = option(
+        None, "TorchScript file: clips (n,3,f,224,224) in [-1,1] -> features, such as I3D's; a program as well"
+    )
     fvd_frames: int = option(16, "frames of a clip for --fvd", low=1)

@@ -11,10 +11,11 @@ from typing import Any
 from musepose.inference.options import EXAMPLE, Inputs, Settings, merge_settings
 from musepose.media.image import IMAGE_SUFFIXES, read_image
 from musepose.media.video_reader import VIDEO_SUFFIXES, VideoInfo, list_media, probe
+from musepose.models.configs import check_configs
 from musepose.pipelines.context_windows import padded_length
 from musepose.utils.config_file import Config, read_config_file
 from musepose.utils.errors import UserError
-from musepose.utils.files import DOWNLOAD_HINT, check_writable, project_file, require_file
+from musepose.utils.files import check_writable, project_file, require_file
 from musepose.utils.options import build, check_keys, option_specs
 
 # Field of models.weights.WeightPaths → a file that its folder must contain.
@@ -165,7 +166,8 @@ def make_job(reference: Path, pose: VideoInfo, settings: Settings, folder: Path)
 
 
 def check_weight_files(weights: Mapping[str, Path]) -> None:
-    """Raises UserError: a weight file or model config is missing or empty."""
+    """Raises UserError: a weight file or model config is missing or empty, or a config is wrong, or they do not fit."""
     for field, file in WEIGHT_KEYS.values():
-        hint = "restore it from the repository" if field == "inference_config" else DOWNLOAD_HINT
+        hint = "restore it from the repository" if field == "inference_config" else ""
         require_file(weights[field] / file, hint)
+    check_configs(*(weights[field] for field in ("base_model", "vae", "image_encoder", "inference_config")))

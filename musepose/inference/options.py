@@ -31,7 +31,7 @@ class Settings:
     length: int = option(300, "use at most this many frames of the pose video", short="-L", low=1)
     context_frames: int = option(48, "frames in a context window, denoised together", short="-S", low=1, high=128)
     context_overlap: int = option(4, "frames that two neighbouring windows share, less than -S", short="-O", low=0)
-    cfg: float = option(3.5, "guidance scale; up to 1: no guidance, half the work", low=0)
+    cfg: float = option(3.5, "guidance scale; up to 1: no guidance, half the work", low=0, high=1000)
     seed: int = option(99, "seed of the noise, the same for every case", low=-(2**63), high=2**63 - 1)
     steps: int = option(20, "denoising steps", low=1, high=1000)
     scheduler: str = option("ddim", "noise scheduler (solver); published: ddim", choices=SCHEDULERS)

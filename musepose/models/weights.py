@@ -5,7 +5,6 @@ They are built without memory (meta device) and the files' tensors are assigned 
 more than one copy of the weights.
 """
 
-import json
 import os
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
@@ -14,47 +13,32 @@ from pathlib import Path
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from musepose.models.configs import (
+    check_configs,
+    clip_config,
+    guider_config,
+    motion_config,
+    noise_config,
+    unet_config,
+    vae_config,
+)
 from musepose.models.pose_guider import PoseGuider
-from musepose.models.state_dicts import read_checkpoint, require_all, take_matching, warn_of_surplus
+from musepose.models.state_dicts import (
+    read_checkpoint,
+    refuse_other_motion_modules,
+    require_all,
+    take_matching,
+    warn_of_surplus,
+)
 from musepose.models.unet import UNet
+from musepose.models.weight_files import find_weights
 from musepose.utils.errors import UserError
-from musepose.utils.files import DOWNLOAD_HINT, require_file
 
 MODELS = ("vae", "image_encoder", "reference_unet", "denoising_unet", "pose_guider")
 INFERENCE_CONFIG = Path(__file__).parents[2] / "configs" / "inference_v2.yaml"
-# What an SD-1.5-type UNet's config.json may say and this UNet does: anything else is another architecture.
-FIXED_UNET_CONFIG = {
-    "act_fn": "silu",
-    "center_input_sample": False,
-    "class_embed_type": None,
-    "conv_in_kernel": 3,
-    "downsample_padding": 1,
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
-    "mid_block_scale_factor": 1,
-    "mid_block_type": "UNetMidBlock2DCrossAttn",
-    "resnet_time_scale_shift": "default",
-    "transformer_layers_per_block": 1,
-    "use_linear_projection": False,
-}
-UNET_SIZES = (
-    *("in_channels", "out_channels", "block_out_channels", "layers_per_block", "down_block_types", "up_block_types"),
-    *("attention_head_dim", "cross_attention_dim", "norm_num_groups", "norm_eps"),
-)
-# Likewise for `unet_additional_kwargs` of the inference config.
-FIXED_MOTION_CONFIG = {
-    "use_inflated_groupnorm": True,
-    "unet_use_cross_frame_attention": False,
-    "unet_use_temporal_attention": False,
-    "motion_module_resolutions": [1, 2, 4, 8],
-    "motion_module_mid_block": True,
-    "motion_module_decoder_only": False,
-    "motion_module_type": "Vanilla",
-}
 # Autoencoders saved before diffusers 0.15 name their attention weights so.
 OLD_VAE_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
@@ -131,17 +115,21 @@ def fill_model(name: str, model: nn.Module, paths: WeightPaths, besides: str = "
 
 def scheduler_config(paths: WeightPaths) -> dict:
     """`noise_scheduler_kwargs` of the inference config, for DDIMScheduler."""
-    return _inference_section(paths.inference_config, "noise_scheduler_kwargs")
+    return noise_config(paths.inference_config)
 
 
 def empty_models(paths: WeightPaths) -> Iterator[tuple[str, nn.Module]]:
-    """Models whose parameters are on the meta device; their computed buffers are real."""
+    """Models whose parameters are on the meta device; their computed buffers are real.
+
+    Raises UserError as `check_configs` does, before the first model.
+    """
+    check_configs(paths.base_model, paths.vae, paths.image_encoder, paths.inference_config)
     unet = unet_config(paths.base_model / "unet" / "config.json")
     motion, guider = motion_config(paths.inference_config), guider_config(paths.inference_config)
-    vae, clip = read_json(paths.vae / "config.json"), read_json(paths.image_encoder / "config.json")
+    vae, clip = vae_config(paths.vae), clip_config(paths.image_encoder)
     builders = {
-        "vae": lambda: AutoencoderKL.from_config(vae),
-        "image_encoder": lambda: CLIPVisionModelWithProjection(CLIPVisionConfig.from_dict(clip)),
+        "vae": lambda: AutoencoderKL(**vae),
+        "image_encoder": lambda: CLIPVisionModelWithProjection(CLIPVisionConfig(**clip)),
         "reference_unet": lambda: UNet(**unet, has_output=False),
         "denoising_unet": lambda: UNet(**unet, motion_module=motion),
         "pose_guider": lambda: PoseGuider(unet["block_out_channels"][0], **guider),
@@ -150,9 +138,10 @@ def empty_models(paths: WeightPaths) -> Iterator[tuple[str, nn.Module]]:
         try:
             with init_empty_weights(include_buffers=False):
                 model = build()
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except Exception as error:  # of libraries that do not check their arguments: what the rules let through
+            reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"the config of the {name} makes no model ({error}): use the published config files"
+                f"the config of the {name} makes no model ({reason}): use the published config files"
             ) from error
         yield name, model
 
@@ -161,27 +150,17 @@ def _sources(name: str, model: nn.Module, paths: WeightPaths) -> list[Path]:
     """The files that may hold a model's tensors, the first to hold one wins; the last is opened only if needed."""
     motion = [paths.motion_module] if getattr(model.config, "motion_module", None) else []
     return {
-        "vae": [_weight_file(paths.vae, "diffusion_pytorch_model")],
-        "image_encoder": [_weight_file(paths.image_encoder, "pytorch_model", "model")],
+        "vae": [find_weights(paths.vae, "diffusion_pytorch_model")],
+        "image_encoder": [find_weights(paths.image_encoder, "pytorch_model", "model")],
         "reference_unet": [paths.reference_unet, base_unet_file(paths)],
-        "denoising_unet": [
-            paths.denoising_unet,
-            *motion,
-            base_unet_file(paths),
-        ],
+        "denoising_unet": [paths.denoising_unet, *motion, base_unet_file(paths)],
         "pose_guider": [paths.pose_guider],
     }[name]
 
 
 def base_unet_file(paths: WeightPaths) -> Path:
     """The base UNet's own weights, there or not."""
-    return _weight_file(paths.base_model / "unet", "diffusion_pytorch_model")
-
-
-def _weight_file(folder: Path, *stems: str) -> Path:
-    """The weight file of a diffusers or transformers folder; if there is none, where the published one would be."""
-    candidates = [folder / f"{stem}{suffix}" for stem in stems for suffix in (".safetensors", ".bin")]
-    return next((path for path in candidates if path.is_file()), folder / f"{stems[0]}.bin")
+    return find_weights(paths.base_model / "unet", "diffusion_pytorch_model")
 
 
 def _gather(model: nn.Module, sources: list[Path], warn: bool = False, besides: str = "") -> dict[str, Tensor]:
@@ -201,7 +180,10 @@ def _gather(model: nn.Module, sources: list[Path], warn: bool = False, besides: 
         if spare and (len(found) == len(wanted) or not path.is_file()):
             continue
         tensors = {_current_name(key, model): tensor for key, tensor in read_checkpoint(path).items()}
-        found |= take_matching({key: shape for key, shape in wanted.items() if key not in found}, tensors, path)
+        lacking = {key: shape for key, shape in wanted.items() if key not in found}
+        if any(key.startswith("mid_block.motion_modules.") for key in lacking):
+            refuse_other_motion_modules(tensors, path)
+        found |= take_matching(lacking, tensors, path)
         if warn and not spare:
             known = (".pe", "position_ids")
             surplus = (k for k in tensors if k not in wanted and not k.endswith(known) and not _left_out(k, model))
@@ -222,75 +204,3 @@ def _current_name(key: str, model: nn.Module) -> str:
         stem, _, layer = stem.rpartition(".")
         return f"{stem}.{OLD_VAE_NAMES.get(layer, layer)}.{kind}"
     return key
-
-
-def unet_config(path: Path) -> dict:
-    """The sizes in a config.json, for UNet. Raises UserError: no such file, or one of another architecture."""
-    config = read_json(path)
-    _require_values(path, config, FIXED_UNET_CONFIG)
-    lacking = [key for key in ("block_out_channels", "cross_attention_dim") if key not in config]
-    if lacking:
-        raise UserError(f"{path}: {lacking[0]} is missing: use the config.json of an SD-1.5-type UNet")
-    return {key: config[key] for key in UNET_SIZES if key in config}
-
-
-def motion_config(path: Path) -> dict | None:
-    """The motion modules' sizes, for UNet; None where `use_motion_module` is off, as after the first training stage."""
-    config = _inference_section(path, "unet_additional_kwargs")
-    if config.get("use_motion_module") is False:
-        return None
-    _require_values(path, config, FIXED_MOTION_CONFIG)
-    kwargs = config.get("motion_module_kwargs") or {}
-    types = kwargs.get("attention_block_types", ["Temporal_Self", "Temporal_Self"])
-    _require_values(path, kwargs, {"temporal_position_encoding": True, "temporal_attention_dim_div": 1})
-    if set(types) != {"Temporal_Self"}:
-        raise UserError(f"{path}: attention_block_types is {list(types)}: only Temporal_Self is supported")
-    return {
-        "heads": kwargs.get("num_attention_heads", 8),
-        "max_frames": kwargs.get("temporal_position_encoding_max_len", 128),
-        "blocks": kwargs.get("num_transformer_block", 1),
-        "attentions": len(types),
-    }
-
-
-def guider_config(path: Path) -> dict:
-    """`pose_guider_kwargs` of the inference config, where it has them: sizes other than the published ones."""
-    kwargs = _inference_section(path, "pose_guider_kwargs", optional=True)
-    channels = kwargs.get("block_out_channels")
-    if set(kwargs) - {"block_out_channels"} or not (channels is None or _are_widths(channels)):
-        raise UserError(f"{path}: pose_guider_kwargs is {kwargs}: give block_out_channels, four numbers")
-    return kwargs
-
-
-def _are_widths(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(isinstance(width, int) and width > 0 for width in value)
-
-
-def _require_values(path: Path, config: dict, fixed: dict) -> None:
-    for key, value in fixed.items():
-        given = config.get(key)
-        if given is not None and given != value:
-            raise UserError(f"{path}: {key} is {given}, only {value} is supported: use the published config file")
-
-
-def _inference_section(path: Path, section: str, optional: bool = False) -> dict:
-    require_file(path, "restore it from the repository (configs/inference_v2.yaml)")
-    try:
-        config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except Exception as error:  # OmegaConf passes on whatever its YAML reader raises
-        raise UserError(f"{path} is no YAML ({str(error).splitlines()[0]}): mend it") from error
-    if optional and isinstance(config, dict) and config.get(section) is None:
-        return {}
-    if not isinstance(config, dict) or not isinstance(config.get(section), dict):
-        raise UserError(f"{path} has no section {section}: restore it from the repository")
-    return config[section]
-
-
-def read_json(path: Path) -> dict:
-    try:
-        config = json.loads(require_file(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}): delete it and {DOWNLOAD_HINT}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} is no model config: delete it and {DOWNLOAD_HINT}")
-    return config

@@ -277,7 +277,8 @@ class Pose2VideoPipeline(DiffusionPipeline):
         width, height, factor = options.width, options.height, self.vae_scale_factor
         if width % factor or height % factor:
             raise ValueError(f"the size {width} x {height} is not a multiple of {factor}")
-        most = self.scheduler.config.num_train_timesteps
+        schedule = self.scheduler.config
+        most = schedule.num_train_timesteps - (schedule.timestep_spacing == "leading") * schedule.get("steps_offset", 0)
         if options.num_inference_steps > most:
             raise ValueError(f"{options.num_inference_steps} steps: at most {most} are possible")
         motion = self.denoising_unet.config.motion_module

@@ -28,12 +28,15 @@ class DetectorFiles:
     )
     yolox_config: Path = option(
         Path("configs/dwpose/yolox_l_8xb8-300e_coco.py"),
-        "mm config of the person detector",
+        "mm config of the person detector; it is Python code, which runs",
         group=DETECTOR,
         project=True,
     )
     dwpose_config: Path = option(
-        Path("configs/dwpose/dwpose-l_384x288.py"), "mm config of the pose network", group=DETECTOR, project=True
+        Path("configs/dwpose/dwpose-l_384x288.py"),
+        "mm config of the pose network; Python code as well",
+        group=DETECTOR,
+        project=True,
     )
     yolox_ckpt: Path = option(
         Path("pretrained_weights/dwpose/yolox_l_8x8_300e_coco.pth"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from musepose.models.configs import TRAIN_TIMESTEPS, check_noise
 from musepose.utils.config_file import Config, read_config_file
 from musepose.utils.errors import UserError
 from musepose.utils.options import DTYPES, build, check_keys, option
@@ -13,8 +14,6 @@ from musepose.utils.options import DTYPES, build, check_keys, option
 EXAMPLE = "configs/train_stage_1.yaml or configs/train_stage_2.yaml"
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial")  # diffusers'
-PREDICTIONS = ("v_prediction", "epsilon")
-TRAIN_TIMESTEPS = 1000  # diffusers' default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,14 +159,9 @@ def read_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Train
 
 def _check_noise(config: TrainConfig, given: Config) -> None:
     """Check the noise schedule's arguments, and the options whose limit is its number of timesteps."""
-    key = "noise_scheduler_kwargs.prediction_type"
-    prediction = config.noise_scheduler_kwargs.get("prediction_type", "epsilon")
-    if prediction not in PREDICTIONS:
-        raise UserError(f"{given.origin(key)} is {prediction}: choose from {', '.join(PREDICTIONS)}")
-    key = "noise_scheduler_kwargs.num_train_timesteps"
+    where = given.origin("noise_scheduler_kwargs")
+    config.noise_scheduler_kwargs = check_noise(config.noise_scheduler_kwargs, f"{where}.")
     timesteps = config.noise_scheduler_kwargs.get("num_train_timesteps", TRAIN_TIMESTEPS)
-    if type(timesteps) is not int or timesteps < 1:
-        raise UserError(f"{given.origin(key)} is {timesteps}: give a whole number, at least 1")
     if config.timestep_bias.first >= timesteps:
         wrong = f"{given.origin('timestep_bias.first')} is {config.timestep_bias.first}"
         raise UserError(f"{wrong}, but num_train_timesteps is {timesteps}: give at most {timesteps - 1}")

@@ -10,19 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from musepose.models.configs import check_configs, guider_config, motion_config, unet_config
 from musepose.models.pose_guider import PoseGuider
-from musepose.models.state_dicts import read_checkpoint, require_all, take_matching
+from musepose.models.state_dicts import read_checkpoint, refuse_other_motion_modules, require_all, take_matching
 from musepose.models.unet import UNet
-from musepose.models.weights import (
-    WeightPaths,
-    base_unet_file,
-    check_weights,
-    fill_model,
-    guider_config,
-    motion_config,
-    read_json,
-    unet_config,
-)
+from musepose.models.weights import WeightPaths, base_unet_file, check_weights, fill_model
 from musepose.training.config import TrainConfig
 from musepose.training.loss import make_noise_schedule
 from musepose.utils.errors import UserError
@@ -84,17 +76,9 @@ def check_networks(config: TrainConfig, clip_frames: int | None) -> None:
     Raises UserError: two configs do not match, or a file is missing.
     """
     paths = weight_paths(config, Path())
-    sizes = unet_config(paths.base_model / "unet" / "config.json")
-    guider_config(paths.inference_config)
+    check_configs(paths.base_model, paths.vae, paths.image_encoder, paths.inference_config)
     motion = motion_config(paths.inference_config)
     make_noise_schedule(config.noise_scheduler_kwargs)
-    for wanted, path, key in (
-        (sizes.get("in_channels", 4), paths.vae / "config.json", "latent_channels"),
-        (sizes["cross_attention_dim"], paths.image_encoder / "config.json", "projection_dim"),
-    ):
-        found = read_json(path).get(key, wanted)
-        if found != wanted:
-            raise UserError(f"{path}: {key} is {found} where {paths.base_model}/unet has {wanted}: use ones that fit")
     check_weights(paths, ("vae", "image_encoder"))
     if clip_frames is None:
         if not config.from_scratch:
@@ -245,7 +229,8 @@ def _load_conditioning_embedding(guider: PoseGuider, path: Path) -> None:
 
 
 def _load_motion_modules(unet: UNet, path: Path) -> None:
-    tensors = {key.removeprefix("module."): tensor for key, tensor in read_checkpoint(path).items()}
+    tensors = read_checkpoint(path)
+    refuse_other_motion_modules(tensors, path)
     wanted = {k: v.shape for k, v in unet.state_dict().items() if MOTION in f".{k}" and not k.endswith(".pe")}
     found = take_matching(wanted, tensors, path)
     require_all(wanted, found, path)

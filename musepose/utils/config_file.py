@@ -1,11 +1,17 @@
 """YAML config files with `key=value` overrides: the values, and the origin of each for error messages."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from musepose.utils.errors import UserError
+from musepose.utils.schema import shown
+
+REASON = 300  # characters of a reason in an error line
+# OmegaConf's ${name:argument}: a config that comes with data could put the environment's secrets into names and logs.
+RESOLVER = re.compile(r"\$\{\s*[A-Za-z_][\w.]*\s*:")
 
 
 @dataclass(frozen=True)
@@ -47,19 +53,57 @@ def read_config_file(path: Path, example: str, overrides: Sequence[str] = ()) ->
     for override in overrides:
         if not override.partition("=")[1] or override.startswith("="):
             raise UserError(f"{override} changes no setting: write key=value, such as solver.learning_rate=1e-4")
-    try:
-        loaded = OmegaConf.load(path)
-    except Exception as error:  # OmegaConf passes on every exception of its YAML reader
-        raise UserError(f"{path} cannot be read as YAML ({error}): correct it") from error
-    if not OmegaConf.is_dict(loaded):
-        raise UserError(f"{path} has no `key: value` pairs: compare it with {example}")
+    loaded = _load(path, f"compare it with {example}")
     try:
         merged = OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides)))
-        values = OmegaConf.to_container(merged, resolve=True)
+        values = _resolve(merged)
     except Exception as error:  # an override that is not YAML, or a ${…} without a target
-        reason = f"{str(error).splitlines()[0]}: correct it"
+        reason = f"{_first_line(error)}: correct it"
         raise UserError(f"{path}, or {' '.join(overrides)}: {reason}" if overrides else f"{path}: {reason}") from error
     return Config(path, values, dict(_split(override) for override in overrides), example)
+
+
+def read_yaml(path: Path, remedy: str) -> dict[str, Any]:
+    """The values of a YAML file. Raises UserError: unreadable, no YAML, no mapping, or a ${…} that has no value."""
+    loaded = _load(path, remedy)
+    try:
+        return _resolve(loaded)
+    except Exception as error:  # whatever OmegaConf raises for a ${…}
+        raise UserError(f"{path}: {_first_line(error)}: correct it") from error
+
+
+def _load(path: Path, remedy: str) -> Any:
+    from omegaconf import OmegaConf
+
+    try:
+        loaded = OmegaConf.load(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}): check its permissions") from error
+    except Exception as error:  # OmegaConf passes on every exception of its YAML reader
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} cannot be read as YAML ({reason[:REASON]}): correct it") from error
+    if not OmegaConf.is_dict(loaded):
+        raise UserError(f"{path} has no `key: value` pairs: {remedy}")
+    return loaded
+
+
+def _resolve(config: Any) -> dict[str, Any]:
+    """Plain values, with ${other.key} replaced. Raises ValueError: a resolver such as ${oc.env:HOME} is asked for."""
+    from omegaconf import OmegaConf
+
+    _refuse_resolvers(OmegaConf.to_container(config, resolve=False))
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def _refuse_resolvers(value: Any) -> None:
+    if isinstance(value, str) and RESOLVER.search(value):
+        raise ValueError(f"{shown(value)} asks for more than another key's value, which is not looked up")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _refuse_resolvers(part)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:REASON]
 
 
 def _split(override: str) -> tuple[str, str]:

@@ -10,14 +10,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from musepose.utils.errors import UserError
+from musepose.utils.published import PROJECT, missing_hint, source_hint
 
 try:
     import fcntl
 except ImportError:  # Windows, where an open file cannot be removed: no lock is needed
     fcntl = None
 
-PROJECT = Path(__file__).resolve().parents[2]
-DOWNLOAD_HINT = "run `python download_weights.py`"
 DISK_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
@@ -37,12 +36,21 @@ def project_file(path: str | os.PathLike) -> Path:
         return path
 
 
-def require_file(path: Path, hint: str = DOWNLOAD_HINT) -> Path:
-    """Return `path`. Raises UserError: it is not a file, or empty."""
-    if not path.is_file():
-        raise UserError(f"{path} is missing: {hint}")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty: delete it and {hint}")
+def require_file(path: Path, hint: str = "") -> Path:
+    """Return `path`. `hint`: the remedy; by default, where the file comes from.
+
+    Raises UserError: it is not a regular file, or empty.
+    """
+    try:
+        kind = "missing" if not path.exists() else "a folder" if path.is_dir() else "not a file"
+        if path.is_file():
+            kind = "" if path.stat().st_size else "empty"
+    except OSError as error:  # a name that is too long, a folder that must not be entered
+        raise UserError(f"{path} cannot be read ({error.strerror}): {hint or 'check the path'}") from error
+    if kind == "empty":
+        raise UserError(f"{path} is empty: delete it and {hint or source_hint(path) or 'get it again'}")
+    if kind:
+        raise UserError(f"{path} is {kind}: {hint or missing_hint(path)}")
     return path
 
 

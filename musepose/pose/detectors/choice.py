@@ -7,8 +7,9 @@ from musepose.pose.detectors.base import Detector
 from musepose.pose.detectors.blazepose.models import FETCH_HINT, LITERT_HINT, MODEL_FILES
 from musepose.pose.options import DETECTORS, DetectorFiles
 from musepose.utils.errors import UserError
-from musepose.utils.files import DOWNLOAD_HINT, require_file
+from musepose.utils.files import require_file
 from musepose.utils.options import option_specs
+from musepose.utils.published import source_hint
 
 
 def chosen(files: DetectorFiles) -> str:
@@ -35,8 +36,9 @@ def check_detector_files(files: DetectorFiles, name: str | None = None) -> None:
         if one.name.endswith("config"):
             require_file(getattr(files, one.name), f"check the path, or give another with {one.flags[0]}")
         elif one.name.endswith("ckpt"):
-            hint = f"{DOWNLOAD_HINT}, or give another with {one.flags[0]}, or take --detector blazepose"
-            require_file(getattr(files, one.name), hint)
+            path = getattr(files, one.name)
+            remedies = (source_hint(path), f"give another with {one.flags[0]}", "take --detector blazepose")
+            require_file(path, ", or ".join(filter(None, remedies)))
 
 
 def load_chosen(

@@ -7,7 +7,6 @@ built under its own default scope, because both packages register classes under 
 would leak into the other. mm* is imported when a PoseDetector is constructed, not before.
 """
 
-import codecs
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from musepose.models.state_dicts import read_checkpoint, require_all, take_matching, warn_of_surplus
+from musepose.models.state_dicts import numpy_globals, read_checkpoint, require_all, take_matching, warn_of_surplus
 from musepose.pose.box_tracking import find_people
 from musepose.pose.detectors.dwpose import mm_compat
 from musepose.pose.detectors.dwpose.conv_bn_fusion import fuse_for_inference
@@ -31,6 +30,7 @@ from musepose.utils.device import choose_device
 from musepose.utils.errors import UserError
 from musepose.utils.files import require_file
 
+REASON = 300  # characters of a reason in an error line
 PREFETCH_PIXELS = 2**23  # limit of prepared frames in memory
 
 
@@ -170,9 +170,11 @@ class _Network:
         try:
             with self._scope():
                 yield
-        except (AttributeError, KeyError, TypeError, ValueError, AssertionError, ImportError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # a config may hold anything, and mm packages check nothing
             raise UserError(
-                f"{self.config_path} does not describe a model of {self.scope} ({type(error).__name__}: {error}): "
+                f"{self.config_path} does not describe a model of {self.scope} ({_reason(error)}): "
                 "use the config from configs/dwpose"
             ) from error
 
@@ -245,17 +247,11 @@ def _history_method(owner: type, name: str) -> str:
 def mm_globals() -> list[tuple[object, str]]:
     """The allow-list of globals in mmengine's checkpoints, for `read_checkpoint`.
 
-    Loss curves and data set descriptions hold numpy arrays, scalars and dtypes (under the names of numpy 1 and 2), and
-    mmengine's HistoryBuffer, which pickles its methods through `getattr`.
+    Loss curves and data set descriptions hold NumPy's objects, and mmengine's HistoryBuffer, which pickles its methods
+    through `getattr`.
     """
-    builders = [value.__reduce__()[0] for value in (np.empty(0), np.float64(0))]  # of arrays and of scalars
-    dtypes = {type(np.dtype(code)) for code in "?bhilqBHILQefdgFDUSO"}
     return [
-        *((b, f"numpy.{core}.multiarray.{b.__name__}") for core in ("core", "_core") for b in builders),
-        (np.ndarray, "numpy.ndarray"),
-        (np.dtype, "numpy.dtype"),
-        *((dtype, f"{dtype.__module__}.{dtype.__qualname__}") for dtype in dtypes),
-        (codecs.encode, "_codecs.encode"),
+        *numpy_globals(),
         (_LogHistory, "mmengine.logging.history_buffer.HistoryBuffer"),
         (_history_method, "builtins.getattr"),
         (_history_method, "__builtin__.getattr"),
@@ -263,12 +259,22 @@ def mm_globals() -> list[tuple[object, str]]:
 
 
 def _read_config(path: Path):
+    """An mm config. It is Python code, which runs with the user's rights, so that no other format may seem harmless.
+
+    mmengine would also read YAML and JSON, and run what `!!python/object` and `custom_imports` in them ask for.
+    """
     from mmengine.config import Config
 
+    if path.suffix != ".py":
+        raise UserError(f"{path} is no .py file: mm configs are Python code, give one that you trust")
     try:
         return Config.fromfile(str(path))
-    except Exception as error:  # a config is Python code and may raise anything
-        raise UserError(f"{path} cannot be read as an mm config ({type(error).__name__}: {error}): fix it") from error
+    except Exception as error:  # of the code, which may raise anything
+        raise UserError(f"{path} cannot be read as an mm config ({_reason(error)}): fix it") from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:REASON]
 
 
 def _whole(picture: np.ndarray) -> np.ndarray:
