@@ -96,6 +96,32 @@ def test_invalid_config(files, tmp_path, text):
 
 
 @pytest.mark.parametrize(
+    "name, text",
+    [
+        ("evil.yaml", "model: !!python/object/apply:os.mkdir [harm]"),
+        ("evil.yml", "model: 1"),
+        ("evil.json", '{"custom_imports": {"imports": ["antigravity"]}}'),
+        ("evil", "model = 1"),
+    ],
+)
+def test_only_python_serves_as_config(files, tmp_path, monkeypatch, name, text):
+    """mmengine's other formats run code as well, and look as if they did not."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=f"{name} is no .py file: mm configs are Python code"):
+        PoseDetector(**{**files, "yolox_config": tmp_path / name})
+    assert [path.name for path in tmp_path.iterdir()] == [name] and "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize("text", ["1 / 0", "[][0]", "raise RuntimeError('a' * 9999)", "def f(): f()\nf()"])
+def test_whatever_the_code_of_a_config_raises(files, tmp_path, text):
+    (tmp_path / "config.py").write_text(text)
+    with pytest.raises(UserError, match="config.py cannot be read as an mm config") as error:
+        PoseDetector(**{**files, "yolox_config": tmp_path / "config.py"})
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize(
     "key, old, new",
     [
         ("yolox_config", "scale=(640, 640)", "scale=(640, 480)"),

@@ -24,7 +24,7 @@ class Loading:
 
 
 def plan_loading(plan: Plan) -> Loading:
-    """Choose device, type and memory plan. Imports torch, reads the weight files' headers only.
+    """Choose device, type and memory plan. Imports torch, reads the weight files' headers and checksums.
 
     Raises UserError: device, compiler, weights or sampling settings cannot be used, or no memory plan fits into --vram.
     """
