@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from musepose.cli.entry import Parser, run_script
+from musepose.models.state_dicts import read_checkpoint, require_all, take_matching
 from musepose.pose.detectors.dwpose import mm_compat
 from musepose.training.checkpoints import Checkpoints
 from musepose.training.finite import FiniteCheck
@@ -97,6 +98,8 @@ def train(part: str, config: DictConfig, resume: str | None) -> Path:
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=solver.mixed_precision)
     torch.manual_seed(config.seed)
     network = PARTS[part](require_file(Path(settings.config), "name the mm config in the training's config"))
+    if config.start_from is not None:
+        load_weights(network.model, Path(config.start_from) / f"{part}.pth")
     optimizer = make_optimizer(network, settings, solver.weight_decay)
     decay = min(settings.decay_steps, settings.steps)
     rate = partial(constant_then_decay, warmup=solver.warmup_steps, begin=settings.steps - decay, decay=decay)
@@ -142,6 +145,15 @@ def train(part: str, config: DictConfig, resume: str | None) -> Path:
         torch.save(dict(state_dict=half_tensors(mean.module.model.cpu())), file)
     print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB", flush=True)
     return path
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load weights that `train` wrote. Raises UserError: there are none, or they are of another architecture."""
+    require_file(path, "correct start_from, or give null")
+    wanted = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    found = take_matching(wanted, read_checkpoint(path), path)
+    require_all(wanted, found, path)
+    model.load_state_dict(found)
 
 
 def make_optimizer(network: nn.Module, settings: DictConfig, weight_decay: float) -> torch.optim.AdamW:

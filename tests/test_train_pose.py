@@ -114,6 +114,25 @@ def test_steps_that_make_the_learning_rate_jump_are_refused_and_a_longer_run_is_
     program.train("dwpose", settings("dwpose", configs, tmp_path, steps=5), before)
 
 
+@pytest.mark.parametrize("part", NETWORKS)
+def test_a_training_can_start_from_written_weights(part, configs, tmp_path):
+    path = program.train(part, settings(part, configs, tmp_path / "first", steps=1), None)
+    torch.manual_seed(5)
+    network = NETWORKS[part](configs[part])
+    program.load_weights(network.model, path)
+    written = torch.load(path, weights_only=True)["state_dict"]
+    assert all(torch.equal(tensor, written[key].to(tensor.dtype)) for key, tensor in network.model.state_dict().items())
+    assert network.model.state_dict().keys() == written.keys()
+    assert all(p.dtype == torch.float32 for p in network.parameters())
+    still = {part: dict(learning_rate=0.0, steps=1), "start_from": str(path.parent)}
+    again = program.train(part, OmegaConf.merge(settings(part, configs, tmp_path / "second"), still), None)
+    for key, tensor in torch.load(again, weights_only=True)["state_dict"].items():
+        assert tensor.ndim == 0 or "running" in key or torch.equal(tensor, written[key])
+    missing = OmegaConf.merge(settings(part, configs, tmp_path / "third"), {"start_from": str(tmp_path)})
+    with pytest.raises(UserError, match=f"{part}.pth is missing: correct start_from"):
+        program.train(part, missing, None)
+
+
 @pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("muon", Muon)])
 def test_the_optimizer_is_the_configured_one_and_decays_matrices_only(name, kind):
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8))

@@ -84,6 +84,9 @@ def check(stage: str, config: TrainConfig) -> "list[Clip]":
     for folder in (config.vae_model_path, config.image_encoder_path):
         require_file(folder / "config.json")
     require_file(config.inference_config, "check inference_config")
+    if stage == "stage_1" and config.start_from:
+        for name in STAGE1_FILES:
+            require_file(config.start_from / name, "correct start_from, or give null")
     if stage == "stage_2":
         if not config.stage1_ckpt_dir:
             raise UserError("stage1_ckpt_dir is not given: name the folder of models that train_stage_1.py saved")

@@ -70,6 +70,9 @@ class Solver:
     learning_rate: float = option(1e-5, "peak learning rate", above=0)
     lr_scheduler: str = option("constant", "learning rate schedule of diffusers", choices=SCHEDULES)
     lr_warmup_steps: int = option(1, "warm-up steps to the peak learning rate", low=0)
+    lr_decay_steps: int = option(
+        0, "the last n of max_train_steps, in which a constant learning rate falls to 0", low=0
+    )
     adam_beta1: float = option(0.9, "decay of the first moment", low=0, below=1)
     adam_beta2: float = option(0.999, "decay of the second moment", low=0, below=1)
     adam_epsilon: float = option(1e-8, "added to the denominator", low=0)
@@ -108,6 +111,9 @@ class TrainConfig:
         Path("configs/inference_v2.yaml"), "YAML of the motion modules and the pose guider", project=True
     )
     from_scratch: bool = option(False, "stage 1: random UNets instead of the base model's")
+    start_from: Path | None = option(
+        None, "stage 1: folder of models to start from, such as save_dir of an earlier training", project=True
+    )
     controlnet_openpose_path: Path | None = option(
         None, "stage 1: initialise the pose guider from this ControlNet's conditioning embedding", project=True
     )
@@ -126,6 +132,9 @@ class TrainConfig:
         low=0, high=1,
     )  # fmt: skip
     snr_gamma: float | None = option(5.0, "gamma of the min-SNR loss weights; null: no weights", low=0)
+    figure_weight: float = option(
+        1.0, "weight in the loss of the pixels on and near the drawn pose; of all others: 1", above=0
+    )
     seed: int = option(12580, "seed of weights, samples and noise", low=0, high=2**32 - 1)  # NumPy's range
     output_dir: str = option(help="folder of training states, samples and logs")
     save_dir: str | None = option(None, "folder of the models; null: output_dir/weights")
@@ -154,6 +163,16 @@ def read_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Train
     check_keys(given, [TrainConfig])
     config = build(TrainConfig, config=given)
     _check_noise(config, given)
+    solver = config.solver
+    if solver.lr_decay_steps and not solver.lr_scheduler.startswith("constant"):
+        raise UserError(
+            f"{given.origin('solver.lr_decay_steps')} is {solver.lr_decay_steps}, but solver.lr_scheduler is "
+            f"{solver.lr_scheduler}, which decays by itself: give constant or constant_with_warmup"
+        )
+    if config.start_from and config.controlnet_openpose_path:
+        raise UserError(
+            f"{given.origin('start_from')} and controlnet_openpose_path both give the pose guider: leave one out"
+        )
     return config
 
 

@@ -81,7 +81,7 @@ def check_networks(config: TrainConfig, clip_frames: int | None) -> None:
     make_noise_schedule(config.noise_scheduler_kwargs)
     check_weights(paths, ("vae", "image_encoder"))
     if clip_frames is None:
-        if not config.from_scratch:
+        if not (config.from_scratch or config.start_from):
             require_file(
                 base_unet_file(paths), "run `python download_weights.py --with_base_unet`, or set from_scratch"
             )
@@ -99,23 +99,26 @@ def check_networks(config: TrainConfig, clip_frames: int | None) -> None:
 
 
 def build_stage_1(config: TrainConfig) -> Animator:
-    """Both UNets from the base model or random, the pose guider random or from a ControlNet.
+    """All networks from the folder `start_from`; or UNets from the base model or random, the pose guider random or from
+    a ControlNet. They are trained in float32, whatever the files hold.
 
     A random denoising UNet predicts zero at first, and the reference UNet starts as its copy.
     Raises UserError: a file is missing, or has another architecture.
     """
-    paths = weight_paths(config, Path())
+    paths = weight_paths(config, config.start_from or Path())
     sizes = unet_config(paths.base_model / "unet" / "config.json")
     torch.manual_seed(config.seed)
     denoising, reference = UNet(**sizes), UNet(**sizes, has_output=False)
-    if config.from_scratch:
+    guider = PoseGuider(sizes["block_out_channels"][0], **guider_config(paths.inference_config))
+    if config.start_from:
+        _fill_stage_1(reference, denoising, guider, paths, besides="")
+    elif config.from_scratch:
         nn.init.zeros_(denoising.conv_out.weight)
         nn.init.zeros_(denoising.conv_out.bias)
         reference.load_state_dict(denoising.state_dict(), strict=False)
     else:
         for unet in (denoising, reference):
             fill_model("base_unet", unet, paths)
-    guider = PoseGuider(sizes["block_out_channels"][0], **guider_config(paths.inference_config))
     if config.controlnet_openpose_path:
         _load_conditioning_embedding(guider, config.controlnet_openpose_path)
     return Animator(reference, denoising, guider)
@@ -133,9 +136,7 @@ def build_stage_2(config: TrainConfig) -> Animator:
     denoising = UNet(**sizes, motion_module=motion)
     reference = UNet(**sizes, has_output=False)
     guider = PoseGuider(sizes["block_out_channels"][0], **guider_config(paths.inference_config))
-    fill_model("reference_unet", reference, paths)
-    fill_model("pose_guider", guider, paths)
-    fill_model("denoising_unet", denoising, paths, besides=MOTION)
+    _fill_stage_1(reference, denoising, guider, paths, besides=MOTION)
     if config.mm_path:
         _load_motion_modules(denoising, config.mm_path)
     else:
@@ -143,6 +144,13 @@ def build_stage_2(config: TrainConfig) -> Animator:
             if MOTION in name and ".temporal_transformer.proj_out." in name:
                 nn.init.zeros_(parameter)
     return Animator(reference, denoising, guider).requires_grad_(False)
+
+
+def _fill_stage_1(reference: UNet, denoising: UNet, guider: PoseGuider, paths: WeightPaths, besides: str) -> None:
+    """Fill the networks with the weights that stage 1 saved; `besides` and errors as in `fill_model`."""
+    fill_model("reference_unet", reference, paths)
+    fill_model("pose_guider", guider, paths)
+    fill_model("denoising_unet", denoising, paths, besides=besides)
 
 
 def stage_1_parameters(model: Animator) -> list[str]:

@@ -10,7 +10,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, set_seed
-from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
@@ -23,9 +22,10 @@ from musepose.training.data.encoding import Encoder
 from musepose.training.data.loading import load_batches
 from musepose.training.data.manifest import Clip
 from musepose.training.finite import FiniteCheck
-from musepose.training.loss import DenoisingLoss
+from musepose.training.loss import DenoisingLoss, figure_weights
 from musepose.training.model import save_models, set_trainable, weight_paths
 from musepose.training.optimizers import make_optimizer
+from musepose.training.schedule import Continuation, make_schedule
 from musepose.training.stages import Stage
 from musepose.training.state_files import StateParts
 from musepose.training.validation import sample_videos
@@ -60,7 +60,8 @@ class Trainer:
         for parameter in self.model.parameters():  # frozen weights need no float32
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(self._frozen_dtype())
-        self.optimizer, self.schedule = self._optimizer()
+        self.optimizer = make_optimizer(self.model.named_parameters(), config.solver)
+        self.schedule = make_schedule(self.optimizer, config.solver)
         decay = config.solver.ema_decay
         self.ema = None if decay is None else EMAModel(self.trained, decay=decay)
         self.prepared, self.optimizer = accelerator.prepare(self.model, self.optimizer)
@@ -68,9 +69,14 @@ class Trainer:
         if self.ema is not None:
             parts.others.insert(0, self.ema)
         self.finite = FiniteCheck(accelerator)
+        continuation = Continuation(self.optimizer, self.schedule)
         self.checkpoints = Checkpoints(accelerator, Path(config.output_dir) / "states", config.total_limit, parts)
         self.done = self.checkpoints.load(resume)  # finished steps
-        if self.ema is not None:  # loading a checkpoint puts it on the CPU
+        if self.done:
+            for line in continuation.restore():
+                accelerator.print(line, flush=True)
+        if self.ema is not None:  # loading a checkpoint puts it on the CPU, with the checkpoint's decay
+            self.ema.decay = decay
             self.ema.to(accelerator.device)
         self._start_tracker()
 
@@ -123,7 +129,8 @@ class Trainer:
             noisy = self.loss.add_noise(latents, noise_sample)
             with accelerator.autocast():  # the prepared model autocasts itself, except under DeepSpeed
                 prediction = self.prepared(noisy, timesteps, **batch, dropped=noise_sample.dropped)
-            losses = self.loss.per_frame(prediction, latents, noise_sample)
+            weights = figure_weights(batch["poses"], latents.shape[-2:], self.config.figure_weight)
+            losses = self.loss.per_frame(prediction, latents, noise_sample, weights)
             self.finite.check_loss(losses.detach(), step)
             accelerator.backward(losses.mean())
             if accelerator.sync_gradients:
@@ -169,12 +176,6 @@ class Trainer:
         cache = FrameCache(clips, self.config, self.encoder.digest())
         cache.fill(self.accelerator, self.encoder.encode_pictures)
         return cache
-
-    def _optimizer(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        solver = self.config.solver
-        optimizer = make_optimizer(self.model.named_parameters(), solver)
-        steps = {"num_warmup_steps": solver.lr_warmup_steps, "num_training_steps": solver.max_train_steps}
-        return optimizer, get_scheduler(solver.lr_scheduler, optimizer, **steps)
 
     def _batches(self) -> Iterator[dict]:
         accelerator, solver, data = self.accelerator, self.config.solver, self.config.data

@@ -1,5 +1,6 @@
 """Batches of a data set, from worker processes or from this one."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,14 +10,21 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from musepose.utils.errors import UserError
 
+logger = logging.getLogger(__name__)
+
+LOCKS = 8  # more than a worker and its queues have
 FEWER = "lower data.num_workers (0: no worker processes), or data.train_bs"
 
 
 def load_batches(samples: Dataset, size: int, sampler: Sampler, workers: int) -> Iterator[dict[str, Any]]:
     """Batches of `size` samples: nested dictionaries of stacked tensors.
 
-    Raises UserError: as the data set does; the workers cannot start, or die.
+    Where workers cannot start, this process loads. Raises UserError: as the data set does, or a worker dies.
     """
+    reason = _why_not(workers)
+    if reason is not None:
+        logger.warning("no data loader workers can start here (%s): the training's own process loads", reason)
+        workers = 0
     try:
         for batch in DataLoader(_Caught(samples), size, sampler=sampler, num_workers=workers, collate_fn=_stack):
             if isinstance(batch, UserError):
@@ -28,6 +36,16 @@ def load_batches(samples: Dataset, size: int, sampler: Sampler, workers: int) ->
         if not workers or not is_of_workers or "Original Traceback" in text:  # of the data set's code
             raise
         raise UserError(f"the data loader's workers do not work here ({text[:200]}): {FEWER}") from error
+
+
+def _why_not(workers: int) -> str | None:
+    """Why workers cannot start here, or None. Their locks need a little of /dev/shm, and PyTorch would leave errors."""
+    try:
+        locks = [torch.multiprocessing.get_context().Lock() for _ in range(LOCKS * (workers + 1) if workers else 0)]
+    except OSError as error:
+        return str(error)
+    del locks
+    return None
 
 
 class _Caught(Dataset):
