@@ -43,7 +43,7 @@ def write_tagged(
             if not av.VideoFormat(pix_fmt).is_rgb:
                 frame = frame.reformat(
                     format=pix_fmt,
-                    dst_colorspace=matrix if encoded_by is None else encoded_by,
+                    dst_colorspace=encoded_by or (BT709 if pix_fmt == "gray" else matrix),
                     dst_color_range="JPEG" if full_range else "MPEG",
                     interpolation=color.exact_scaling(),
                 )
@@ -126,6 +126,12 @@ def test_pixel_formats(tmp_path, pix_fmt):
     codec_format = "yuv420p" if pix_fmt == "nv12" else pix_fmt
     path = write_tagged(tmp_path / "a.mkv", [picture], matrix=1, pix_fmt=codec_format)
     assert np.abs(first(path).astype(int) - picture).max() <= 3
+
+
+def test_the_matrix_of_grey_video_does_not_matter(tmp_path, caplog):
+    color._warn.cache_clear()
+    path = write_tagged(tmp_path / "a.mkv", [np.full((48, 64, 3), 123, np.uint8)], matrix=14, pix_fmt="gray")
+    assert np.abs(first(path).astype(int) - 123).max() <= 1 and not caplog.records
 
 
 def test_ordinary_video_is_converted_as_ever(tmp_path):

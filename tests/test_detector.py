@@ -11,10 +11,12 @@ from tiny_detector import picture, tiny_detector, tiny_mm_files  # noqa: F401, t
 from tolerance import MARGIN, network_rounding
 
 from musepose.pose.detectors.dwpose.detector import PoseDetector, _Network, mm_compat, resize_for_detection
-from musepose.pose.types import VISIBLE_SCORE
+from musepose.pose.person_tracking import choose_person
+from musepose.pose.types import BODY, VISIBLE_SCORE
 from musepose.utils.errors import UserError
+from puppet.backdrop import paint_backdrop
 from puppet.pose_pictures import make_shots
-from puppet.world import HELD_OUT
+from puppet.world import HELD_OUT, make_backdrop
 from random_models import mm_weights
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -137,11 +139,15 @@ def test_equals_mm_inference(files, detector, height, width, monkeypatch):
     assert (np.concatenate(off) < 1e-3).mean() > 0.995  # rounding decides between equal maxima
 
 
-def test_trained_networks_find_what_they_find_in_mm():
-    """The same people, and their keypoints to half a pixel, or to one bin where two bins are equal."""
+def puppet_files() -> dict[str, Path]:
     puppets = ROOT / "pretrained_weights/puppet/dwpose"
     files = dict(yolox_config=ROOT / "configs/puppet/yolox.py", yolox_ckpt=puppets / "yolox.pth")
-    files |= dict(dwpose_config=ROOT / "configs/puppet/dwpose.py", dwpose_ckpt=puppets / "dwpose.pth")
+    return files | dict(dwpose_config=ROOT / "configs/puppet/dwpose.py", dwpose_ckpt=puppets / "dwpose.pth")
+
+
+def test_trained_networks_find_what_they_find_in_mm():
+    """The same people, and their keypoints to half a pixel, or to one bin where two bins are equal."""
+    files = puppet_files()
     off, bins = [], []
     pictures = [frame for shot in (HELD_OUT, HELD_OUT + 1) for frame in make_shots(shot)]
     for shot, people in zip(pictures, PoseDetector(**files).detect([shot.image for shot in pictures]), strict=True):
@@ -178,6 +184,31 @@ def test_without_detections_the_whole_picture_is_the_box(tmp_path):
     assert len(boxes) == 0
     (expected,) = points(None)  # mmpose's own fallback
     np.testing.assert_allclose(people.keypoints[0] * seen, expected.keypoints[0], atol=1e-3)
+
+
+def test_in_the_whole_picture_only_a_clear_body_is_believed(monkeypatch):
+    """Empty scenes, by day and at night, a grey and a black picture show nobody; a person whom YOLOX misses is kept."""
+    detector = PoseDetector(**puppet_files())
+    scenes = [paint_backdrop(make_backdrop(HELD_OUT + n), 384, 384) for n in range(4)]
+    empty = [*scenes, *(scene // 5 for scene in scenes), *(np.full((384, 384, 3), grey, np.uint8) for grey in (0, 128))]
+    for people in detector.detect(empty):
+        assert people.fallback and choose_person(people) is None
+    shot = make_shots(HELD_OUT, 384)[0]
+    (expected,) = detector.detect_inside([shot.image], [shot.boxes[:1]], [np.ones(1)])
+    x0, y0, x1, y1 = shot.boxes[0].round().astype(int).clip(0)
+    monkeypatch.setattr(detector, "_yolox", lambda pictures: [(np.zeros((0, 4)), np.zeros(0))] * len(pictures))
+    people = detector(np.ascontiguousarray(shot.image[y0:y1, x0:x1]))
+    assert people.fallback and choose_person(people) == 0
+    assert people.scores[0, BODY].mean() > 0.8 * expected.scores[0, BODY].mean()
+
+
+def test_the_config_says_which_score_is_believed(tmp_path):
+    """A random network's scores are far below 1."""
+    files = mm_weights.tiny_files(tmp_path, people=-1000.0)
+    for limit, kept in ((-1e9, True), (1e9, False)):
+        with open(files["dwpose_config"], "a") as file:
+            file.write(f"\nwhole_picture_score = {limit}\n")
+        assert PoseDetector(**files)(picture(400, 300)).scores.any() == kept
 
 
 def test_networks_see_bgr(detector):

@@ -336,6 +336,8 @@ def test_the_real_detector_is_loaded_with_the_settings(folder: Folder) -> None:
         return detector
 
     folder.second.unlink()
+    pictures = [numbered_frame(number, WIDTH, HEIGHT) for number in range(1, FRAMES + 1)]  # 0 is of one colour
+    write_video(folder.first, pictures, rate=10)
     folder.run(*flags, "--detect_resolution", "64", "--device", "cpu,cpu", load=watched)
     assert seen == [64]
     check_clip_files(folder.clips())

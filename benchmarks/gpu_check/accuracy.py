@@ -66,7 +66,7 @@ def stage_errors(pipeline: Pose2VideoPipeline, name: str) -> Iterator[tuple[str,
     """
     folder = GOLDEN / name
     case, expected = json.loads((folder / "case.json").read_text()), load_file(folder / "expected.safetensors")
-    poses, reference = np.load(folder / "poses.npz")["frames"], Image.open(folder / "ref.png")
+    poses, reference = np.load(folder / "poses.npz")["frames"], Image.open(folder / "ref.png", formats=["PNG"])
     unet, device = pipeline.denoising_unet, pipeline.denoising_unet.device
     size = {"width": case["width"], "height": case["height"]}
     given = {key: tensor.to(device) for key, tensor in expected.items()}

@@ -41,7 +41,7 @@ def pose_stage(check: Check) -> None:
     from musepose.pose.detectors.dwpose.detector import PoseDetector
     from random_models.mm_weights import full_files, tiny_files
 
-    with Image.open(ROOT / "assets" / "images" / "ref.png") as picture:
+    with Image.open(ROOT / "assets" / "images" / "ref.png", formats=["PNG"]) as picture:
         frame = np.asarray(picture.convert("RGB").resize((512, 512)))
     frames = [np.roll(frame, shift, axis=1) for shift in range(check.scale.pose_frames)]
     with tempfile.TemporaryDirectory() as folder:

@@ -59,3 +59,7 @@ test_dataloader = dict(
         ],
     )
 )
+
+# Bodies that were looked for in the whole picture: see musepose/pose/detectors/dwpose/detector.py. On pictures without
+# anybody the mean score of the body is 0.25 to 0.76, on 36 held-out puppets 1.01 to 1.20.
+whole_picture_score = 0.87

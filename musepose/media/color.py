@@ -84,8 +84,10 @@ class FrameConverter:
     def _colours(self, frame: av.VideoFrame) -> tuple[int | None, int, int]:
         """Matrix (None: as the frame says), transfer characteristics and primaries, codes of ITU-T H.273."""
         matrix, transfer, primaries = frame.colorspace, frame.color_trc, frame.color_primaries
-        if frame.format.is_rgb or matrix in KNOWN_MATRICES:
+        if frame.format.is_rgb or frame.format.has_palette or matrix in KNOWN_MATRICES:
             return None, transfer, primaries
+        if _is_grey(frame.format):
+            return BT709, transfer, primaries  # for its luma all are alike
         if matrix != UNSPECIFIED:
             _warn(self._stream.container.name, matrix)
             return BT709, BT709, BT709
@@ -96,6 +98,10 @@ class FrameConverter:
 
 def has_alpha(pixel_format: av.VideoFormat) -> bool:
     return any(component.is_alpha for component in pixel_format.components)
+
+
+def _is_grey(pixel_format: av.VideoFormat) -> bool:
+    return sum(not component.is_alpha for component in pixel_format.components) == 1
 
 
 @cache

@@ -25,13 +25,18 @@ from musepose.pose.detectors.dwpose.preprocess import batch_size, memory_format,
 from musepose.pose.detectors.dwpose.rtmpose import Rtmpose
 from musepose.pose.detectors.dwpose.yolox import Yolox
 from musepose.pose.draw import GRID
-from musepose.pose.types import KEYPOINTS, People
+from musepose.pose.types import BODY, KEYPOINTS, People
 from musepose.utils.device import choose_device
 from musepose.utils.errors import UserError
 from musepose.utils.files import require_file
 
 REASON = 300  # characters of a reason in an error line
 PREFETCH_PIXELS = 2**23  # limit of prepared frames in memory
+# Mean score of the 17 body points from which a body looked for in the whole picture is believed. A score is the
+# network's response, trained towards 1 where a point is certain. The puppets' config has a value that was measured; for
+# the published weights this one lies between their visibility threshold of 0.3 and what they give to clear bodies.
+WHOLE_PICTURE_SCORE = 0.4
+FLAT = 6  # levels of standard deviation; in flatter pictures, such as black ones, a network's response means nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +78,7 @@ class PoseDetector:
         with dwpose.config_errors():
             meta = dwpose.dataset_meta()
             self._dwpose = Rtmpose(dwpose.model, dwpose.config, meta["flip_indices"])
+            self._believed = float(dwpose.config.get("whole_picture_score", WHOLE_PICTURE_SCORE))
         if meta["num_keypoints"] != KEYPOINTS:
             raise UserError(f"{dwpose_config} is not a whole-body model: its data set must have {KEYPOINTS} keypoints")
         self.frames_at_once = self._frames_at_once(device)
@@ -88,7 +94,11 @@ class PoseDetector:
         self,
         rgb: np.ndarray,  # (h, w, 3) uint8
     ) -> People:
-        """All people in one picture. If none is detected, the whole picture serves as one person's box."""
+        """All people in one picture. If none is detected, the whole picture serves as one person's box.
+
+        Then the scores are 0 unless the body's mean reaches the config's `whole_picture_score`: the network finds
+        joints in empty pictures too.
+        """
         return self.detect([rgb])[0]
 
     def find(self, frames: Iterable[np.ndarray], every: int = 1) -> Iterator[People]:
@@ -134,6 +144,9 @@ class PoseDetector:
             return []
         points, scores = self._dwpose([(one.rgb, box) for one, own in zip(prepared, boxes, strict=True) for box in own])
         ends = np.cumsum([len(some) for some in boxes])[:-1]
+        for row, one, (own, _) in zip([0, *ends], prepared, found, strict=True):
+            if not len(own) and (scores[row, BODY].mean() < self._believed or one.rgb.std() < FLAT):
+                scores[row] = 0
         return [
             People(
                 boxes=some.astype(np.float64) / _scale(one),
