@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from musepose.evaluation.networks import load_network
 from musepose.models.state_dicts import read_checkpoint, refuse_other_motion_modules, require_all, take_matching
 from musepose.models.weight_files import find_weights
 from musepose.pose.detectors.dwpose.detector import mm_globals
@@ -36,6 +37,9 @@ def prefixed(prefix, tensors=TENSORS):
         prefixed("_orig_mod.module."),
         {"epoch": np.int64(3), "loss": np.float32(0.5), "state_dict": TENSORS},
         {"module": prefixed("module."), "global_steps": 7, "lr": torch.tensor(1e-5)},
+        {"state_dict": prefixed("model."), "pytorch-lightning_version": "2.4"},
+        {"params": TENSORS, "params_ema": prefixed("x.")},
+        {"epoch": 3, "ema": TENSORS},
         {"model": {"state_dict": TENSORS}, "curve": np.arange(3.0)},
         {"state_dict": {key: torch.nn.Parameter(tensor) for key, tensor in TENSORS.items()}},
     ],
@@ -245,6 +249,21 @@ def test_other_files_give_one_line(tmp_path, monkeypatch, content, extra):
         read_checkpoint(tmp_path / "m.pth", mm_globals() if extra else ())
     assert str(error.value).isprintable() and len(str(error.value)) < 500
     assert os.listdir(tmp_path) == ["m.pth"]
+
+
+@pytest.mark.parametrize("content", OTHER_CONTENT)
+def test_other_files_are_no_torchscript(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.pt").write_bytes(content)
+    with pytest.raises(UserError, match="m.pt is not TorchScript") as error:
+        load_network(tmp_path / "m.pt", "--lpips", torch.device("cpu"))
+    assert "\n" not in str(error.value) and os.listdir(tmp_path) == ["m.pt"]
+
+
+def test_a_saved_checkpoint_is_no_torchscript(tmp_path):
+    torch.save(TENSORS, tmp_path / "m.pt")
+    with pytest.raises(UserError, match="m.pt is not TorchScript"):
+        load_network(tmp_path / "m.pt", "--fvd", torch.device("cpu"))
 
 
 @pytest.mark.parametrize("kind", ["zip", "pickle", "safetensors"])

@@ -29,6 +29,15 @@ def test_an_override_is_not_looked_up_either(tmp_path):
         read_config_file(tmp_path / "c.yaml", "x", ["a=${oc.env:HOME}"])
 
 
+def test_many_values_are_read_and_aliases_that_multiply_are_not(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("".join(f"{n}.png: [a.mp4]\n" for n in range(5000)))  # 15,001 values for OmegaConf
+    assert len(read_yaml(path, "x")) == 5000
+    path.write_text("a: &a [x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a]\n" + "c: [" + "*b, " * 300 + "]")
+    with pytest.raises(UserError, match="its aliases, `.name`, stand for more than 10,000 values.: correct it"):
+        read_yaml(path, "x")
+
+
 def test_other_keys_are_looked_up(tmp_path):
     (tmp_path / "c.yaml").write_text("folder: out\nsaved: ${folder}/weights\n")
     assert read_yaml(tmp_path / "c.yaml", "x") == {"folder": "out", "saved": "out/weights"}

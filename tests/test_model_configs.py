@@ -8,11 +8,16 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from musepose.inference.memory_estimate import meta_pipeline
 from musepose.models import configs
 from musepose.models.configs import check_configs
 from musepose.models.weights import WeightPaths, empty_models
+from musepose.pipelines.options import SamplingOptions
+from musepose.training.config import TrainConfig, checked
+from musepose.utils.config_file import Config
 from musepose.utils.errors import UserError
 from random_models.tiny_weights import CLIP_CONFIG, UNET_CONFIG, VAE_CONFIG
 
@@ -155,6 +160,35 @@ def test_null_stands_for_the_default(tmp_path, paths):
     check(paths)
 
 
+def test_a_byte_order_mark_is_no_fault(tmp_path, paths):
+    (tmp_path / VAE).write_text(json.dumps(VAE_CONFIG), encoding="utf-8-sig")
+    check(paths)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff", b"[1]", b"{", b'{"a": ' + b"9" * 5000 + b"}"])
+def test_a_config_that_is_no_json_object(tmp_path, paths, content):
+    (tmp_path / VAE).write_bytes(content)
+    with pytest.raises(UserError, match="vae/config.json is no (JSON|model config)"):
+        check(paths)
+
+
+def test_a_config_that_may_not_be_read(own_folder):
+    (own_folder / "config.json").write_text("{}")
+    (own_folder / "config.json").chmod(0)
+    with pytest.raises(UserError, match=r"config.json cannot be read \(Permission denied\): check its permissions"):
+        configs.read_json(own_folder / "config.json")
+
+
+def test_the_last_step_of_leading_timesteps_must_exist(tmp_path, paths):
+    write(tmp_path, CONFIG, changed(INFERENCE, (NOISE, "timestep_spacing"), "leading"))  # with steps_offset 1
+    pipeline = meta_pipeline(paths, torch.float32)
+    pipeline.check(SamplingOptions(num_inference_steps=999))
+    pipeline.scheduler.set_timesteps(999)
+    assert pipeline.scheduler.timesteps.max() < 1000
+    with pytest.raises(ValueError, match="1000 steps: at most 999 are possible"):
+        pipeline.check(SamplingOptions(num_inference_steps=1000))
+
+
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
 def test_the_encoder_s_attention_is_honoured(tmp_path, paths, key):
     write(tmp_path, CLIP, CLIP_CONFIG | {key: "eager"})
@@ -188,3 +222,15 @@ def test_whatever_a_config_holds_gives_one_line_or_models(tmp_path, paths, name,
         if passed and place[-1] not in UNUSED:
             write(tmp_path, name, changed(FILES[name], place, chooser.choice(passed)))
             assert len(list(islice(empty_models(paths), concerned))) == concerned, place
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_whatever_a_training_s_config_holds_gives_one_line_or_settings(stage):
+    example = yaml.safe_load((ROOT / f"configs/train_stage_{stage}.yaml").read_text())
+    for place in places(example):
+        for value in WRONG:
+            given = Config(Path("c.yaml"), changed(example, place, value))
+            try:
+                assert isinstance(checked(given), TrainConfig)
+            except UserError as error:
+                assert str(error).startswith("c.yaml: "), (place, value)

@@ -132,7 +132,7 @@ def check_noise(kwargs: Any, where: str) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises UserError: the file is missing, unreadable or no JSON, or holds something else."""
     try:
-        config = json.loads(require_file(path).read_text(encoding="utf-8"))
+        config = json.loads(require_file(path).read_text(encoding="utf-8-sig"))  # Windows editors write a mark
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
     except (ValueError, RecursionError) as error:

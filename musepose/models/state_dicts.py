@@ -16,8 +16,11 @@ from musepose.utils.published import other_hint, replace_hint
 
 logger = logging.getLogger(__name__)
 # Where training frameworks put a model's tensors in what they save: Lightning, OpenMMLab and timm, DeepSpeed, others.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "params", "net", "weights")
-PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel's and torch.compile's
+WRAPPERS = (
+    *("state_dict", "model_state_dict", "model", "module", "params", "net", "weights"),
+    *("state_dict_ema", "params_ema", "ema"),  # where there is nothing else
+)
+PREFIXES = ("module.", "_orig_mod.", "model.")  # DistributedDataParallel's, torch.compile's, Lightning's
 
 
 def read_checkpoint(path: Path, extra_globals: Sequence = ()) -> dict[str, Tensor]:

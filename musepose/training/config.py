@@ -159,7 +159,11 @@ def read_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> Train
 
     Raises UserError: not a YAML file, an unknown or missing key, a value of the wrong type or out of range.
     """
-    given = read_config_file(Path(path), EXAMPLE, overrides)
+    return checked(read_config_file(Path(path), EXAMPLE, overrides))
+
+
+def checked(given: Config) -> TrainConfig:
+    """The options of a config that has been read. Raises UserError as `read_config` does."""
     check_keys(given, [TrainConfig])
     config = build(TrainConfig, config=given)
     _check_noise(config, given)

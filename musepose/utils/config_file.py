@@ -9,6 +9,7 @@ from typing import Any
 from musepose.utils.errors import UserError
 from musepose.utils.schema import shown
 
+MOST_VALUES = 10_000  # OmegaConf's own limit
 REASON = 300  # characters of a reason in an error line
 # OmegaConf's ${name:argument}: a config that comes with data could put the environment's secrets into names and logs.
 RESOLVER = re.compile(r"\$\{\s*[A-Za-z_][\w.]*\s*:")
@@ -76,11 +77,15 @@ def _load(path: Path, remedy: str) -> Any:
     from omegaconf import OmegaConf
 
     try:
-        loaded = OmegaConf.load(path)
+        # OmegaConf's limit of values is against aliases that multiply. Written out, each value takes a byte at least.
+        limit = max(MOST_VALUES, path.stat().st_size)
+        loaded = OmegaConf.load(path, max_yaml_expanded_nodes=limit)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}): check its permissions") from error
     except Exception as error:  # OmegaConf passes on every exception of its YAML reader
         reason = " ".join(str(error).split()) or type(error).__name__
+        if "node expansion exceeds" in reason:
+            reason = f"its aliases, `*name`, stand for more than {limit:,} values"
         raise UserError(f"{path} cannot be read as YAML ({reason[:REASON]}): correct it") from error
     if not OmegaConf.is_dict(loaded):
         raise UserError(f"{path} has no `key: value` pairs: {remedy}")
