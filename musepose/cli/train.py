@@ -13,6 +13,7 @@ from musepose.utils.errors import UserError
 from musepose.utils.files import check_writable, project_file, require_file
 from musepose.utils.folder_lock import locked_folder
 from musepose.utils.options import build, option_specs
+from musepose.utils.paths import refuse_inputs
 
 if TYPE_CHECKING:
     from musepose.training.data.manifest import Clip
@@ -105,7 +106,19 @@ def check(stage: str, config: TrainConfig) -> "list[Clip]":
     check_writable(config.model_folder / "reference_unet.pth")
     if config.data.cache_latents is not None:
         check_writable(Path(config.data.cache_latents) / "latents.npy")
+    _refuse_inputs(stage, config, clips)
     return clips
+
+
+def _refuse_inputs(stage: str, config: TrainConfig, clips: "list[Clip]") -> None:
+    """Raises UserError: what the training writes is something that it reads."""
+    names = STAGE1_FILES if stage == "stage_1" else ("motion_module.pth",)
+    cases = [path for case in config.val.test_cases.items() for path in (case[0], *case[1])]
+    weights = [config.base_model_path / "unet", config.vae_model_path, config.image_encoder_path]
+    weights += [config.inference_config, config.mm_path, config.controlnet_openpose_path]
+    media = [path for clip in clips for path in (clip.video, clip.poses, clip.keypoints)]
+    read = [*map(Path, (*config.data.meta_paths, *cases)), *weights, *media]
+    refuse_inputs([config.model_folder / name for name in names], read)
 
 
 def _check_cases(config: TrainConfig) -> None:

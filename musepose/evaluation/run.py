@@ -1,8 +1,13 @@
 """Runs evaluate.py --pairs: check, compare, report."""
 
+from pathlib import Path
+
 from musepose.evaluation.options import PairOptions
-from musepose.evaluation.pairs import Instruments, check_pairs, compare, find_pairs
+from musepose.evaluation.pairs import LIST_SUFFIXES, Instruments, check_pairs, compare, find_pairs
 from musepose.evaluation.report import pair_table, save_json, summary
+from musepose.pose.detectors.choice import detector_files
+from musepose.pose.options import DETECTORS
+from musepose.utils.paths import refuse_inputs
 
 
 def run_pairs(options: PairOptions) -> int:
@@ -11,6 +16,10 @@ def run_pairs(options: PairOptions) -> int:
     Raises UserError for an unsuitable video or network, before any comparison.
     """
     pairs = check_pairs(find_pairs(options.pairs), options.frames, options.truth_step, options.resize)
+    listed = [Path(path) for path in options.pairs if Path(path).suffix.lower() in LIST_SUFFIXES]
+    videos = [video.path for pair in pairs for video in (pair.result, pair.truth)]
+    files = [file for name in DETECTORS for file in detector_files(options, name)]
+    refuse_inputs([options.json], [*listed, *videos, options.lpips, options.fvd, *files])
     instruments = load_instruments(options)
     if instruments.fvd:
         instruments.fvd.check(pair.frames for pair in pairs)

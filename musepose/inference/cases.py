@@ -17,6 +17,7 @@ from musepose.utils.config_file import Config, read_config_file
 from musepose.utils.errors import UserError
 from musepose.utils.files import check_writable, project_file, require_file
 from musepose.utils.options import build, check_keys, option_specs
+from musepose.utils.paths import refuse_inputs
 
 # Field of models.weights.WeightPaths → a file that its folder must contain.
 REQUIRED_FILES = {"base_model": "unet/config.json", "vae": "config.json", "image_encoder": "config.json"}
@@ -86,6 +87,8 @@ def make_plan(config_path: Path, flags: Mapping[str, Any], now: datetime) -> Pla
         check_writable(job.result)
         check_writable(job.comparison)
     check_weight_files(weights)
+    read = [config_path, *weights.values(), *(path for job in jobs for path in (job.reference, job.pose.path))]
+    refuse_inputs([path for job in jobs for path in (job.result, job.comparison)], read)
     return Plan(settings, weights, tuple(jobs))
 
 

@@ -15,6 +15,7 @@ from PIL import Image, features
 from musepose.media.image_colors import ImageColors, read_colors, signal_to_srgb, to_srgb
 from musepose.media.png import read_chunks
 from musepose.utils.errors import UserError
+from musepose.utils.paths import check_regular
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif")
 # Pillow would also read formats that run a program, such as PostScript.
@@ -73,19 +74,8 @@ def read_image(path: str | os.PathLike) -> Image.Image:
 
 
 def check_file(path: Path, kind: str) -> None:
-    """Raise a UserError if `path` is missing, a folder, empty or unreadable. `kind` names the expected content."""
-    try:
-        size = path.stat().st_size
-        if path.is_dir():
-            raise UserError(f"{path} is a folder: give a {kind} file")
-        with open(path, "rb"):
-            pass
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: check the path of the {kind}") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): check the path and its permissions") from None
-    if size == 0:
-        raise UserError(f"{path} is empty: copy or download the {kind} again")
+    """As `check_regular`: raise a UserError if `path` is no file that can be read. `kind` names the content."""
+    check_regular(path, kind)
 
 
 def _formats(path: Path) -> list[str]:

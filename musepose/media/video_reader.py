@@ -17,6 +17,7 @@ from musepose.media.color import FrameConverter
 from musepose.media.decoding import Picture, decode_pictures
 from musepose.media.stored_video import StoredVideo, decode_stored, file_stamp, measure, no_frames, open_video
 from musepose.utils.errors import UserError
+from musepose.utils.paths import checked_path
 
 if TYPE_CHECKING:
     import av
@@ -124,12 +125,12 @@ def list_media(path: str | os.PathLike, suffixes: Sequence[str]) -> list[Path]:
 
     Raises UserError if `path` does not exist or cannot be read, or if the folder holds no such file.
     """
-    path = Path(path)
+    path = checked_path(path)
     try:
-        if path.is_file():
-            return [path]
         if not path.is_dir():
-            raise UserError(f"{path} does not exist: check the path")
+            if not path.exists():
+                raise UserError(f"{path} does not exist: check the path")
+            return [path]  # whoever opens it refuses what is no regular file
         found = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.is_file() and p.name[0] != ".")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): check the path and its permissions") from None

@@ -10,7 +10,7 @@ from musepose.media.image import read_image
 from musepose.media.video_reader import VideoInfo, probe
 from musepose.media.video_writer import CONTAINERS
 from musepose.pose.align import BODY_LIMBS
-from musepose.pose.detectors.choice import check_detector_files, chosen
+from musepose.pose.detectors.choice import check_detector_files, chosen, detector_files
 from musepose.pose.keypoint_file import KeypointFile, Source, load_keypoints
 from musepose.pose.limb_scale import parse_limb_scale
 from musepose.pose.measure import LIMBS
@@ -20,6 +20,7 @@ from musepose.pose.person_choice import LARGEST
 from musepose.pose.types import People
 from musepose.utils.errors import UserError
 from musepose.utils.files import check_writable
+from musepose.utils.paths import refuse_inputs
 
 OPENPOSE_PARTS = DANCE, PICTURE, ALIGNED = ("dance", "picture", "aligned")  # sub-folders of --save_openpose
 MAX_ASPECT_RATIO = 10  # long side over short side; the size of drawings and videos grows with it
@@ -93,6 +94,10 @@ def prepare(settings: Settings) -> Job:
     job = Job(settings, reference, dance, first, frames, limb_scale, *outputs, *sources)
     if job.detect_image or job.detect_video:
         check_detector_files(settings, job.detector)
+    replaced = settings.save_openpose.rglob("*") if settings.save_openpose else ()
+    given = settings.imgfn_refer, settings.vidfn, settings.keypoints, settings.picture_keypoints
+    of_detectors = (file for name in DETECTORS for file in detector_files(settings, name))
+    refuse_inputs([*outputs, settings.save_keypoints, settings.save_openpose, *replaced], [*given, *of_detectors])
     return job
 
 

@@ -5,11 +5,13 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from musepose.utils.errors import UserError
+from musepose.utils.paths import checked_path
 from musepose.utils.published import PROJECT, missing_hint, source_hint
 
 try:
@@ -28,29 +30,36 @@ def write_error(path: Path, error: OSError) -> UserError:
 
 
 def project_file(path: str | os.PathLike) -> Path:
-    """Resolve an input path: `path` itself if it exists, else the same path in the project's folder if that exists."""
-    path = Path(path)
+    """Resolve an input path: `path` itself if it exists, else the same path in the project's folder if that exists.
+
+    Raises UserError: no file can have this name.
+    """
+    path = checked_path(path)
     try:
         return PROJECT / path if not path.exists() and (PROJECT / path).exists() else path
-    except OSError:  # the name is too long: opening it reports that
+    except OSError:  # a folder that may not be entered, a circle of links: opening it reports that
         return path
 
 
 def require_file(path: Path, hint: str = "") -> Path:
     """Return `path`. `hint`: the remedy; by default, where the file comes from.
 
-    Raises UserError: it is not a regular file, or empty.
+    Raises UserError: it is not a regular file that can be read, or empty.
     """
     try:
-        kind = "missing" if not path.exists() else "a folder" if path.is_dir() else "not a file"
-        if path.is_file():
-            kind = "" if path.stat().st_size else "empty"
+        status = checked_path(path).stat()
+        if stat.S_ISREG(status.st_mode):
+            with open(path, "rb"):
+                pass
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path} is missing: {hint or missing_hint(path)}") from None
     except OSError as error:  # a name that is too long, a folder that must not be entered
         raise UserError(f"{path} cannot be read ({error.strerror}): {hint or 'check the path'}") from error
-    if kind == "empty":
-        raise UserError(f"{path} is empty: delete it and {hint or source_hint(path) or 'get it again'}")
-    if kind:
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a file"
         raise UserError(f"{path} is {kind}: {hint or missing_hint(path)}")
+    if status.st_size == 0:
+        raise UserError(f"{path} is empty: delete it and {hint or source_hint(path) or 'get it again'}")
     return path
 
 
@@ -192,11 +201,16 @@ def check_writable(path: str | os.PathLike, folder: bool = False) -> None:
 
     Creates nothing that stays, no folder either.
     """
-    path = Path(path)
+    path = checked_path(path)
     try:
+        for place in (path, *path.absolute().parents):
+            if place.is_symlink() and not place.exists():
+                raise UserError(f"cannot write {path} ({place} is a link to nothing): choose another output path")
         if path.exists() and path.is_dir() != folder:
             kind = "no folder" if folder else "a folder"
             raise UserError(f"cannot write {path} (it is {kind}): choose another output path")
+        if not folder and path.exists() and not path.is_file():
+            raise UserError(f"cannot write {path} (it is a pipe or a device): choose another output path")
         existing = next(folder for folder in path.absolute().parents if folder.exists())
         for name in path.absolute().parts[1:]:  # a name that is too long fails only in an existing folder
             with suppress(FileNotFoundError, NotADirectoryError):

@@ -10,6 +10,7 @@ The annotation gives the type: int, float, Fraction, str, bool, Path, lists, dic
 # Own code: jsonargparse, pydantic, draccus and tyro have no one-line errors that name the flag or the YAML key.
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -20,12 +21,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from musepose.utils.config_file import Config
-from musepose.utils.errors import UserError
+from musepose.utils.errors import UserError, shown
 from musepose.utils.files import project_file
+from musepose.utils.paths import checked_path
 
 T = TypeVar("T")
 DTYPES = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
 REQUIRED = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()  # the default of an option that must be given
+# As Python reads numbers, but bounded: Fraction("1e999999999") takes for ever.
+NUMBER = re.compile(r"\s*[+-]?[\d_.]{1,60}(/[\d_]{1,60}|[eE][+-]?\d{1,3})?\s*")
 LONGEST_DENOMINATOR = 100_000  # of a frame rate that a video file can hold
 TYPE_NAMES = {
     int: "a whole number",
@@ -153,7 +157,7 @@ def _build(cls: type[T], flags: Mapping[str, Any], config: Config, prefix: str) 
 def _build_nested(one: OptionSpec, config: Config, key: str) -> Any:
     part = config.lookup(key)
     if part is not None and not isinstance(part, Mapping):
-        raise UserError(f"{config.origin(key)} is {part!r}: give `key: value` pairs")
+        raise UserError(f"{config.origin(key)} is {shown(part)}: give `key: value` pairs")
     check_keys(config, [one.kind], f"{key}.")
     return _build(one.kind, {}, config, f"{key}.")
 
@@ -177,11 +181,11 @@ def _check(kind: Any, rules: Rules, value: Any, origin: str) -> Any:
     container, parts = typing.get_origin(kind), typing.get_args(kind)
     if container is list:
         if not isinstance(value, list):
-            raise UserError(f"{origin} is {value!r}: give a list, such as [a, b]")
+            raise UserError(f"{origin} is {shown(value)}: give a list, such as [a, b]")
         return [_check(parts[0], rules, item, origin) for item in value]
     if container is dict:
         if not isinstance(value, Mapping):
-            raise UserError(f"{origin} is {value!r}: give `key: value` pairs")
+            raise UserError(f"{origin} is {shown(value)}: give `key: value` pairs")
         return {
             _check(parts[0], rules, k, origin): _check(parts[1], rules, v, f"{origin}.{k}") for k, v in value.items()
         }
@@ -190,7 +194,7 @@ def _check(kind: Any, rules: Rules, value: Any, origin: str) -> Any:
     if kind is bool:
         if value in (True, False):  # 1 and 0 as well
             return bool(value)
-        raise UserError(f"{origin} is {value!r}: give true or false")
+        raise UserError(f"{origin} is {shown(value)}: give true or false")
     return _check_text(kind, rules, value, origin) if kind in (str, Path) else _check_number(kind, rules, value, origin)
 
 
@@ -199,23 +203,31 @@ def _check_text(kind: type, rules: Rules, value: Any, origin: str) -> str | Path
         if isinstance(value, bool):
             value = next((word for word in (TRUE_WORDS if value else FALSE_WORDS) if word in rules.choices), value)
         if value not in rules.choices:
-            raise UserError(f"{origin} is {value}: choose from {', '.join(rules.choices)}")
+            raise UserError(f"{origin} is {_bare(value)}: choose from {', '.join(rules.choices)}")
         return value
     if not isinstance(value, str | kind) or value == "":
         quotes = ", in quotes" if kind is str and value != "" else ""
-        raise UserError(f"{origin} is {value!r}: give {TYPE_NAMES[kind]}{quotes}")
-    return (project_file(value) if rules.project else Path(value)) if kind is Path else value
+        raise UserError(f"{origin} is {shown(value)}: give {TYPE_NAMES[kind]}{quotes}")
+    if kind is not Path:
+        return value
+    try:
+        return project_file(value) if rules.project else checked_path(value)
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from None
 
 
 def _check_number(kind: type, rules: Rules, value: Any, origin: str) -> Any:
     if isinstance(value, str) and value in rules.words:
         return value
     try:
-        number = kind(str(value))  # via text, so that int() refuses true and 8.5
+        text = str(value)  # so that int() refuses true and 8.5
+        if not NUMBER.fullmatch(text):
+            raise ValueError
+        number = kind(text)
         if not math.isfinite(number):
             raise ValueError
     except (ValueError, ZeroDivisionError, OverflowError):
-        raise UserError(f"{origin} is {value!r}: give {', '.join([*rules.words, TYPE_NAMES[kind]])}") from None
+        raise UserError(f"{origin} is {shown(value)}: give {', '.join([*rules.words, TYPE_NAMES[kind]])}") from None
     inside = (
         (rules.low is None or number >= rules.low)
         and (rules.high is None or number <= rules.high)
@@ -223,11 +235,16 @@ def _check_number(kind: type, rules: Rules, value: Any, origin: str) -> Any:
         and (rules.below is None or number < rules.below)
     )
     if not inside:
-        raise UserError(f"{origin} is {value}: give {range_text(rules)}")
+        raise UserError(f"{origin} is {_bare(value)}: give {range_text(rules)}")
     if rules.multiple and number % rules.multiple:
         below, above = number - number % rules.multiple, number + -number % rules.multiple
-        raise UserError(f"{origin} is {value}, not a multiple of {rules.multiple}: take {below} or {above}")
+        raise UserError(f"{origin} is {_bare(value)}, not a multiple of {rules.multiple}: take {below} or {above}")
     return number.limit_denominator(LONGEST_DENOMINATOR) if kind is Fraction else number
+
+
+def _bare(value: Any) -> str:
+    """As `shown`, texts and numbers without quotes."""
+    return shown(value).strip("'") if isinstance(value, str) else shown(value)
 
 
 def range_text(rules: Rules) -> str:

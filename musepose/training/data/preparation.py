@@ -17,6 +17,7 @@ from musepose.training.data.options import Settings
 from musepose.training.data.video_preparation import Detection, Outcome, Task, finished, prepare_video
 from musepose.utils.errors import UserError
 from musepose.utils.files import check_writable, complete_file
+from musepose.utils.paths import refuse_inputs
 from musepose.utils.progress import progress_bar
 from musepose.utils.workers import run_jobs
 
@@ -47,7 +48,11 @@ def plan(settings: Settings) -> list[Task]:
     check_writable(settings.output / "meta.json")
     check_detector_files(settings)
     detection = Detection(_detector_digest(settings), settings.detect_resolution, chosen(settings))
-    return [_task(settings, detection, video) for video in videos]
+    tasks = [_task(settings, detection, video) for video in videos]
+    written = [path for task in tasks for path in (task.keypoints, task.poses, task.record)]
+    written += [settings.output / name for name in ("meta.json", "broken.json")]
+    refuse_inputs(written, [*videos, *detector_files(settings)])
+    return tasks
 
 
 def find_videos(folder: Path) -> list[Path]:
