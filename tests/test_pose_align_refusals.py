@@ -118,7 +118,7 @@ BAD = {
     "picture too elongated": (of_shape("image", 442, 40), "ref.png is 442 x 40, .*crop it to at most 10"),
     "video too elongated": (of_shape("video", 16, 180), "dance.mp4 is 16 x 180, .*crop it to at most 10"),
     "no configs": (with_files(flags=("--yolox_config", "none.py")), "none.py is missing: .*--yolox_config"),
-    "no weights": (with_files(flags=("--yolox_ckpt", "none.pth")), "none.pth is missing: run `python download_weig"),
+    "no weights": (with_files(flags=("--yolox_ckpt", "none.pth")), "none.pth is missing: .*--yolox_ckpt"),
     "keypoints missing": (with_files(flags=("--keypoints", "none.npz")), "none.npz does not exist"),
     "keypoints of another video": (other_video, "made for another video"),
     "keypoints of too few frames": (with_keypoints(frames=6), "holds 6 frames, but 8 are needed: give --max_frame 6"),
