@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from musepose.pose.draw import Style, draw_pose_map, draw_video_frame, video_siz
 from musepose.pose.fitting import Fitted, fit_job, no_person_in_image, pose_of, problems
 from musepose.pose.job import Job
 from musepose.pose.keypoint_file import KeypointFile, Keypoints, save_keypoints
+from musepose.pose.leftover import Leftover, remove_leftover
 from musepose.pose.limb_scale import format_limb_scale
 from musepose.pose.openpose_output import save_openpose
 from musepose.pose.person_choice import WORDS, TooFew
@@ -77,6 +79,7 @@ def run_job(job: Job, load: Callable[[Job], Detector] = load_detector, reporter:
         reporter.say(f"wrote {job.settings.save_openpose}")
     write_videos(job, fitted, reporter)
     reporter.say(f"wrote {job.aligned_path}\nwrote {job.demo_path}\nwrote {job.preview_path}")
+    remove_leftover(job)
     return Result(found, fitted, warnings)
 
 
@@ -92,12 +95,7 @@ def find_keypoints(job: Job, load: Callable[[Job], Detector], reporter: Reporter
     if job.image_people is not None:
         image = _chosen(job, job.image_people)
     if image is None or video is None:
-        reporter.say("loading the detector")
-        detector = load(job)
-        if image is None:
-            image = _detect_image(job, detector)
-        if video is None:
-            video = _detect_video(job, detector, reporter)
+        image, video = _detect(job, load, reporter, image, video)
     sources = job.image_source, image, job.video_source, video
     resolution = job.settings.detect_resolution
     return KeypointFile(*sources, resolution, job.detector, video_first=video_first)
@@ -152,8 +150,27 @@ def _draw(
             yield aligned, side_by_side([*still, aligned, frame, pose_map], widths, height)
 
 
-def _detect_image(job: Job, detector: Detector) -> Keypoints:
-    return _chosen(job, detector(np.asarray(job.reference)))
+def _detect(
+    job: Job, load: Callable[[Job], Detector], reporter: Reporter, image: Keypoints | None, video: Keypoints | None
+) -> tuple[Keypoints, Keypoints]:
+    """Those that are None, detected. What an interrupted run has detected is taken over."""
+    kept = Leftover(job, reporter)
+    if kept.video and video is None:
+        reporter.say(f"continuing with {len(kept.video)} frames that were detected before ({kept.path})")
+    detector = None
+    if (image is None and kept.image is None) or (video is None and len(kept.video) < job.frames):
+        reporter.say("loading the detector")
+        detector = load(job)
+    try:
+        if image is None:
+            image = _chosen(job, kept.image or kept.set_image(detector(np.asarray(job.reference))))
+        if video is None:
+            video = _detect_video(job, detector, reporter, kept)
+    except BaseException:
+        kept.keep()
+        raise
+    kept.save()  # before anything else can fail
+    return image, video
 
 
 def _chosen(job: Job, people: People) -> Keypoints:
@@ -167,10 +184,15 @@ def _chosen(job: Job, people: People) -> Keypoints:
     return keypoints
 
 
-def _detect_video(job: Job, detector: Detector, reporter: Reporter) -> Keypoints:
+def _detect_video(job: Job, detector: Detector | None, reporter: Reporter, kept: Leftover) -> Keypoints:
+    """The person's keypoints; `detector` is None where `kept` holds all frames."""
+    known = list(kept.video)
     with ExitStack() as stack:
-        found = stack.enter_context(closing(detector.find(_dance_frames(job), job.settings.det_every)))
-        watched = watch(found, reporter, "detecting", job.frames, "frame")
+        found: Iterable[People] = ()
+        if len(known) < job.frames:
+            frames = _dance_frames(job, len(known))
+            found = stack.enter_context(closing(detector.find(frames, job.settings.det_every)))
+        watched = watch(chain(known, kept.detect(found)), reporter, "detecting", job.frames, "frame")
         stack.enter_context(closing(watched))  # ends the bar before an error is printed
         return _followed(job, watched)
 
@@ -203,12 +225,15 @@ def gather_keypoints(chosen: Iterable[tuple[People, int | None]]) -> Keypoints:
     return Keypoints(points, scores, *more)
 
 
-def _dance_frames(job: Job) -> Iterator[np.ndarray]:
-    """The `job.frames` frames of the dance that are used. Raises UserError if decoding gives fewer."""
+def _dance_frames(job: Job, skipped: int = 0) -> Iterator[np.ndarray]:
+    """The `job.frames` frames of the dance that are used, without the first ones.
+
+    Raises UserError if decoding gives fewer.
+    """
     done, end = 0, job.first + job.frames
     with closing(read_frames(job.dance.path, count=end)) as frames:
         for frame in frames:
-            if done >= job.first:
+            if done >= job.first + skipped:
                 yield frame
             done += 1
     if done < end:
