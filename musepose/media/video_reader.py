@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from itertools import count as count_from
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,7 +70,24 @@ def read_frames(source: str | os.PathLike | VideoInfo, step: int = 1, count: int
     """
     if step < 1 or (count is not None and count < 0):
         raise ValueError(f"step {step} must be at least 1, count {count} at least 0")
-    return _read_frames(source, step, count)
+    return _read_frames(source, step, slice(0, count))
+
+
+class VideoFrames:
+    """The frames of `read_frames`, as an iterable; `read` gives a part of them without decoding all before it."""
+
+    def __init__(self, source: str | os.PathLike | VideoInfo, step: int, count: int) -> None:
+        self._source, self._step, self._count = source, step, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self.read(range(self._count))
+
+    def read(self, frames: range) -> Iterator[np.ndarray]:
+        """Consecutive frames of these, decoded from the last key picture before them where the file allows that."""
+        return _read_frames(self._source, self._step, slice(frames.start, min(frames.stop, self._count)))
 
 
 def read_frames_at(path: str | os.PathLike, numbers: Iterable[int]) -> dict[int, np.ndarray]:
@@ -139,18 +157,21 @@ def list_media(path: str | os.PathLike, suffixes: Sequence[str]) -> list[Path]:
     return found
 
 
-def _read_frames(source: str | os.PathLike | VideoInfo, step: int, count: int | None) -> Iterator[np.ndarray]:
+def _read_frames(source: str | os.PathLike | VideoInfo, step: int, part: slice) -> Iterator[np.ndarray]:
+    """The frames `part` of frames 0, step, 2·step, …"""
     video = measure(source.path if isinstance(source, VideoInfo) else source)
     if isinstance(source, VideoInfo):
         _check_unchanged(source, video)
-    numbers = range(0, video.timeline.frames, step)[:count]
+    pictures = [video.timeline.picture(number) for number in range(0, video.timeline.frames, step)[part]]
     shown, picture = -1, None
     with open_video(video.path, video.stream) as (container, stream):
-        for wanted, decoded in _whole_pictures(container, video, (video.timeline.picture(n) for n in numbers)):
+        convert = decoded = None
+        if pictures and (key := _key_before(video, pictures[0])):
+            convert, decoded = _seek_stored(container, stream, video, key)
+        for wanted, frame in _whole_pictures(decoded or decode_stored(container, video), video, pictures):
             if wanted != shown:
-                if picture is None:
-                    convert = FrameConverter(decoded, stream)
-                shown, picture = wanted, convert(decoded)
+                convert = convert or FrameConverter(frame, stream)
+                shown, picture = wanted, convert(frame)
                 yield picture
             else:
                 yield picture.copy()  # the one before may have been changed
@@ -158,11 +179,35 @@ def _read_frames(source: str | os.PathLike | VideoInfo, step: int, count: int | 
         raise _changed(video.path)
 
 
+def _key_before(video: StoredVideo, picture: int) -> int:
+    """The last key picture up to `picture`; 0 if decoding has to start with the first."""
+    if not video.keys or video.keys[0] != 0:
+        return 0
+    return video.keys[bisect_right(video.keys, picture) - 1]
+
+
+def _seek_stored(
+    container: av.container.InputContainer, stream: av.VideoStream, video: StoredVideo, key: int
+) -> tuple[FrameConverter, Iterator[tuple[int, Picture]]]:
+    """Seek to a key picture. → the converter that the first picture defines; the pictures from the key picture on.
+
+    If the seek is inexact, or the key picture is damaged, the pictures from the first on.
+    """
+    convert = FrameConverter(next(_whole_pictures(decode_stored(container, video), video, [0]))[1], stream)
+    container.seek(video.stamps[key], stream=stream)
+    decoded = decode_stored(container, video)
+    first = next(decoded, None)
+    if first is not None and first[0] == key and first[1].whole:
+        return convert, chain([first], decoded)
+    container.seek(video.stamps[0], stream=stream)
+    return convert, decode_stored(container, video)
+
+
 def _whole_pictures(
-    container: av.container.InputContainer, video: StoredVideo, numbers: Iterable[int]
+    decoded: Iterator[tuple[int, Picture]], video: StoredVideo, numbers: Iterable[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """For ascending numbers, the last whole picture up to each: its number and frame."""
-    pictures = ((number, picture.frame) for number, picture in decode_stored(container, video) if picture.whole)
+    pictures = ((number, picture.frame) for number, picture in decoded if picture.whole)
     current = ahead = next(pictures, None)
     for wanted in numbers:
         while ahead is not None and ahead[0] <= wanted:
@@ -176,7 +221,7 @@ def _find_pictures(video: StoredVideo, pictures: Sequence[int]) -> dict[int, np.
     """Pictures of ascending numbers, decoded from the start: number → RGB uint8; a damaged one is the one before."""
     found: dict[int, np.ndarray] = {}
     with open_video(video.path, video.stream) as (container, stream):
-        shown = _whole_pictures(container, video, [0, *pictures])
+        shown = _whole_pictures(decode_stored(container, video), video, [0, *pictures])
         convert = FrameConverter(next(shown)[1], stream)
         for number, (_, frame) in zip(pictures, shown, strict=True):
             found[number] = convert(frame)
@@ -191,7 +236,7 @@ def _seek_pictures(video: StoredVideo, pictures: Sequence[int]) -> dict[int, np.
     with open_video(video.path, video.stream) as (container, stream):
         convert, position, decoded = None, -1, iter(())
         for number in sorted({0, *pictures}):  # the first picture defines the size of all
-            key = video.keys[bisect_right(video.keys, number) - 1]
+            key = _key_before(video, number)
             if key > position or number <= position:
                 container.seek(video.stamps[key], stream=stream)
                 decoded = decode_pictures(container, stream)

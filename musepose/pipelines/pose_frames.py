@@ -4,6 +4,7 @@ import tempfile
 import zlib
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -33,6 +34,18 @@ def _temporary_folder_errors() -> Iterator[None]:
         ) from error
 
 
+def _numbered(pictures: Iterable[Picture], wanted: Container[int] | None) -> Iterator[tuple[int, Picture]]:
+    """The pictures with their indices; of a source that can `read` parts, only the wanted ones and the last."""
+    if wanted is None or not hasattr(pictures, "read"):
+        yield from enumerate(pictures)
+        return
+    length = len(pictures)
+    needed = [index for index in range(length) if index in wanted or index == length - 1]
+    for _, run in groupby(enumerate(needed), lambda entry: entry[1] - entry[0]):
+        run = [index for _, index in run]
+        yield from zip(run, pictures.read(range(run[0], run[-1] + 1)), strict=True)
+
+
 class PoseFrames:
     """Pose pictures at sampling size in a temporary file, so that memory does not grow with the video.
 
@@ -57,15 +70,15 @@ class PoseFrames:
             resized = np.asarray(resizer.resize(Image.fromarray(picture), height, width))
             return zlib.compress(resized.tobytes(), LEVEL)
 
-        def prepare(numbered: tuple[int, Picture]) -> tuple[np.ndarray, bytes | None]:
+        def prepare(numbered: tuple[int, Picture]) -> tuple[int, np.ndarray, bytes | None]:
             index, picture = numbered
             picture = rgb_array(picture)
-            return picture, compress(picture) if wanted is None or index in wanted else None
+            return index, picture, compress(picture) if wanted is None or index in wanted else None
 
-        for picture, compressed in parallel_map(prepare, enumerate(pictures)):  # noqa: B007 (the last is used below)
+        for index, picture, compressed in parallel_map(prepare, _numbered(pictures, wanted)):  # noqa: B007 (used below)
             if compressed is not None:
-                self._write(self.length, compressed)
-            self.length += 1
+                self._write(index, compressed)
+            self.length = index + 1
         if not self.length:
             raise ValueError("there is no pose frame")
         if compressed is None:
