@@ -10,7 +10,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from musepose.media.animated_webp import as_matroska, is_animated_webp
 from musepose.media.image import check_file
+from musepose.media.png import SIGNATURE, is_animated_png
 from musepose.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,12 +24,15 @@ EBML_HEADER, EBML_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 # Only real video containers: FFmpeg would also read a picture as a video of one frame, a text file as a terminal
 # recording, and a playlist whose URLs it fetches.
-OPEN_OPTIONS = {"format_whitelist": "mov,mp4,m4a,3gp,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,mxf"}
+OPEN_OPTIONS = {"format_whitelist": "mov,mp4,m4a,3gp,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,apng,mxf"}
 
 
 def open_media(path: Path) -> av.container.InputContainer:
-    """Open a video file for reading; raises av.error.FFmpegError."""
+    """Open a video file, or an animated WebP, for reading; raises av.error.FFmpegError, UserError."""
     import av
+
+    if is_animated_webp(path):
+        return av.open(as_matroska(path))
 
     # Metadata in a legacy encoding must not raise; in PyAV 19 it never does.
     lenient = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -41,16 +46,19 @@ def to_fraction(ratio) -> Fraction | None:
 
 
 def check_video_file(path: Path) -> None:
-    """Raises UserError if `path` is missing, empty, cut off, or an animated picture that FFmpeg reads as no video."""
+    """Raises UserError if `path` is missing, empty, cut off, or a picture that is no animation."""
     check_file(path, "video")
     missing = missing_bytes(path)
     if missing:
         raise UserError(f"{path} is cut off ({missing} bytes are missing): copy or download it again")
     with open(path, "rb") as file:
         head = file.read(12)
-    for kind, is_kind in (("WebP", head[:4] == b"RIFF" and head[8:] == b"WEBP"), ("PNG", head[:4] == b"\x89PNG")):
-        if is_kind:
-            raise UserError(f"{path} is a {kind} picture, which is not a video here: convert it to mp4, or give a GIF")
+    for kind, is_kind, is_animated in (
+        ("WebP", head[:4] == b"RIFF" and head[8:] == b"WEBP", is_animated_webp),
+        ("PNG", head[:8] == SIGNATURE, is_animated_png),
+    ):
+        if is_kind and not is_animated(path):
+            raise UserError(f"{path} is a {kind} picture without motion, not a video: give a video or an animation")
 
 
 def missing_bytes(path: Path) -> int:

@@ -36,3 +36,15 @@ def read_chunks(path: Path) -> dict[bytes, bytes]:
             if name == b"IEND":
                 break
     return chunks
+
+
+def is_animated_png(path: Path) -> bool:
+    """Whether a PNG has an animation control chunk before its pixels (PNG specification, third edition, 11.3.7)."""
+    with open(path, "rb") as file:
+        file.seek(len(SIGNATURE))
+        while len(header := file.read(8)) == 8:
+            length, name = struct.unpack(">I4s", header)
+            if name in (b"acTL", b"IDAT"):
+                return name == b"acTL"
+            file.seek(length + 4, 1)
+    return False
