@@ -36,6 +36,7 @@ from musepose.utils import launch
 from musepose.utils.errors import UserError
 from musepose.utils.files import project_file
 from musepose.utils.folder_lock import locked_folder
+from musepose.utils.meeting import meet
 from puppet.image_score import gradient_energy
 from puppet.scenes import SPAN, make_scene
 from puppet.train_settings import check_continuous, constant_then_decay, read_settings
@@ -102,6 +103,7 @@ class Training:
         if harvest:
             resume = "latest"
             self.begin = newest_state(config.output_dir)
+        meet()
         self.accelerator = accelerator = Accelerator(
             cpu=not torch.cuda.is_available(), mixed_precision=solver.mixed_precision
         )

@@ -238,3 +238,20 @@ def test_a_discriminator_learns_and_its_logits_are_weighted() -> None:
     answers, half = torch.tensor([[[[1.0, -1.0]]]]), torch.zeros(1, 1, 4, 8)
     half[..., :4] = 1
     assert weighted_mean(answers, half, 3.0) == pytest.approx((3 - 1) / 4)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_and_saves_nothing(tmp_path: Path, monkeypatch) -> None:
+    loss = program.reconstruction_loss
+    steps = []
+
+    def losses(*arguments):
+        steps.append(1)
+        return loss(*arguments) * (float("nan") if len(steps) == 7 else 1)
+
+    monkeypatch.setattr(program, "reconstruction_loss", losses)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    with pytest.raises(UserError, match="the loss of step 7 is not finite"):
+        Training(tiny_config(tmp_path), None, False).run()
+    assert [path.name for path in list_checkpoints(tmp_path / "states")] == ["step-0000005"]
+    assert not (tmp_path / "vae").exists()

@@ -156,6 +156,10 @@ def spoil(state: Path, kind: str) -> None:
         content = torch.load(optimizer)
         content["state"] = other.state_dict()["state"]
         torch.save(content, optimizer)
+    elif kind == "misnamed":
+        content = torch.load(optimizer)
+        content["state"][1]["exp_avg_rq"] = content["state"][1].pop("exp_avg_sq")
+        torch.save(content, optimizer)
     elif kind == "garbage":
         optimizer.write_bytes(b"\x80\x02(lp0\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.")
     elif kind == "checksums":
@@ -169,7 +173,7 @@ def spoil(state: Path, kind: str) -> None:
 
 
 KINDS = ("truncated", "bit", "missing", "nan", "checksums", "empty", "file", "renamed")
-BARE = ("bare truncated", "bare missing", "bare nan", "bare swapped", "bare garbage")
+BARE = ("bare truncated", "bare missing", "bare nan", "bare swapped", "bare misnamed", "bare garbage")
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *BARE])

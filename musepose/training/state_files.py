@@ -119,6 +119,10 @@ def _load_model(model: nn.Module, path: Path) -> None:
 
 def _check_moments(optimizer: torch.optim.Optimizer) -> None:
     """Raises ValueError: the optimizer's state is of other parameters. PyTorch would notice it in the first step."""
+    for group in optimizer.param_groups:
+        names = {frozenset(optimizer.state[p]) for p in group["params"] if p in optimizer.state}
+        if len(names) > 1:
+            raise ValueError("the optimizer's moments have several names")
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, torch.Tensor) and value.ndim and value.shape != parameter.shape:

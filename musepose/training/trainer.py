@@ -30,6 +30,7 @@ from musepose.training.stages import Stage
 from musepose.training.state_files import StateParts
 from musepose.training.validation import sample_videos
 from musepose.utils.errors import UserError
+from musepose.utils.meeting import meet
 from musepose.utils.options import DTYPES
 from musepose.utils.progress import progress_bar
 
@@ -240,8 +241,12 @@ def sum_by_timestep_bin(losses: Tensor, timesteps: Tensor, steps: int) -> Tensor
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    """The accelerator of the config. Raises UserError: no such tracker, or no such precision on this device."""
+    """The accelerator of the config.
+
+    Raises UserError: no such tracker, no such precision on this device, or processes of the run that do not come.
+    """
     tracker = None if config.report_to == "none" else config.report_to
+    meet()
     try:
         accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),

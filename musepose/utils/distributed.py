@@ -19,9 +19,15 @@ class ProcessGroup:
 
     @classmethod
     def start(cls, device: torch.device) -> "ProcessGroup":
-        """Join the process group of the launcher. `device` is this process's device."""
+        """Join the process group of the launcher. `device` is this process's device.
+
+        Raises UserError: another process does not come.
+        """
         from accelerate import PartialState
 
+        from musepose.utils.meeting import meet
+
+        meet()
         state = PartialState(cpu=device.type == "cpu", timeout=TIMEOUT)
         return cls(state.process_index, state.num_processes, device)
 
