@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from musepose.pose.detectors.base import Detector
 from musepose.pose.person_tracking import follow
 from musepose.pose.types import Pose, to_pose
 from musepose.utils.errors import UserError
+from musepose.utils.paths import checked_path
 
 if TYPE_CHECKING:  # it imports torch, which the other metrics do not need
     from musepose.evaluation.networks import Fvd, Lpips
@@ -68,7 +70,7 @@ def find_pairs(arguments: Sequence[str]) -> list[tuple[Path, Path]]:
     blanks; paths are relative to its folder; empty lines and lines that start with # are skipped. Raises UserError: an
     odd number of paths, a line that is not a pair, a result without a ground truth.
     """
-    paths = [Path(argument) for argument in arguments]
+    paths = [checked_path(argument) for argument in arguments]
     if len(paths) == 1 and paths[0].suffix.lower() in LIST_SUFFIXES:
         return _from_list(paths[0])
     if len(paths) % 2:
@@ -87,15 +89,20 @@ def _from_list(path: Path) -> list[tuple[Path, Path]]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise UserError(f"{path} is not text: write one pair per line") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): check the path and its permissions") from None
     pairs = []
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
         separator = next((mark for mark in ",\t" if mark in line), None)
-        fields = next(csv.reader([line], delimiter=separator)) if separator else line.split()
+        try:
+            fields = next(csv.reader([line], delimiter=separator)) if separator else line.split()
+        except csv.Error as error:  # a field of more than 131,072 characters, for one
+            raise UserError(f"{path}, line {number} cannot be read ({error}): write RESULT, TRUTH") from None
         if len(fields) != 2 or not all(field.strip() for field in fields):
             raise UserError(f"{path}, line {number} has {len(fields)} entries: write RESULT, TRUTH")
-        pairs.append(tuple(path.parent / field.strip() for field in fields))
+        pairs.append(tuple(checked_path(path.parent / field.strip()) for field in fields))
     if not pairs:
         raise UserError(f"{path} holds no pair: write RESULT, TRUTH, one pair per line")
     return pairs
@@ -103,9 +110,14 @@ def _from_list(path: Path) -> list[tuple[Path, Path]]:
 
 def _from_folders(results: Path, truths: Path) -> list[tuple[Path, Path]]:
     by_stem = {path.stem: path for path in list_media(truths, VIDEO_SUFFIXES)}
+    found = list_media(results, VIDEO_SUFFIXES)
+    stems = {result.stem for result in found}
     pairs = []
-    for result in list_media(results, VIDEO_SUFFIXES):
+    for result in found:
         if result.stem not in by_stem:
+            if result.stem.endswith("_cmp") and result.stem.removesuffix("_cmp") in stems:
+                print(f"skipped {result}: test_stage_2.py's comparison, no result", flush=True)
+                continue
             raise UserError(f"{result} has no ground truth of that name in {truths}: add it, or give a list of pairs")
         pairs.append((result, by_stem[result.stem]))
     return pairs
@@ -133,6 +145,10 @@ def _check_pair(result: VideoInfo, truth: VideoInfo, frames: int | None, step: i
     if frames is not None and frames > min(lengths):
         most = min(lengths)
         raise UserError(f"--frames is {frames}, but {result.path} or its ground truth has {most}: give at most {most}")
+    if abs(result.rate * step / truth.rate - 1) > Fraction(1, 100):
+        rates = f"{float(result.rate):g} frames a second, {truth.path} {float(truth.rate):g}"
+        every = f", of which every {step}. is taken" if step > 1 else ""
+        print(f"note: {result.path} has {rates}{every}: they are compared frame by frame, not by time", flush=True)
     return Pair(result, truth, frames or lengths[0], step)
 
 

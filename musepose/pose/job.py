@@ -143,7 +143,7 @@ def _limb_scale(settings: Settings, known: KeypointFile | None, image: Source) -
 
 
 def _known_keypoints(settings: Settings, video: Source, first: int, frames: int, dance: VideoInfo) -> KeypointFile:
-    path, known = settings.keypoints, load_keypoints(settings.keypoints)
+    path, known = settings.keypoints, load_keypoints(settings.keypoints, max(dance.frames, 100_000))
     if settings.person != LARGEST:
         raise UserError(f"{path} holds one person only, so that --person has no choice: leave one of the two out")
     if known.video.sha256 != video.sha256:

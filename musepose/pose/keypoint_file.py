@@ -1,6 +1,7 @@
 """Keypoint files: one person's detected keypoints in a picture and in a video. Detect once, align many times."""
 
 import hashlib
+import math
 import os
 import tokenize
 import zipfile
@@ -14,10 +15,14 @@ import numpy as np
 
 from musepose.media.image import check_file
 from musepose.pose.types import BODY_AND_FEET, KEYPOINTS
-from musepose.utils.errors import UserError
+from musepose.utils.errors import UserError, one_line
 from musepose.utils.files import complete_file
 
 FORMAT = "musepose keypoints 1"
+MOST_ROWS = 1_000_000  # frames, nine hours of video
+BYTES_A_ROW = KEYPOINTS * 2 * 8
+LONGEST_TEXT = 8192 * 4  # bytes
+FARTHEST = 10.0  # pictures; no detector finds a joint so far outside, and drawing it takes for ever
 
 # What numpy and zipfile raise on damaged files.
 NPZ_ERRORS = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, SyntaxError, MemoryError)
@@ -82,9 +87,12 @@ def save_keypoints(path: str | os.PathLike, content: KeypointFile) -> None:
         np.savez_compressed(file, **arrays)
 
 
-def load_keypoints(path: str | os.PathLike) -> KeypointFile:
-    """Read a file of `save_keypoints`. Raises UserError if it is missing, damaged, or of another format."""
-    with open_arrays(Path(path), FORMAT, "write it again with --save_keypoints") as arrays:
+def load_keypoints(path: str | os.PathLike, most_rows: int = MOST_ROWS) -> KeypointFile:
+    """Read a file of `save_keypoints`. Raises UserError if it is missing, damaged, or of another format.
+
+    A file with more than `most_rows` frames is refused before it is unpacked.
+    """
+    with open_arrays(Path(path), FORMAT, "write it again with --save_keypoints", most_rows) as arrays:
         content = KeypointFile(
             read_source(arrays, "image"),
             read_keypoints(arrays, "image"),
@@ -103,19 +111,37 @@ def load_keypoints(path: str | os.PathLike) -> KeypointFile:
 
 
 @contextmanager
-def open_arrays(path: Path, file_format: str, remedy: str) -> Iterator[np.lib.npyio.NpzFile]:
+def open_arrays(
+    path: Path, file_format: str, remedy: str, most_rows: int = MOST_ROWS
+) -> Iterator[np.lib.npyio.NpzFile]:
     """Open the arrays of a file of this format. Read errors inside the block become a UserError with `remedy`."""
     check_file(path, "keypoint")
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("not an .npz file")
+        _check_sizes(path, most_rows)
         with np.load(path, allow_pickle=False) as arrays:
             if str(arrays["format"]) != file_format:
                 raise ValueError(f"its format is {str(arrays['format'])!r}, expected {file_format!r}")
             yield arrays
     except NPZ_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error, 200) or type(error).__name__
         raise UserError(f"{path} is not a complete keypoint file ({reason}): {remedy}") from None
+
+
+def _check_sizes(path: Path, most_rows: int) -> None:
+    """Raises ValueError: an array would be larger unpacked than such files are. Reads the headers only."""
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as file:
+                version = np.lib.format.read_magic(file)
+                if version not in readers:
+                    raise ValueError(f"{name} has an unknown header")
+                shape, _, kind = readers[version](file)
+            size = math.prod(shape) * kind.itemsize
+            if size > (most_rows * BYTES_A_ROW if shape else LONGEST_TEXT) or (shape and shape[0] > most_rows):
+                raise ValueError(f"{name} holds {size} bytes, too many")
 
 
 def read_source(arrays: np.lib.npyio.NpzFile, part: str) -> Source:
@@ -141,6 +167,9 @@ def read_keypoints(arrays: np.lib.npyio.NpzFile, part: str) -> Keypoints:
         raise ValueError(f"{part} keypoints have the types {points.dtype} and {scores.dtype}")
     if not (np.isfinite(points).all() and np.isfinite(scores).all()):
         raise ValueError(f"{part} keypoints are not all finite")
+    farthest = np.abs(points).max(initial=0)
+    if farthest > FARTHEST:
+        raise ValueError(f"one of the {part} keypoints lies {farthest:.3g} pictures away")
     shapes = {"depth": (KEYPOINTS,), "metres": (BODY_AND_FEET, 3)}
     more = {name: arrays[f"{part}_{name}"] for name in shapes if f"{part}_{name}" in arrays}
     for name, array in more.items():

@@ -10,9 +10,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 from musepose.media.image import check_file
+from musepose.pose.keypoint_file import FARTHEST
 from musepose.pose.openpose import Frame, frame_from_json, frame_to_json, to_wholebody
 from musepose.pose.types import BODY, KEYPOINTS, VISIBLE_SCORE, People, Pose
-from musepose.utils.errors import UserError
+from musepose.utils.errors import UserError, one_line
 from musepose.utils.files import check_writable
 
 SUFFIX = "_keypoints.json"
@@ -20,6 +21,7 @@ _NUMBER = re.compile(r"(\d+)(?:_keypoints)?\.json$", re.IGNORECASE)
 LARGEST_FRACTION = 2.0  # coordinates that are all below are fractions; people may stand half out of the picture
 MOST_STRETCHED = 1.15  # a small canvas, its sides rounded to multiples of 64, may differ so much from the video's shape
 PARTS = ("body", "face", "hands")
+LARGEST_FILE = 10**9  # bytes; a minute of video has about 10 MB
 REMEDY = "write it anew"
 
 
@@ -49,7 +51,13 @@ def read_people(path: Path, size: tuple[int, int]) -> list[People]:
     if not frames:
         _refuse(path, "it holds no frame")
     in_pixels = {part: _in_pixels(frames, part) for part in PARTS}
-    return [_people(frame, in_pixels, size) for frame in frames]
+    found = [_people(frame, in_pixels, size) for frame in frames]
+    for people, (file, _) in zip(found, contents, strict=True):
+        seen = np.abs(people.keypoints[people.scores > 0]).max(initial=0)
+        if not seen <= FARTHEST:
+            _refuse(file, f"a point lies {seen:.3g} pictures away")
+        np.clip(people.keypoints, -FARTHEST, FARTHEST, out=people.keypoints)  # hidden points
+    return found
 
 
 def write_frames(
@@ -99,10 +107,12 @@ def _frame_files(folder: Path) -> list[Path]:
 
 def _load(file: Path) -> Any:
     check_file(file, "keypoint")
+    if file.stat().st_size > LARGEST_FILE:
+        _refuse(file, "it is larger than 1 GB")
     try:
         return json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        _refuse(file, " ".join(str(error).split()) or type(error).__name__)
+        _refuse(file, one_line(error, 200) or type(error).__name__)
 
 
 def _refuse(file: Path, reason: str) -> NoReturn:
