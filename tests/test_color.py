@@ -15,6 +15,22 @@ from musepose.media.tone_mapping import BT709, BT2020, HLG, PQ, to_bt709, to_sdr
 from musepose.media.video_reader import probe, read_frames, read_frames_at
 
 
+def bt2020_frame(picture: np.ndarray, pix_fmt: str, full_range: bool) -> av.VideoFrame:
+    """By ITU-R BT.2020, table 4, without subsampling, because PyAV 17 cannot: `yuv444p` or `yuv444p10le`."""
+    red, _, blue = np.moveaxis(rgb := picture / np.iinfo(picture.dtype).max, -1, 0)
+    luma = rgb @ (0.2627, 0.6780, 0.0593)
+    signals = luma, (blue - luma) / 1.8814, (red - luma) / 1.4746
+    bits = 10 if "10" in pix_fmt else 8
+    frame = av.VideoFrame(picture.shape[1], picture.shape[0], pix_fmt)
+    for number, (signal, plane) in enumerate(zip(signals, frame.planes, strict=True)):
+        low, span = (0, 2**bits - 1) if full_range else (16 << bits - 8, (224 if number else 219) << bits - 8)
+        levels = np.rint(signal * span + (1 << bits - 1 if number else low)).clip(0, 2**bits - 1)
+        rows = np.zeros((picture.shape[0], plane.line_size // (2 if bits == 10 else 1)), "<u2" if bits == 10 else "u1")
+        rows[:, : picture.shape[1]] = levels
+        plane.update(rows)
+    return frame
+
+
 def write_tagged(
     path: Path,
     pictures: list[np.ndarray],  # RGB, uint8 or uint16
@@ -40,15 +56,15 @@ def write_tagged(
             context.sample_aspect_ratio = ratio
         for number, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24" if picture.dtype == np.uint8 else "rgb48le")
-            if not av.VideoFormat(pix_fmt).is_rgb:
-                frame = frame.reformat(
-                    format=pix_fmt,
-                    dst_colorspace=encoded_by or (BT709 if pix_fmt == "gray" else matrix),
-                    dst_color_range="JPEG" if full_range else "MPEG",
-                    interpolation=color.exact_scaling(),
-                )
-            else:
+            by = encoded_by or (BT709 if pix_fmt == "gray" else matrix)
+            if av.VideoFormat(pix_fmt).is_rgb:
                 frame = frame.reformat(format=pix_fmt)
+            elif by == BT2020:
+                frame = bt2020_frame(picture, pix_fmt, full_range)
+            else:
+                level = "JPEG" if full_range else "MPEG"
+                flags = color.exact_scaling()
+                frame = frame.reformat(format=pix_fmt, dst_colorspace=by, dst_color_range=level, interpolation=flags)
             frame.colorspace, frame.color_range = matrix, 2 if full_range else 1
             frame.color_trc, frame.color_primaries = transfer, primaries
             frame.pts, frame.time_base = number, Fraction(1, 25)

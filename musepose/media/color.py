@@ -68,6 +68,8 @@ class FrameConverter:
 
     def _to_rgb(self, frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
         matrix, transfer, primaries = self._colours(frame)
+        if matrix is not None:
+            frame.colorspace = matrix  # PyAV 17 knows no code for BT.2020 among the scaler's options
         convert = partial(self._scaler.reformat, frame, width, height, interpolation=exact_scaling())
         if needs_conversion(transfer, primaries):
             table = self._tables.get((transfer, primaries))
@@ -75,11 +77,11 @@ class FrameConverter:
                 target = SRGB if transfer == SRGB else BT709
                 table = LookupTable(partial(to_sdr, transfer=transfer, primaries=primaries, target=target))
                 self._tables[transfer, primaries] = table
-            mapped = table(convert(PIXEL_FORMAT, src_colorspace=matrix))
+            mapped = table(convert(PIXEL_FORMAT))
             return self._from_table.reformat(mapped, format="rgb24").to_ndarray()
         if has_alpha(frame.format):
-            return _on_white(convert("rgba", src_colorspace=matrix).to_ndarray())
-        return convert("rgb24", src_colorspace=matrix).to_ndarray()
+            return _on_white(convert("rgba").to_ndarray())
+        return convert("rgb24").to_ndarray()
 
     def _colours(self, frame: av.VideoFrame) -> tuple[int | None, int, int]:
         """Matrix (None: as the frame says), transfer characteristics and primaries, codes of ITU-T H.273."""
