@@ -124,7 +124,7 @@ def check(paths) -> None:
             CONFIG,
             (MOTION, "motion_module_midblock"),
             True,
-            "unknown key .*midblock: is it motion_module_mid_b",
+            "unknown key .*midblock: is it unet_additional_kwargs.motion",
         ),
         (
             CONFIG,
@@ -137,7 +137,12 @@ def check(paths) -> None:
         (CONFIG, (NOISE, "beta_start"), 0.5, "beta_start is 0.5, above beta_end 0.012"),
         (CONFIG, (NOISE, "beta_schedule"), "sqrt_linear", "sqrt_linear: give linear or scaled_linear or"),
         (CONFIG, (NOISE, "prediction_type"), "epsilon", "cannot start from the pure noise"),
-        (CONFIG, (NOISE, "enable_zero_snr"), True, "unknown key enable_zero_snr: "),
+        (
+            CONFIG,
+            (NOISE, "enable_zero_snr"),
+            True,
+            "inference.yaml: unknown key noise_scheduler_kwargs.enable_zero_snr: is it noise",
+        ),
         (CONFIG, (NOISE, "trained_betas"), [0.1], "trained_betas has 1 values for 1000 timesteps"),
     ],
 )

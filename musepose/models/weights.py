@@ -73,9 +73,10 @@ class WeightPaths:
 
 
 def check_weights(paths: WeightPaths, names: Container[str] = MODELS) -> None:
-    """Look at the files' tables of contents without loading a model. Tensors of no use get one warning a file.
+    """Check configs, and the files' tables of contents and checksums, without loading a model.
 
-    Raises UserError: something is missing, truncated, no checkpoint, or of another architecture.
+    Tensors of no use get one warning a file. Raises UserError: something is missing, damaged, no checkpoint, or of
+    another architecture.
     """
     for name, model in empty_models(paths):
         if name in names:

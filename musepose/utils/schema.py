@@ -83,10 +83,12 @@ def check_section(
 
 
 def _refuse_unknown(values: Mapping, rules: Mapping[str, Rule], where: str) -> None:
+    file, colon, section = where.rpartition(": ")
     for key in values:
         if key not in rules:
-            close = difflib.get_close_matches(str(key), rules, 1)
-            raise UserError(f"{where}unknown key {shown(key, 40)}: {f'is it {close[0]}?' if close else 'remove it'}")
+            close = difflib.get_close_matches(shown(key), rules, 1)
+            remedy = f"is it {section}{close[0]}?" if close else "remove it"
+            raise UserError(f"{file}{colon}unknown key {section}{shown(key)}: {remedy}")
 
 
 def shown(value: Any, most: int = SHOWN) -> str:
