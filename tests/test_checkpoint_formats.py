@@ -167,7 +167,9 @@ def test_a_missing_shard(tmp_path):
 def test_an_unreadable_file_is_not_called_truncated(own_folder, name):
     save_file(TENSORS, own_folder / name)
     (own_folder / name).chmod(0)
-    with pytest.raises(UserError, match=rf"{name} cannot be read \(Permission denied\): check its permissions"):
+    with pytest.raises(
+        UserError, match=rf"{name} cannot be read \(Permission denied\): check the path and its permissions"
+    ):
         read_checkpoint(own_folder / name)
 
 

@@ -5,7 +5,7 @@ import pytest
 from musepose.inference.cases import read_config
 from musepose.utils.config_file import read_config_file, read_yaml
 from musepose.utils.errors import UserError
-from musepose.utils.schema import Rule, check_section, shown
+from musepose.utils.schema import Rule, check_section
 
 
 @pytest.mark.parametrize("text", ["${oc.env:SECRET}", "a/${oc.env:SECRET,none}.png", "${ oc.decode : '1'}", "${x.y:1}"])
@@ -114,9 +114,3 @@ def test_required_and_unknown_keys():
     assert check_section({"width": 1, "height": None, "x": 2}, rules, "c: ") == {"width": 1}
     with pytest.raises(UserError, match="c: unknown key widht: is it width"):
         check_section({"width": 1, "widht": 2}, rules, "c: ", others=False)
-
-
-def test_values_are_shown_short_and_on_one_line():
-    assert shown("a\nb\x1b") == repr("a\nb\x1b")
-    assert len(shown(["x"] * 10_000)) == 80
-    assert shown(1 << 100_000) == "a number of thousands of digits"

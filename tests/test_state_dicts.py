@@ -64,7 +64,7 @@ def test_code_is_never_run(tmp_path, monkeypatch, old):
         (b"", "is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         (b"\n<html>404</html>", "no checkpoint, but a web page"),
-        (b"hi\n", "no checkpoint, but the text hi: get a whole copy"),
+        (b"hi\n", "no checkpoint, but the text .hi.: get a whole copy"),
         (pickle.dumps(Attack(), protocol=2), "brings code along|no checkpoint"),
     ],
 )

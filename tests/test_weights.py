@@ -133,7 +133,7 @@ def test_surplus_tensors_are_one_warning(paths, caplog):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"act_fn": "gelu"}, "act_fn is gelu"),
+        ({"act_fn": "gelu"}, "act_fn is .gelu.: only silu"),
         ({"use_linear_projection": True}, "use_linear_projection"),
         ({"block_out_channels": [32, 64, 96]}, "down_block_types and block_out_channels differ in length"),
     ],

@@ -12,9 +12,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from musepose.utils.errors import UserError, is_out_of_memory
+from musepose.utils.errors import UserError, is_out_of_memory, shown
 from musepose.utils.published import replace_hint
-from musepose.utils.schema import shown
 
 HEADER = 256  # bytes that tell what a file is
 MOST_HEADER = 2**32  # bytes of safetensors' header, whose own limit is 100 MB

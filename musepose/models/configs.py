@@ -7,10 +7,10 @@ from typing import Any
 
 from musepose.models import config_rules as rules
 from musepose.utils.config_file import read_yaml
-from musepose.utils.errors import UserError
+from musepose.utils.errors import UserError, shown
 from musepose.utils.files import require_file
 from musepose.utils.published import replace_hint
-from musepose.utils.schema import check_section, shown
+from musepose.utils.schema import check_section
 
 REMEDY = "use the published config file"
 RESTORE = "restore it from the repository (configs/inference_v2.yaml)"

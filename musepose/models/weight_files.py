@@ -4,10 +4,9 @@ import json
 import re
 from pathlib import Path
 
-from musepose.utils.errors import UserError
+from musepose.utils.errors import UserError, shown
 from musepose.utils.files import require_file
 from musepose.utils.published import replace_hint
-from musepose.utils.schema import shown
 
 SUFFIXES = (".safetensors", ".bin")
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")

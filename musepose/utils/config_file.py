@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from musepose.utils.errors import UserError
-from musepose.utils.schema import shown
+from musepose.utils.errors import UserError, shown
 
 MOST_VALUES = 10_000  # OmegaConf's own limit
 REASON = 300  # characters of a reason in an error line

@@ -54,7 +54,9 @@ def require_file(path: Path, hint: str = "") -> Path:
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} is missing: {hint or missing_hint(path)}") from None
     except OSError as error:  # a name that is too long, a folder that must not be entered
-        raise UserError(f"{path} cannot be read ({error.strerror}): {hint or 'check the path'}") from error
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): {hint or 'check the path and its permissions'}"
+        ) from error
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a file"
         raise UserError(f"{path} is {kind}: {hint or missing_hint(path)}")

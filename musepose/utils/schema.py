@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from musepose.utils.errors import UserError
+from musepose.utils.errors import UserError, shown
 
-SHOWN = 80  # characters of a wrong value in an error line
+QUOTE = "'"
 TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", list: "a list"}
 
 
@@ -88,16 +88,7 @@ def _refuse_unknown(values: Mapping, rules: Mapping[str, Rule], where: str) -> N
         if key not in rules:
             close = difflib.get_close_matches(shown(key), rules, 1)
             remedy = f"is it {section}{close[0]}?" if close else "remove it"
-            raise UserError(f"{file}{colon}unknown key {section}{shown(key)}: {remedy}")
-
-
-def shown(value: Any, most: int = SHOWN) -> str:
-    """A value for an error line: on one line, with escapes, and not long."""
-    try:
-        text = _plain(value)
-    except ValueError:  # Python writes no whole number of more than 4,300 digits
-        return "a number of thousands of digits"
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+            raise UserError(f"{file}{colon}unknown key {section}{shown(key).strip(QUOTE)}: {remedy}")
 
 
 def _plain(value: Any) -> str:
