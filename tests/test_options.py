@@ -201,7 +201,7 @@ def test_mixed_precision_no_needs_no_quotes(tmp_path: Path) -> None:
         ("val.guidance_scale=-1", "val.guidance_scale is -1: give at least 0"),
         ("timestep_bias.first=1000", "timestep_bias.first is 1000, but num_train_timesteps is 1000: give at most 999"),
         ("noise_scheduler_kwargs.num_train_timesteps=600", "first is 600, but num_train_timesteps is 600"),
-        ("noise_scheduler_kwargs.num_train_timesteps=many", "num_train_timesteps is many: give a whole number"),
+        ("noise_scheduler_kwargs.num_train_timesteps=many", "num_train_timesteps is 'many': give a whole number"),
         ("learning_rate=1", "unknown key learning_rate"),
     ],
 )
