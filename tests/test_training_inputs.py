@@ -66,7 +66,7 @@ def test_good_input_gets_as_far_as_the_models(workplace: Path) -> None:
         (1, "solver.lr_scheduler=steep", "lr_scheduler is steep: choose from constant"),
         (1, "solver.mixed_precision=fp8", "mixed_precision is fp8: choose from no, fp16, bf16"),
         (1, "save_dtype=int8", "save_dtype is int8"),
-        (1, "noise_scheduler_kwargs.prediction_type=sample", "prediction_type is .sample.: give v_prediction"),
+        (1, "noise_scheduler_kwargs.prediction_type=sample", "prediction_type is 'sample': give v_prediction"),
         (1, "noise_scheduler_kwargs.betas=1", "noise_scheduler_kwargs"),
         (1, "data.meta_paths=[/no/meta.json]", "/no/meta.json is missing"),
         (1, "data.meta_paths=[]", "no clips to train on"),
