@@ -1,5 +1,6 @@
 """The `requires_cuda` marker (its tests need no PyAV), parallel workers, non-root users, files for test_stage_2.py."""
 
+import gc
 import json
 import os
 import sys
@@ -25,6 +26,12 @@ def pytest_xdist_auto_num_workers() -> int:
     """For `-n auto`: one worker per core of the CPU affinity; eight take about 16 GB of memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 8)
+
+
+def pytest_collection_finish() -> None:
+    """Of millions of imported objects none is garbage: without them, each garbage collection is over ten times as fast."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -100,6 +100,8 @@ def test_a_failing_video_does_not_stop_the_next_one(check, monkeypatch):
         return {"whole": 1.0, "before": 0.0, "denoising": 1.0, "decoding": 0.0}, {}
 
     monkeypatch.setattr(video, "timed_video", short_of_memory)
+    monkeypatch.setattr(video, "peak_bytes", lambda *_: {})  # counted on the meta device, in seconds
+    monkeypatch.setattr(video, "step_tflop", lambda *_: 1.0)
     video.videos(check)
     lines = lines_by_name(check)
     assert "out of memory" in lines["2 frames of 32 x 32, 3 steps, plan high"]["error"]
@@ -222,13 +224,22 @@ def test_the_program_prints_what_it_writes(tmp_path, capfd):
     assert printed[1:4] == [f"1  {line['what']}: off by 0, ok" for line in lines[1:4]]
 
 
-def test_bad_arguments_are_one_line(tmp_path, capfd):
+def test_bad_arguments_are_one_line(check):
     with pytest.raises(UserError, match="the full sizes take days on a CPU: give --tiny"):
         main(["--device", "cpu"])
     if not torch.cuda.is_available():
-        assert main(["--json", str(tmp_path / "r.json")]) == 2
-        assert capfd.readouterr().err.startswith("error: --device cuda is not available")
-        assert list(tmp_path.iterdir()) == []
+        check.report.save()
+        with pytest.raises(UserError, match="--device cuda is not available"):
+            worker.work(["golden"], "full", "cuda", check.deadline, str(check.report.path))
+
+
+def test_a_worker_that_refuses_to_start_leaves_no_report(tmp_path, monkeypatch):
+    started = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *_, **options: started([sys.executable, "-c", "exit(2)"], **options)
+    )
+    assert main(["--json", str(tmp_path / "r.json")]) == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_imports_on_a_bare_gpu_machine():

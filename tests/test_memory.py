@@ -83,7 +83,7 @@ def test_a_longer_video_takes_only_its_latents_and_predictions_more():
 @torch.no_grad()
 def test_counts_what_torch_s_own_tracker_counts():
     """One step on real tensors, compared with the peak of MemTracker from torch.distributed."""
-    unet = tiny_models()["denoising_unet"]
+    unet = tiny_models("denoising_unet")["denoising_unet"]
     tokens = torch.randn(2, 1, 32)
     context, sample = unet.prepare(tokens), torch.randn(2 * 3, 4, 16, 16)
     with LiveMemory([*unet.parameters(), *unet.buffers(), sample]) as ours:

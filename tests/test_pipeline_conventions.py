@@ -139,7 +139,7 @@ def test_call_and_stream_pad_alike():
 def test_a_replaced_component_is_the_one_used():
     made = own_pipeline()
     before = made(reference(), poses(3), **LATENT).frames
-    other = tiny_models()["pose_guider"]
+    other = tiny_models("pose_guider")["pose_guider"]
     torch.nn.init.ones_(other.conv_out.bias)
     made.pose_guider = other
     assert made.models()["pose_guider"] is other

@@ -49,7 +49,7 @@ def test_loads_every_model(paths):
 def test_precision_of_file_and_model_may_differ(tmp_path, file, model):
     models = load_models(write_published_layout(tmp_path, file), "cpu", model)
     assert {p.dtype for m in models.values() for p in m.parameters()} == {model}
-    expected = tiny_models()["denoising_unet"].conv_in.weight.to(torch.float16).to(model)
+    expected = tiny_models("denoising_unet")["denoising_unet"].conv_in.weight.to(torch.float16).to(model)
     assert torch.equal(models["denoising_unet"].conv_in.weight, expected)
 
 

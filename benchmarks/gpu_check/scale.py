@@ -1,6 +1,5 @@
 """The sizes of a check, its models, and shared measurements: peak memory, FLOP, matrix rate."""
 
-import copy
 import gc
 import time
 from collections.abc import Iterator
@@ -80,7 +79,7 @@ class Check:
     def denoising_unet(self, dtype: torch.dtype, device: torch.device | str | None = None) -> Any:
         device = device or self.device
         if self.scale.tiny:
-            return tiny(dtype, device)["denoising_unet"]
+            return tiny(dtype, device, "denoising_unet")["denoising_unet"]
         return full_size("denoising_unet", dtype, str(device))
 
     @contextmanager
@@ -130,17 +129,12 @@ def explain(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def tiny(dtype: torch.dtype, device: torch.device | str) -> dict[str, nn.Module]:
-    """The golden data's models, frozen."""
-    copies = copy.deepcopy(_tiny_models())
-    return {name: nn.Module.to(model, device, dtype).requires_grad_(False) for name, model in copies.items()}
-
-
-@cache
-def _tiny_models() -> dict[str, nn.Module]:
+def tiny(dtype: torch.dtype, device: torch.device | str, *names: str) -> dict[str, nn.Module]:
+    """The golden data's models, or those with these names, frozen."""
     from random_models.tiny_weights import tiny_models
 
-    return tiny_models()
+    made = tiny_models(*names)
+    return {name: nn.Module.to(model, device, dtype).requires_grad_(False) for name, model in made.items()}
 
 
 @torch.no_grad()

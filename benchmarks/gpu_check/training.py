@@ -49,7 +49,7 @@ class TrainerWithoutFiles(Trainer):
     def _load_frozen(self) -> Encoder:
         dtype = self._frozen_dtype()
         if self.check.scale.tiny:
-            models = tiny(dtype, self.accelerator.device)
+            models = tiny(dtype, self.accelerator.device, "vae", "image_encoder")
         else:
             models = {n: full_size(n, dtype, str(self.accelerator.device)) for n in ("vae", "image_encoder")}
         return Encoder(models["vae"], models["image_encoder"], self.config.data)
@@ -100,7 +100,7 @@ def config(check: Check, count: int, checkpointing: bool, folder: str) -> TrainC
 def animator(check: Check, stage: Stage) -> Animator:
     """The networks of a stage, float32, random, frozen: the training unfreezes what it trains."""
     if check.scale.tiny:
-        models = tiny(torch.float32, "cpu")
+        models = tiny(torch.float32, "cpu", "reference_unet", "denoising_unet", "pose_guider")
         if not stage.is_clip:
             sizes = {k: v for k, v in models["denoising_unet"].config.items() if not k.startswith("_")}
             models["denoising_unet"] = UNet(**sizes | {"motion_module": None})
