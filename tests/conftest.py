@@ -29,7 +29,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_finish() -> None:
-    """Of millions of imported objects none is garbage: without them, each garbage collection is over ten times as fast."""
+    """None of the imported objects is garbage: without them, garbage collection is over ten times as fast."""
     gc.collect()
     gc.freeze()
 

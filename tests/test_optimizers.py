@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from tiny_training import random_animator
+from tolerance import rounding
 from torch import nn
 
 from musepose.training.config import Solver
@@ -75,6 +76,10 @@ def test_vectors_move_as_adamw_moves_them():
 
 
 def test_memory_layout_changes_nothing():
+    """Float32's rounding in a gradient, a matrix's iteration (30 x 27 terms, five times) and a step.
+
+    The iteration multiplies small singular values by up to 3.4445 each time, and their errors with them.
+    """
     plain, other = small_network(), small_network().to(memory_format=torch.channels_last)
     for network in (plain, other):
         optimizer = muon(network)
@@ -82,8 +87,10 @@ def test_memory_layout_changes_nothing():
             optimizer.zero_grad()
             backward(network)
             optimizer.step()
+    update = 1e-2 * 0.2 * 27**0.5  # the largest entry of an orthogonal matrix is 1
+    bound = 3 * rounding(5 * 27, 3.4445**5 * update)
     for one, two in zip(plain.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(one, two, rtol=0, atol=1e-4)
+        torch.testing.assert_close(one, two, rtol=0, atol=bound)
 
 
 def test_a_reloaded_state_continues_identically():

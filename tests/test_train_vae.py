@@ -12,6 +12,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 from diffusers import AutoencoderKL
 from omegaconf import DictConfig, OmegaConf
+from tolerance import network_rounding, rounding
 
 import puppet.train_vae as program
 from musepose.training.checkpoints import list_checkpoints
@@ -116,7 +117,7 @@ def test_the_figure_counts_for_more() -> None:
     on[..., 0] = 0.5
     off[..., 1] = 0.5
     losses = [reconstruction_loss(x, images, masks, 3.0).item() for x in (on, off)]
-    assert losses == pytest.approx([3 * 0.75 / 6, 0.75 / 6])
+    assert losses == pytest.approx([3 * 0.75 / 6, 0.75 / 6], rel=rounding(20))
 
 
 def test_normalised_latents_do_not_change_reconstructions(tmp_path: Path) -> None:
@@ -132,11 +133,16 @@ def test_normalised_latents_do_not_change_reconstructions(tmp_path: Path) -> Non
         assert (mean.abs() > 0.05).any() and ((deviation - 1).abs() > 0.05).any()
         normalise_latents(vae, mean, deviation)
         after = vae.encode(pictures).latent_dist
-    torch.testing.assert_close(after.mean.mean((0, 2, 3)), torch.zeros(4), rtol=0, atol=1e-5)
-    torch.testing.assert_close(after.mean.std((0, 2, 3)), torch.ones(4), rtol=0, atol=1e-5)
-    torch.testing.assert_close(after.std * deviation[:, None, None], before.std, rtol=1e-4, atol=1e-6)
+    # The mean is subtracted in a bias: latents are as exact as the encoder makes them, also where they are larger.
+    bound = network_rounding(lambda: vae.encode(pictures).latent_dist.parameters, vae)
+    bound += rounding(2, (mean.abs() / deviation).max().item())
+    torch.testing.assert_close(after.mean.mean((0, 2, 3)), torch.zeros(4), rtol=0, atol=bound)
+    torch.testing.assert_close(after.mean.std((0, 2, 3)), torch.ones(4), rtol=0, atol=bound)
+    # Half the logarithm's error is the relative one.
+    torch.testing.assert_close(after.std * deviation[:, None, None], before.std, rtol=bound / 2 + rounding(4), atol=0)
     with torch.no_grad():
-        torch.testing.assert_close(vae.decode(after.mean).sample, decoded, rtol=0, atol=1e-5)
+        bound = network_rounding(lambda: vae.decode(vae.encode(pictures).latent_dist.mean).sample, vae)
+        torch.testing.assert_close(vae.decode(after.mean).sample, decoded, rtol=0, atol=bound)
 
 
 def run(config: DictConfig, resume: str | None = None, harvest: bool = False) -> AutoencoderKL:
@@ -147,8 +153,10 @@ def run(config: DictConfig, resume: str | None = None, harvest: bool = False) ->
 
 
 def assert_same(one: AutoencoderKL, other: AutoencoderKL) -> None:
+    """The same operations on the same numbers; saved in half precision, in which another rounding may be decided."""
     for name, tensor in one.state_dict().items():
-        torch.testing.assert_close(other.state_dict()[name], tensor, rtol=0, atol=1e-6, msg=name)
+        bound = rounding(1, tensor.abs().max().item(), torch.float16)
+        torch.testing.assert_close(other.state_dict()[name], tensor, rtol=0, atol=bound, msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +245,7 @@ def test_a_discriminator_learns_and_its_logits_are_weighted() -> None:
     assert loss < 0.5  # 2 is chance
     answers, half = torch.tensor([[[[1.0, -1.0]]]]), torch.zeros(1, 1, 4, 8)
     half[..., :4] = 1
-    assert weighted_mean(answers, half, 3.0) == pytest.approx((3 - 1) / 4)
+    assert weighted_mean(answers, half, 3.0) == pytest.approx((3 - 1) / 4, rel=rounding(20))
 
 
 def test_a_loss_that_is_not_finite_stops_the_training_and_saves_nothing(tmp_path: Path, monkeypatch) -> None:

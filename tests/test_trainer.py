@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_training import FRAMES, make_trainer, random_animator, train, write_workplace
+from tiny_training import FRAMES, make_trainer, random_animator, train, training_rounding, weights, write_workplace
 from together import started
+from tolerance import rounding
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -30,6 +31,9 @@ from musepose.utils.errors import UserError
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = "from musepose.cli.train import main; import sys; main('stage_1', sys.argv[1:])"
 NEVER = ("checkpointing_steps=1000",)
+# Adam divides gradients by their own size: what is only rounding, as of a bias that a norm takes away, moves weights as
+# much as a gradient does, unless it is small beside this. Gradients are mostly larger.
+STEADY = ("solver.adam_epsilon=1e-6",)
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +58,10 @@ def with_stage_1(folder: Path) -> Path:
     return folder
 
 
-def weights(training) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in training.model.named_parameters()}
+@pytest.fixture(scope="module")
+def bounds(models: Path) -> tuple[float, float]:
+    """For the weights of the trainings compared here, of at most six steps, and for their losses."""
+    return training_rounding(models, *NEVER, *STEADY, "solver.max_train_steps=6")
 
 
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 0) -> None:
@@ -85,20 +91,20 @@ def test_steps_lower_the_loss_on_one_batch(workplace: Path, stage: int) -> None:
     assert changed == {n for n in before if MOTION in n} if stage == 2 else len(changed) > 100
 
 
-def test_accumulating_equals_a_larger_batch(workplace: Path) -> None:
-    one, losses = train(workplace, 1, *NEVER, "data.train_bs=2", "solver.max_train_steps=3")
+def test_accumulating_equals_a_larger_batch(workplace: Path, bounds) -> None:
+    overrides = (*NEVER, *STEADY, "solver.max_train_steps=3")
+    one, losses = train(workplace, 1, *overrides, "data.train_bs=2")
     two, halves = train(
-        *(workplace, 1, *NEVER, "data.train_bs=1", "solver.gradient_accumulation_steps=2", "solver.max_train_steps=3"),
+        *(workplace, 1, *overrides, "data.train_bs=1", "solver.gradient_accumulation_steps=2"),
         "output_dir=" + str(workplace / "accumulated"),
     )
-    # Two sums of float32 in another order; Adam's first steps make much of little.
-    assert_same(weights(two), weights(one), 2e-5)
-    np.testing.assert_allclose(np.reshape(halves, (-1, 2)).mean(1), losses, rtol=1e-4)
+    assert_same(weights(two), weights(one), bounds[0])
+    np.testing.assert_allclose(np.reshape(halves, (-1, 2)).mean(1), losses, rtol=0, atol=bounds[1])
     assert len(set(losses)) == 3
 
 
-def test_two_processes_train_as_one_with_twice_the_batch(workplace: Path) -> None:
-    overrides = (*NEVER, "solver.max_train_steps=2")
+def test_two_processes_train_as_one_with_twice_the_batch(workplace: Path, bounds) -> None:
+    overrides = (*NEVER, *STEADY, "solver.max_train_steps=2")
     config = ("--config", str(workplace / "train_stage_1.yaml"), *overrides, "data.train_bs=1")
     folders = (f"save_dir={workplace}/two", f"output_dir={workplace}/two")
     script = ROOT / "train_stage_1.py"
@@ -110,11 +116,13 @@ def test_two_processes_train_as_one_with_twice_the_batch(workplace: Path) -> Non
         found, expected = (
             read_checkpoint(folder / f"{model}.pth") for folder in (workplace / "two", one.config.model_folder)
         )
-        assert_same(found, expected, 2e-5)
+        assert_same(found, expected, bounds[0])
 
 
-def test_a_killed_training_resumes_identically(workplace: Path) -> None:
+def test_a_killed_training_resumes_identically(workplace: Path, bounds) -> None:
+    """The same operations; but where an array begins in memory may decide how sums are ordered."""
     overrides = (
+        *STEADY,
         *("solver.max_train_steps=6", "checkpointing_steps=2", "total_limit=2", "log_steps=2"),
         *("solver.lr_scheduler=cosine", "solver.ema_decay=0.9", "data.train_bs=1"),
     )
@@ -132,10 +140,10 @@ states._sync_files = lambda f: os.kill(os.getpid(), {int(signal.SIGKILL)}) if "4
     assert not (workplace / "stage_1" / "weights").exists()
 
     resumed, rest = train(workplace, 1, *overrides, resume="latest")
-    np.testing.assert_allclose(rest, losses[2:], rtol=1e-6)
-    assert_same(weights(resumed), weights(whole), 1e-6)
+    np.testing.assert_allclose(rest, losses[2:], rtol=0, atol=bounds[1])
+    assert_same(weights(resumed), weights(whole), bounds[0])
     for found, expected in zip(resumed.ema.shadow_params, whole.ema.shadow_params, strict=True):
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(found, expected, rtol=0, atol=bounds[0])
     assert {p.name for p in states.iterdir()} == {"step-0000004", "step-0000006"}
 
 
@@ -168,7 +176,9 @@ def test_average_of_the_first_steps_by_hand(workplace: Path) -> None:
     for number, value in enumerate(seen[1:], 1):
         decay = min(0.2, (1 + number) / (10 + number))
         expected = decay * expected + (1 - decay) * value
-    torch.testing.assert_close(training.ema.shadow_params[index], expected, rtol=1e-5, atol=1e-8)
+    # Two products and a sum a step, of what Adam has moved away from zero.
+    bound = rounding(3 * len(seen), expected.abs().max().item())
+    torch.testing.assert_close(training.ema.shadow_params[index], expected, rtol=0, atol=bound)
 
 
 def test_a_finished_training_only_saves_its_models_again(workplace: Path) -> None:
@@ -180,19 +190,20 @@ def test_a_finished_training_only_saves_its_models_again(workplace: Path) -> Non
     assert_same(weights(again), weights(training))
 
 
-def test_more_steps_can_be_asked_for_later(workplace: Path) -> None:
-    train(workplace, 1, "checkpointing_steps=1", "total_limit=1")
-    longer, losses = train(workplace, 1, "checkpointing_steps=1", "solver.max_train_steps=4", resume="latest")
-    whole, every = train(workplace, 1, *NEVER, "solver.max_train_steps=4", f"output_dir={workplace}/whole")
-    np.testing.assert_allclose(losses, every[2:], rtol=1e-6)
-    assert_same(weights(longer), weights(whole), 1e-6)
+def test_more_steps_can_be_asked_for_later(workplace: Path, bounds) -> None:
+    train(workplace, 1, *STEADY, "checkpointing_steps=1", "total_limit=1")
+    longer, losses = train(workplace, 1, *STEADY, "checkpointing_steps=1", "solver.max_train_steps=4", resume="latest")
+    whole, every = train(workplace, 1, *NEVER, *STEADY, "solver.max_train_steps=4", f"output_dir={workplace}/whole")
+    np.testing.assert_allclose(losses, every[2:], rtol=0, atol=bounds[1])
+    assert_same(weights(longer), weights(whole), bounds[0])
 
 
-def test_an_older_state_can_be_named(workplace: Path) -> None:
-    _, losses = train(workplace, 1, "checkpointing_steps=1", "solver.max_train_steps=3")
+def test_an_older_state_can_be_named(workplace: Path, bounds) -> None:
+    overrides = (*STEADY, "checkpointing_steps=1", "solver.max_train_steps=3")
+    _, losses = train(workplace, 1, *overrides)
     named = str(workplace / "stage_1" / "states" / "step-0000001")
-    _, rest = train(workplace, 1, "checkpointing_steps=1", "solver.max_train_steps=3", resume=named)
-    np.testing.assert_allclose(rest, losses[1:], rtol=1e-6)
+    _, rest = train(workplace, 1, *overrides, resume=named)
+    np.testing.assert_allclose(rest, losses[1:], rtol=0, atol=bounds[1])
     assert [p.name for p in list_checkpoints(workplace / "stage_1" / "states")] == [
         f"step-000000{i}" for i in (1, 2, 3)
     ]
@@ -331,7 +342,8 @@ def test_losses_go_to_tensorboard(workplace: Path) -> None:
     events = EventAccumulator(str(log.parent))
     events.Reload()
     (loss,) = events.Scalars("loss")
-    assert loss.step == 2 and loss.value == pytest.approx(np.mean(losses), rel=1e-5)
+    # Sums of two losses, a division, and float32 in the log.
+    assert loss.step == 2 and loss.value == pytest.approx(np.mean(losses), rel=rounding(4))
     bands = [tag for tag in events.Tags()["scalars"] if tag.startswith("loss/t")]
     assert bands and set(bands) <= {f"loss/t{i * 200:03d}-{i * 200 + 199:03d}" for i in range(5)}
 

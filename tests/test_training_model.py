@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_training import GUIDER, UNET, config_of, random_animator, random_inputs, write_workplace
+from tolerance import network_rounding
 from torch import Tensor
 
 import musepose.models.unet
@@ -110,7 +111,17 @@ def test_unconditional_samples_see_neither_token_nor_reference() -> None:
     for name in ("reference", "token"):
         changed = inputs | {name: inputs[name] + torch.randn_like(inputs[name])}
         other = animator(latents, timesteps, **changed, dropped=dropped)
-        assert torch.equal(one[1], other[1]) and not torch.allclose(one[0], other[0], atol=1e-4), name
+        assert torch.equal(one[1], other[1]) and (one[0] - other[0]).abs().max() > 0.01 * one[0].std(), name
+
+
+def gradient_rounding(animator: Animator, dropped: Tensor) -> float:
+    def gradients() -> Tensor:
+        animator.zero_grad()
+        with torch.enable_grad():
+            predict(animator, dropped).square().mean().backward()
+        return torch.cat([p.grad.flatten() for p in animator.parameters() if p.grad is not None])
+
+    return network_rounding(gradients, animator)
 
 
 @pytest.mark.parametrize("motion", [False, True])
@@ -124,13 +135,15 @@ def test_gradient_checkpointing_gives_the_same_gradients(motion: bool, monkeypat
         if checkpointing:
             animator.reference_unet.enable_gradient_checkpointing()
             animator.denoising_unet.enable_gradient_checkpointing()
-        predict(animator, torch.tensor([True, False])).square().mean().backward()
+        dropped = torch.tensor([True, False])
+        predict(animator, dropped).square().mean().backward()
         gradients.append({name: p.grad for name, p in animator.named_parameters() if p.grad is not None})
         assert bool(calls) == checkpointing
     plain, recomputed = gradients
     assert plain.keys() == recomputed.keys()
-    for name, gradient in plain.items():  # the same operations in the same order
-        torch.testing.assert_close(recomputed[name], gradient, rtol=1e-5, atol=1e-8, msg=name)
+    bound = gradient_rounding(random_animator(motion), dropped)
+    for name, gradient in plain.items():
+        assert (recomputed[name] - gradient).abs().max() <= bound, name
 
 
 def test_stage_2_begins_with_stage_1_s_predictions(workplace: Path) -> None:

@@ -10,6 +10,7 @@ import yaml
 from accelerate.state import AcceleratorState, GradientState
 from diffusers import AutoencoderKL
 from media import write_video
+from tolerance import largest, planted_errors, rounding, scaled
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -145,8 +146,12 @@ def make_trainer(folder: Path, stage: int, *overrides: str, resume: str | None =
 
 def train(folder: Path, stage: int, *overrides: str, resume: str | None = None) -> tuple[Trainer, list[float]]:
     """Run a training to its end. → it, and the mean loss of each micro-step."""
-    training, losses = make_trainer(folder, stage, *overrides, resume=resume), []
-    step = training.micro_step
+    training = make_trainer(folder, stage, *overrides, resume=resume)
+    return training, run(training)
+
+
+def run(training: Trainer) -> list[float]:
+    losses, step = [], training.micro_step
 
     def noted(samples: dict) -> Tensor:
         bands = step(samples)
@@ -155,7 +160,26 @@ def train(folder: Path, stage: int, *overrides: str, resume: str | None = None) 
 
     training.micro_step = noted
     training.run()
-    return training, losses
+    return losses
+
+
+def weights(training: Trainer) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in training.model.named_parameters()}
+
+
+def training_rounding(folder: Path, *overrides: str) -> tuple[float, float]:
+    """Bounds for the rounding of a training's weights, and of its losses: errors are planted in all its networks."""
+    found = []
+    for planted in ((), ("planted",)):
+        training = make_trainer(folder, 1, *overrides, f"output_dir={folder}/{'-'.join(('bound', *planted))}")
+        networks = training.model, training.encoder.vae, training.encoder.image_encoder
+        with planted_errors(networks if planted else (), torch.float32):
+            losses = torch.tensor(run(training))
+        found.append((torch.cat([tensor.flatten() for tensor in weights(training).values()]), losses))
+    (exact, losses), (off, others) = found
+    # Weights: an update is added in one rounding a step. Losses: sums over 4 x 8 x 8 squares.
+    weight, loss = rounding(len(losses), largest(exact)), rounding(256, largest(losses))
+    return scaled(largest(off - exact)) + weight, scaled(largest(others - losses)) + loss
 
 
 def random_animator(motion: bool, seed: int = 0) -> Animator:

@@ -47,15 +47,25 @@ def variance(layer: nn.Module, result: Tensor, dtype: torch.dtype) -> float:
 
 @contextmanager
 def planted_errors(networks: tuple[nn.Module, ...], dtype: torch.dtype) -> Iterator[None]:
-    """Add random errors to every layer, as arithmetic of `dtype` would with PLANTED as its u."""
+    """Add random errors to every layer, as arithmetic of `dtype` would with PLANTED as its u; to gradients too."""
     generator = torch.Generator().manual_seed(0)
 
-    def spoil(layer: nn.Module, _, result: Tensor) -> Tensor:
-        error = PLANTED * variance(layer, result, dtype) ** 0.5 * result.square().mean().sqrt()
-        return result + error * torch.randn(result.shape, generator=generator)
+    def error(exact: Tensor, expected: float) -> Tensor:
+        size = PLANTED * expected**0.5 * exact.detach().square().mean().sqrt()
+        return size * torch.randn(exact.shape, generator=generator)
 
+    def spoil(layer: nn.Module, _, result: Tensor) -> Tensor:
+        expected = variance(layer, result, dtype)
+        if result.requires_grad:
+            result.register_hook(lambda gradient: gradient + error(gradient, expected))
+            sums.update({p: result.numel() / len(p) / 6 for p in layer.parameters()})
+        return result + error(result, expected)
+
+    sums: dict[Tensor, float] = {}  # variances of the parameters' gradients, which are sums over samples and places
     layers = [layer for network in networks for layer in network.modules() if not [*layer.children()]]
     hooks = [layer.register_forward_hook(spoil) for layer in layers]
+    trained = {p for layer in layers for p in layer.parameters() if p.requires_grad}
+    hooks += [p.register_hook(lambda gradient, p=p: gradient + error(gradient, sums.get(p, 1 / 3))) for p in trained]
     try:
         yield
     finally:
@@ -83,4 +93,9 @@ def network_rounding(
     exact = compute()
     with planted_errors(networks, dtype):
         off = compute()
-    return MARGIN * erring**0.5 * float(size(off - exact)) * unit(dtype) / PLANTED
+    return scaled(float(size(off - exact)), dtype, erring)
+
+
+def scaled(planted: float, dtype: torch.dtype = torch.float32, erring: int = 2) -> float:
+    """The bound that belongs to an error that planted ones have caused."""
+    return MARGIN * erring**0.5 * planted * unit(dtype) / PLANTED
