@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from dancer import dancer
 from PIL import Image
+from tolerance import POINTS
 
 from musepose.pose.advice import choose_align_frame, odd_limbs, what_leaves
 from musepose.pose.measure import body_points
@@ -40,13 +41,13 @@ def test_feet_stand_on_the_pictures_ground_and_jumps_stay_jumps():
 def test_one_frame_with_a_foot_far_below_does_not_lift_the_dance():
     dance = np.array([joints()] * 40)
     dance[5, 10, 1] += 0.4
-    np.testing.assert_allclose(place(joints(), dance)[0], 0, atol=1e-9)
+    np.testing.assert_allclose(place(joints(), dance)[0], 0, rtol=0, atol=POINTS)
 
 
 def test_hips_decide_across_though_the_dancer_leans():
     leaning = joints()
     leaning[:8, 0] += 0.2
-    np.testing.assert_allclose(place(joints(), np.array([leaning] * 5))[0], 0, atol=1e-9)
+    np.testing.assert_allclose(place(joints(), np.array([leaning] * 5))[0], 0, rtol=0, atol=POINTS)
 
 
 @pytest.mark.parametrize("cut_off", ["picture", "dance"])
@@ -133,7 +134,7 @@ def test_short_gaps_are_filled_and_long_ones_not():
     spoilt = np.where(visible[..., None], path, 7.0)
     filled, seen = fill_and_smooth(spoilt, visible, [], torso=0.3, rate=30)
     assert seen[5:10].all() and not seen[15:21].any()
-    np.testing.assert_allclose(filled[seen], path[seen], atol=1e-9)
+    np.testing.assert_allclose(filled[seen], path[seen], rtol=0, atol=POINTS)
     np.testing.assert_array_equal(filled[~seen], spoilt[~seen])
 
 
@@ -145,7 +146,7 @@ def test_nothing_is_filled_or_smoothed_across_a_cut():
     cuts = find_cuts(path, visible)
     smooth, seen = fill_and_smooth(path, visible, cuts, torso=0.3, rate=30)
     assert cuts == [12] and not seen[11:13, 4].any()
-    np.testing.assert_allclose(smooth, path, atol=1e-9)
+    np.testing.assert_allclose(smooth, path, rtol=0, atol=POINTS)
 
 
 def test_a_fast_dancer_is_no_cut_and_a_long_absence_is_one():

@@ -5,6 +5,7 @@ import math
 import cv2
 import numpy as np
 import pytest
+from tolerance import POINTS
 
 from musepose.pose.detectors.blazepose import body, boxes, detector, face, hands, regions
 from musepose.pose.detectors.blazepose.regions import Region, Tolerance, follow_region
@@ -84,8 +85,10 @@ def test_into_a_region_and_back():
     region = Region(130, 90, 80, 60, 0.7)
     points = np.random.default_rng(0).uniform(0, 1, (5, 2))
     in_its_directions = region.from_picture(region.to_picture(points))
-    np.testing.assert_allclose(in_its_directions, (points - 0.5) * [80, 60], atol=1e-9)
-    np.testing.assert_allclose(region.rotate(in_its_directions) + [130, 90], region.to_picture(points), atol=1e-9)
+    np.testing.assert_allclose(in_its_directions, (points - 0.5) * [80, 60], rtol=0, atol=POINTS)
+    np.testing.assert_allclose(
+        region.rotate(in_its_directions) + [130, 90], region.to_picture(points), rtol=0, atol=POINTS
+    )
 
 
 def test_beyond_the_picture_its_edge_goes_on_or_it_is_black():

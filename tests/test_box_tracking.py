@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from dancer import dancer
 from media import frame_number, numbered_frame
+from tolerance import POINTS
 
 from musepose.media.video_reader import read_frames
 from musepose.pose.box_tracking import find_people
@@ -102,7 +103,7 @@ def test_boxes_between_detections_lie_around_the_keypoints_as_yolox_boxes_do():
     for number in (1, 2, 4, 5):
         before = person(world.frames[number - 1][0])
         expected = np.concatenate([before.min(axis=0), before.max(axis=0)]) + BOX_MARGIN
-        np.testing.assert_allclose(world.boxes[number], [expected], atol=1e-9)
+        np.testing.assert_allclose(world.boxes[number], [expected], rtol=0, atol=POINTS)
 
 
 def test_boxes_end_where_the_picture_ends():

@@ -123,10 +123,10 @@ def test_a_solver_s_history_is_counted(name):
 
 
 def test_auto_goes_by_what_is_free(monkeypatch):
-    monkeypatch.setattr(memory_estimate, "free_memory", lambda device: 9 * GIB)
-    chosen, printed = choose_plan(full_size(), Workload(768, 768, **LENGTH_48), "auto", GPU)
+    monkeypatch.setattr(memory_estimate, "free_memory", lambda device: 6 * GIB)
+    chosen, printed = choose_plan(full_size(), Workload(512, 512, **LENGTH_48), "auto", GPU)
     assert chosen is LOW
-    assert "of 9.0 GB free" in printed
+    assert "of 6.0 GB free" in printed
     monkeypatch.setattr(memory_estimate, "free_memory", lambda device: 2 * GIB)
     chosen, printed = choose_plan(full_size(), Workload(512, 512, **LENGTH_48), "auto", GPU)
     assert chosen is PLANS[-1]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dancer import dance, dancer
+from tolerance import POINTS
 
 from musepose.pose.face import carry_face
 from musepose.pose.openpose import frame_from_json, frame_to_json
@@ -89,9 +90,9 @@ def test_coordinates_are_pixels_and_visible_points_have_the_score_1():
     one.body_visible[4] = False
     person = frame_to_json([one], 200, 100)["people"][0]
     body = np.reshape(person["pose_keypoints_2d"], (18, 3))
-    np.testing.assert_allclose(body[:, :2], one.body * (200, 100), rtol=1e-15)
+    np.testing.assert_allclose(body[:, :2], one.body * (200, 100), rtol=0, atol=POINTS)
     assert body[:, 2].tolist() == [float(joint != 4) for joint in range(18)]
-    np.testing.assert_allclose(person["hand_left_keypoints_2d"][:2], one.hands[0, 0] * (200, 100), rtol=1e-15)
+    np.testing.assert_allclose(person["hand_left_keypoints_2d"][:2], one.hands[0, 0] * (200, 100), rtol=0, atol=POINTS)
 
 
 @pytest.mark.parametrize("names", [NAMES_18, NAMES_25], ids=["18", "25"])
@@ -100,10 +101,10 @@ def test_body_points_find_their_places(file, names):
     read = read_one(file, [{"people": [{"pose_keypoints_2d": body_list(person, names)}]}])
     found = to_pose(read.keypoints[0], read.scores[0])
     expected = np.array([person[name][:2] for name in NAMES_18]) / SIZE
-    np.testing.assert_allclose(found.body, expected, atol=1e-12)
+    np.testing.assert_allclose(found.body, expected, rtol=0, atol=POINTS)
     assert found.body_visible.all() and not found.hands_visible.any() and not found.face_visible.any()
     feet = [person[name][:2] if names is NAMES_25 else (0, 0) for name in NAMES_25[19:]]
-    np.testing.assert_allclose(read.keypoints[0, COCO_FEET] * SIZE, feet, atol=1e-9)
+    np.testing.assert_allclose(read.keypoints[0, COCO_FEET] * SIZE, feet, rtol=0, atol=POINTS)
 
 
 def test_hands_and_faces_find_their_places_and_pupils_are_left_out(file):
@@ -111,8 +112,10 @@ def test_hands_and_faces_find_their_places_and_pupils_are_left_out(file):
     lists = {key: [n for i in range(count) for n in (x + i, 50, 1)] for key, (count, x) in rows.items()}
     read = read_one(file, {"people": [{"pose_keypoints_2d": body_list(standing(), NAMES_18), **lists}]})
     found = to_pose(read.keypoints[0], read.scores[0])
-    np.testing.assert_allclose(found.hands[:, :, 0] * 640, [100 + np.arange(21), 200 + np.arange(21)], atol=1e-9)
-    np.testing.assert_allclose(found.face[:, 0] * 640, 300 + np.arange(68), atol=1e-9)
+    np.testing.assert_allclose(
+        found.hands[:, :, 0] * 640, [100 + np.arange(21), 200 + np.arange(21)], rtol=0, atol=POINTS
+    )
+    np.testing.assert_allclose(found.face[:, 0] * 640, 300 + np.arange(68), rtol=0, atol=POINTS)
     assert found.hands_visible.all() and found.face_visible.all()
 
 
@@ -124,7 +127,7 @@ def as_fractions(person: dict, width: int = 640, height: int = 360) -> dict:
 def test_pixels_are_those_of_the_canvas_or_else_of_the_video(file, canvas):
     points = standing() if not canvas else {name: (2 * x, 2 * y, s) for name, (x, y, s) in standing().items()}
     read = read_one(file, [{"people": [{"pose_keypoints_2d": body_list(points, NAMES_18)}], **canvas}])
-    np.testing.assert_allclose(read.keypoints[0, 0] * SIZE, standing()["nose"][:2], atol=1e-9)
+    np.testing.assert_allclose(read.keypoints[0, 0] * SIZE, standing()["nose"][:2], rtol=0, atol=POINTS)
 
 
 def test_fractions_are_told_from_pixels_by_all_frames_and_for_each_part_by_itself(file):
@@ -132,8 +135,8 @@ def test_fractions_are_told_from_pixels_by_all_frames_and_for_each_part_by_itsel
     far, hand = as_fractions(standing(x=630)), [n for i in range(21) for n in (300 + i, 100, 1)]
     person = {"pose_keypoints_2d": body_list(far, NAMES_18), "hand_left_keypoints_2d": hand}
     read = read_one(file, [{"people": [person], "canvas_width": 640, "canvas_height": 360}, NOBODY])
-    np.testing.assert_allclose(read.keypoints[0, 0] * SIZE, standing(x=630)["nose"][:2], atol=1e-9)
-    np.testing.assert_allclose(read.keypoints[0, 91] * SIZE, (300, 100), atol=1e-9)
+    np.testing.assert_allclose(read.keypoints[0, 0] * SIZE, standing(x=630)["nose"][:2], rtol=0, atol=POINTS)
+    np.testing.assert_allclose(read.keypoints[0, 91] * SIZE, (300, 100), rtol=0, atol=POINTS)
 
 
 def test_null_empty_and_missing_lists_are_points_not_found(file):
@@ -156,12 +159,12 @@ def test_a_joint_without_coordinates_lies_on_the_one_it_hangs_on(file, unset):
     read = read_one(file, [{"people": [{"pose_keypoints_2d": body_list(person, NAMES_18)}]}])
     found = to_pose(read.keypoints[0], read.scores[0])
     pixels = dict(zip(NAMES_18, found.body * SIZE, strict=True))
-    np.testing.assert_allclose(pixels["r_elbow"], pixels["r_shoulder"], atol=1e-9)
-    np.testing.assert_allclose(pixels["l_hip"], pixels["neck"], atol=1e-9)
-    np.testing.assert_allclose(pixels["r_eye"], pixels["nose"], atol=1e-9)
+    np.testing.assert_allclose(pixels["r_elbow"], pixels["r_shoulder"], rtol=0, atol=POINTS)
+    np.testing.assert_allclose(pixels["l_hip"], pixels["neck"], rtol=0, atol=POINTS)
+    np.testing.assert_allclose(pixels["r_eye"], pixels["nose"], rtol=0, atol=POINTS)
     # the neck is the middle of the shoulders: so is the missing shoulder found
-    np.testing.assert_allclose(pixels["l_shoulder"], standing()["l_shoulder"][:2], atol=1e-9)
-    np.testing.assert_allclose(pixels["neck"], standing()["neck"][:2], atol=1e-9)
+    np.testing.assert_allclose(pixels["l_shoulder"], standing()["l_shoulder"][:2], rtol=0, atol=POINTS)
+    np.testing.assert_allclose(pixels["neck"], standing()["neck"][:2], rtol=0, atol=POINTS)
     hidden = [name for name, visible in zip(NAMES_18, found.body_visible, strict=True) if not visible]
     assert hidden == ["neck", "r_elbow", "l_shoulder", "l_hip", "r_eye"]
 
@@ -171,7 +174,9 @@ def test_a_missing_wrist_is_that_of_the_hand(file):
     hand = [n for i in range(21) for n in (360 + i, 190, 1)]
     lists = {"pose_keypoints_2d": body_list(person, NAMES_18), "hand_left_keypoints_2d": hand}
     read = read_one(file, [{"people": [lists]}])
-    np.testing.assert_allclose(to_pose(read.keypoints[0], read.scores[0]).body[7] * SIZE, (360, 190), atol=1e-9)
+    np.testing.assert_allclose(
+        to_pose(read.keypoints[0], read.scores[0]).body[7] * SIZE, (360, 190), rtol=0, atol=POINTS
+    )
 
 
 def test_files_are_taken_in_the_order_of_their_numbers(tmp_path):
@@ -271,5 +276,5 @@ def test_the_face_goes_with_the_head():
     to_image = 2 * np.array([aspects[0] / aspects[1], 1])
     aligned = replace(source, body=place + (source.body - nose) * to_image)
     carried = carry_face(source, aligned, *aspects)
-    np.testing.assert_allclose(carried.face, place + (source.face - nose) * to_image, atol=1e-12)
+    np.testing.assert_allclose(carried.face, place + (source.face - nose) * to_image, rtol=0, atol=POINTS)
     np.testing.assert_array_equal(carried.body, aligned.body)

@@ -197,10 +197,14 @@ def test_half_precision_from_the_published_layout(tmp_path, dtype):
 
 @pytest.mark.requires_cuda
 def test_a_gpu_gives_what_the_cpu_gives():
+    """In float32 without TF32. cuDNN may take Winograd convolutions, which lose about a digit."""
+    from benchmarks.gpu_check.accuracy import exact_float32
+
     expected = pipeline()(reference(), poses(5), output_type="latent", **SHORT).frames
     gpu = Pose2VideoPipeline(**tiny_models(), scheduler=pipeline().scheduler).to("cuda")
-    ours = gpu(reference(), poses(5), output_type="latent", **SHORT).frames.cpu()
-    assert (ours - expected).abs().max() < 2e-3
+    with exact_float32():
+        ours = gpu(reference(), poses(5), output_type="latent", **SHORT).frames.cpu()
+    assert (ours - expected).abs().max() < 10 * latents_rounding(5)
 
 
 def test_flush_denoises_no_padded_frame():

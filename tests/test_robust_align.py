@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 from dancer import dancer
+from tolerance import POINTS
 
 from benchmarks.alignment import SIDE, agreement, load, published, puppets, rule, score, spoil, true_keypoints
 from benchmarks.smoothing import measure
@@ -210,7 +211,7 @@ def test_hips_have_a_width_of_their_own():
     assert alignment.scales["hips"] == pytest.approx(1.3, abs=0.05)
     assert width == pytest.approx(alignment.scales["hips"])
     middle = lambda pose: pose.body[[8, 11]].mean(axis=0) - pose.body[1]  # noqa: E731
-    np.testing.assert_allclose(middle(aligned), alignment.scales["trunk"] * middle(dance[0]), atol=1e-9)
+    np.testing.assert_allclose(middle(aligned), alignment.scales["trunk"] * middle(dance[0]), rtol=0, atol=POINTS)
 
 
 def test_hands_follow_their_wrists_and_the_face_the_nose():
@@ -219,9 +220,9 @@ def test_hands_follow_their_wrists_and_the_face_the_nose():
     aligned = alignment.apply(dance[3])
     for hand, wrist in ((0, 7), (1, 4)):
         offset = alignment.scales["hands"] * (dance[3].hands[hand] - dance[3].body[wrist])
-        np.testing.assert_allclose(aligned.hands[hand] - aligned.body[wrist], offset, atol=1e-9)
+        np.testing.assert_allclose(aligned.hands[hand] - aligned.body[wrist], offset, rtol=0, atol=POINTS)
     offset = alignment.scales["face"] * (dance[3].face - dance[3].body[0])
-    np.testing.assert_allclose(aligned.face - aligned.body[0], offset, atol=1e-9)
+    np.testing.assert_allclose(aligned.face - aligned.body[0], offset, rtol=0, atol=POINTS)
 
 
 def test_left_and_right_are_treated_alike():

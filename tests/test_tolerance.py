@@ -6,10 +6,17 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from test_metrics import EXACT
 from test_pipeline import SHORT, latents_rounding, pipeline, poses, reference
+from test_training_loss import alpha_bars
+from test_training_model import NONE_DROPPED, gradient_rounding, predict
 from test_unet import models
-from tolerance import MARGIN, largest, network_rounding, rounding
+from tiny_training import random_animator
+from tolerance import MARGIN, POINTS, largest, network_rounding, rounding
 from torch import Tensor, nn
+
+from musepose.evaluation.metrics import psnr
+from musepose.evaluation.networks import frechet_distance
 
 CLEARLY = 2  # bounds
 
@@ -146,9 +153,37 @@ def test_a_level_of_a_resized_picture_and_its_half_precision():
 
 
 def test_single_precision_among_keypoints():
-    """They are float64: the bound for a thousand roundings of coordinates of a whole picture."""
+    """They are float64: the bound for a thousand roundings of coordinates of a whole picture, and that of pixels."""
     points = np.random.default_rng(0).random(1000)
     assert np.abs(points.astype(np.float32) - points).max() > CLEARLY * rounding(1000, dtype=torch.float64)
+    pixels = 1000 * points
+    assert np.abs(pixels.astype(np.float32) - pixels).max() > CLEARLY * POINTS
+
+
+def test_single_precision_among_metrics():
+    first, second = np.random.default_rng(0).random((2, 32, 32, 3))
+    off = psnr(first.astype(np.float32), second.astype(np.float32)) - psnr(first, second)
+    assert abs(off) > CLEARLY * EXACT
+    features = np.random.default_rng(0).normal(size=(50, 4))
+    assert frechet_distance(features, features + 0.01) > CLEARLY * EXACT**0.5
+
+
+@pytest.mark.parametrize("motion", [False, True])
+def test_half_precision_in_the_gradients_of_a_training(motion):
+    def gradients(animator: nn.Module) -> Tensor:
+        predict(animator, NONE_DROPPED).square().mean().backward()
+        return torch.cat([p.grad.flatten() for p in animator.parameters() if p.grad is not None])
+
+    plain, faulty = random_animator(motion), random_animator(motion)
+    half(lambda animator: convolution(animator.denoising_unet))(faulty)
+    bound = gradient_rounding(random_animator(motion), NONE_DROPPED)
+    assert largest(gradients(faulty) - gradients(plain)) > CLEARLY * bound
+
+
+def test_a_noise_schedule_in_half_precision():
+    """Beside the bound of a training's gradients, as a part of the largest: of a cumulative product of a thousand."""
+    signal = alpha_bars()[:999].sqrt()
+    assert largest((signal.half().double() - signal) / signal) > CLEARLY * rounding(1000)
 
 
 def test_a_bound_is_a_margin_above_what_sums_in_another_order_do():

@@ -103,6 +103,17 @@ def test_accumulating_equals_a_larger_batch(workplace: Path, bounds) -> None:
     assert len(set(losses)) == 3
 
 
+def test_half_precision_in_one_layer_of_a_training_is_out_of_bounds(workplace: Path, bounds) -> None:
+    overrides = (*NEVER, *STEADY, "solver.max_train_steps=3")
+    plain, _ = train(workplace, 1, *overrides)
+    other = make_trainer(workplace, 1, *overrides, f"output_dir={workplace}/other")
+    layer = other.model.denoising_unet.mid_block.resnets[0].conv1
+    layer.register_forward_hook(lambda *args: args[-1].half().float())
+    other.run()
+    before = weights(plain)
+    assert max((tensor - before[name]).abs().max() for name, tensor in weights(other).items()) > 2 * bounds[0]
+
+
 def test_two_processes_train_as_one_with_twice_the_batch(workplace: Path, bounds) -> None:
     overrides = (*NEVER, *STEADY, "solver.max_train_steps=2")
     config = ("--config", str(workplace / "train_stage_1.yaml"), *overrides, "data.train_bs=1")

@@ -30,6 +30,10 @@ def rounding(
     return MARGIN * (2 * roundings) ** 0.5 * unit(dtype) * scale
 
 
+# Of coordinates, in float64: pixels below a thousand, after at most a hundred roundings in a row.
+POINTS = rounding(100, 1000, torch.float64)
+
+
 def variance(layer: nn.Module, result: Tensor, dtype: torch.dtype) -> float:
     """Of the errors in one layer's result, in units of (u · its root mean square)²: 1/3 for each rounding in a row.
 
