@@ -32,6 +32,13 @@ def launch(count: int, *arguments: str, **options) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, timeout=600, env=ONE_THREAD, **options)
 
 
+def run_together(count: int, *arguments: str) -> tuple[int, str]:
+    """As `launch`, but without a launcher, and with what the processes import imported once. → status, output."""
+    with started(count, "test_stage_2,musepose.utils.distributed,torch", WORKER, *arguments) as running:
+        printed, _ = running.communicate(timeout=600)
+    return running.returncode, printed
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> dict[str, np.ndarray]:
     """Latents and images from one process."""
@@ -90,13 +97,13 @@ def two_machines():
 
 
 def test_two_machines(tmp_path, alone, two_machines):
-    """One process on each."""
+    """One process on each, with what a launcher tells it."""
     running = []
     for number, name in enumerate(two_machines):
-        command = ["ip", "netns", "exec", name, *LAUNCHER, "--nnodes", "2", "--node-rank", str(number)]
-        command += ["--nproc-per-node", "1", "--master-addr", "10.77.0.1", "--master-port", "29555"]
-        environment = ONE_THREAD | {"GLOO_SOCKET_IFNAME": f"cable-{name[-1]}"}
-        command += [WORKER, "sample", str(tmp_path / "shared.npz")]
+        command = ["ip", "netns", "exec", name, sys.executable, WORKER, "sample", str(tmp_path / "shared.npz")]
+        own = {"GLOO_SOCKET_IFNAME": f"cable-{name[-1]}", "RANK": str(number), "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+        own |= {"LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "10.77.0.1", "MASTER_PORT": "29555"}
+        environment = ONE_THREAD | own
         running.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     errors = [process.communicate(timeout=600)[1] for process in running]
     assert [process.returncode for process in running] == [0, 0], errors
@@ -129,19 +136,19 @@ def test_cases_are_distributed_and_finished_ones_skipped(four_cases):
     assert log() == {"0": [12, 4], "1": [8, 6]}
     Path("log").unlink()
     Path("out/ref_b_3.5_20_0.mp4").unlink()
-    done = launch(2, *four_cases.arguments, "--split", "cases")
-    assert done.returncode == 0, done.stderr
+    status, printed = run_together(2, *four_cases.arguments, "--split", "cases")
+    assert status == 0, printed
     assert log() == {"0": [8]}
-    assert done.stdout.count("finished before") == 3
+    assert printed.count("finished before") == 3
 
 
 def test_frames_are_distributed_if_there_are_fewer_cases_than_processes(four_cases):
     arguments = [*four_cases.arguments, "--config", str(four_cases.write_config(test_cases={"ref.png": ["c.mp4"]}))]
-    done = launch(2, *arguments)
-    assert done.returncode == 0, done.stderr
+    status, printed = run_together(2, *arguments)
+    assert status == 0, printed
     assert log() == {"0": [6], "1": [6]}
     assert results() == {"c": 6}
-    assert done.stdout.count("1 done") == 1
+    assert printed.count("1 done") == 1
 
 
 def test_a_dying_process_loses_no_finished_work(four_cases):
@@ -154,7 +161,8 @@ def test_a_dying_process_loses_no_finished_work(four_cases):
     assert len(list(Path("out").glob(".*"))) == 2
     Path("dies").unlink()
     Path("log").unlink()
-    assert launch(2, *four_cases.arguments, "--split", "cases").returncode == 0
+    status, printed = run_together(2, *four_cases.arguments, "--split", "cases")
+    assert status == 0, printed
     assert results() == LENGTHS
     assert not list(Path("out").glob(".*"))
     assert sorted(sum(log().values(), [])) == sorted(LENGTHS[name] for name in LENGTHS.keys() - finished.keys())
