@@ -6,17 +6,23 @@ import json
 import os
 import pickle
 import pickletools
+import re
 import ssl
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 from pathlib import Path
 
 from tqdm import tqdm
 
+from musepose.utils.errors import one_line, shown
+
 CHUNK = 1 << 20
 TIMEOUT = 30  # seconds without data
+PATIENCE, LEAST_SPEED = 120, 2000  # after so many seconds fewer bytes a second end a transfer; the next run resumes
+LARGEST = 20 * 10**9  # bytes of a file whose size nobody states
 ATTEMPTS = 6  # consecutive attempts without data
 LEGACY_PICKLES = 5  # before the tensors in files older than PyTorch 1.6: magic, protocol, system, objects, keys
 
@@ -35,6 +41,7 @@ def fetch(url: str, partial: Path, size: int | None, label: str, headers: dict[s
     Interrupted transfers are resumed. After ATTEMPTS attempts without data, with exponential backoff from `pause`
     seconds, FetchError is raised and `partial` is kept for the next run. OSErrors of the disk are not caught.
     """
+    _check_url(url)
     failures, reached = 0, False
     while True:
         before = _size(partial)
@@ -48,8 +55,10 @@ def fetch(url: str, partial: Path, size: int | None, label: str, headers: dict[s
                 partial.unlink()
             elif error.code < 500 and error.code not in (408, 429):
                 raise FetchError(reason) from None
+        except ValueError as error:  # a redirect to what is no URL
+            raise FetchError(f"{url} leads nowhere ({one_line(error, 200)})") from None
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
-            cause = getattr(error, "reason", error)
+            cause = one_line(getattr(error, "reason", error), 200)
             reason = f"{url.split('/')[2]} cannot be reached ({cause})"
             if not reached and _size(partial) == before:
                 raise FetchError(reason, unreachable=True) from None
@@ -58,6 +67,17 @@ def fetch(url: str, partial: Path, size: int | None, label: str, headers: dict[s
         if failures == ATTEMPTS:
             raise FetchError(reason)
         time.sleep(pause * (2**failures - 1))
+
+
+def _check_url(url: str) -> None:
+    """Raises FetchError: `url` is no HTTP URL with a host."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        good = False
+    if not good or any(not " " < character < "\x7f" for character in url):
+        raise FetchError(f"{shown(url)} is no URL that can be fetched: give one that begins with https://")
 
 
 def digest_of(path: Path, kind: str) -> str:
@@ -127,10 +147,19 @@ def _transfer(url: str, partial: Path, size: int | None, label: str, headers: di
         if response.status != 206 or not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
             offset = 0  # the server ignores the range and sends the whole file
         length = response.headers.get("Content-Length")
-        total = size if size is not None else (None if length is None else offset + int(length))
+        stated = int(length) if length is not None and re.fullmatch(r"\d{1,15}", length.strip()) else None
+        total = size if size is not None else (None if stated is None else offset + stated)
+        limit = LARGEST if total is None else total
+        started, received = time.monotonic(), 0
         bar = tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=label, disable=None, leave=False)
         with open(partial, "ab" if offset else "wb") as file, bar:
-            while chunk := response.read(CHUNK):
+            while chunk := response.read1(CHUNK):
+                received += len(chunk)
+                if offset + received > limit:
+                    raise FetchError(f"{url} sends more than the {limit} bytes that it should")
+                waited = time.monotonic() - started
+                if waited > PATIENCE and received < LEAST_SPEED * waited:
+                    raise FetchError(f"{url} sends less than {LEAST_SPEED // 1000} kB a second")
                 file.write(chunk)
                 bar.update(len(chunk))
             file.flush()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -11,8 +12,9 @@ from pathlib import Path
 from musepose.download.blazepose import read_networks
 from musepose.download.http import FetchError, damage, fetch, matches
 from musepose.pose.detectors.blazepose.models import MODEL_FILES as BLAZEPOSE_FILES
-from musepose.utils.errors import UserError
+from musepose.utils.errors import UserError, one_line
 from musepose.utils.files import complete_file, write_error
+from musepose.utils.folder_lock import locked_folder
 
 YOLOX_URL = (
     "https://download.openmmlab.com/mmdetection/v2.0/yolox/yolox_l_8x8_300e_coco/"
@@ -114,7 +116,8 @@ class WeightsFolder:
         if path.exists() and matches(path, origin.digest):
             self._remember(file, origin.digest)
             return "there"
-        if whole and origin.size is not None and path.stat().st_size != origin.size:
+        recorded = file.target in self._record()  # then it was fetched, and has been spoilt since
+        if whole and not recorded and origin.size is not None and path.stat().st_size != origin.size:
             return "there, but not the published file: kept; remove it to fetch the published one"
         try:
             self._fetch(file, origin)
@@ -234,7 +237,7 @@ def locate_on_hub(repository: str, source: str) -> Origin:
         except Exception as error:  # the client's HTTP library, and so its exceptions, differ between releases
             host = "/".join(url.split("/")[:3])
             raise FetchError(f"{host} cannot be reached ({type(error).__name__}: {error})", unreachable=True) from None
-        if not metadata.etag or len(metadata.etag) not in (40, 64):
+        if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", metadata.etag or ""):  # it becomes part of a file's name
             raise FetchError(f"{url} comes without a hash, so not from a Hugging Face hub")
         cached = try_to_load_from_cache(repository, name, revision=metadata.commit_hash)
         headers = build_hf_headers()
@@ -243,7 +246,15 @@ def locate_on_hub(repository: str, source: str) -> Origin:
 
 
 def download(folder: WeightsFolder, files: list[WeightFile]) -> dict[str, str]:
-    """Obtain all files and print the progress. Returns the missing files (target: reason)."""
+    """Obtain all files and print the progress. Returns the missing files (target: reason).
+
+    Raises UserError: another download into this folder is at work, or the disk fails.
+    """
+    with locked_folder(folder.staging, "download"):
+        return _download(folder, files)
+
+
+def _download(folder: WeightsFolder, files: list[WeightFile]) -> dict[str, str]:
     missing, printed = {}, set()
     for file in files:
         print(f"{file.target}: ", end="", flush=True)
@@ -259,7 +270,7 @@ def download(folder: WeightsFolder, files: list[WeightFile]) -> dict[str, str]:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return one_line(error, 400)
 
 
 def _remedy(error: FetchError, file: WeightFile) -> str:
