@@ -12,7 +12,7 @@ PUPPET_DETECTOR = --yolox_config configs/puppet/yolox.py --yolox_ckpt $(PUPPET)/
 PROCESSES ?= 2
 TRAIN = OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node $(PROCESSES)
 
-.PHONY: setup test lint format demo demo-weights
+.PHONY: setup test test-kernels lint format demo demo-weights
 
 setup:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 to 3.13 on the path: install one, or give its path: make setup PYTHON=..." >&2; exit 2; }
@@ -25,6 +25,15 @@ setup:
 # One worker per core (tests/conftest.py); idle workers take over tests from others.
 test:
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal
+
+# The tests whose bounds follow from rounding, under the kernels of other processors.
+KERNELS = MKL_CBWR=COMPATIBLE ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ATEN_CPU_CAPABILITY=avx512 \
+	ONEDNN_MAX_CPU_ISA=SSE41 ONEDNN_MAX_CPU_ISA=AVX2 ONEDNN_MAX_CPU_ISA=AVX512_CORE OMP_NUM_THREADS=2
+NUMERIC = $(shell grep -lE 'import.*(rounding|POINTS|EXACT)' tests/test_*.py) tests/test_golden_pipeline.py
+test-kernels:
+	@failed=; for kernels in $(KERNELS); do echo "== $$kernels"; \
+		env $$kernels $(VENV)/bin/python -m pytest -q -n auto --dist worksteal $(NUMERIC) || failed="$$failed $$kernels"; \
+	done; test -z "$$failed" || { echo "failed under:$$failed" >&2; exit 1; }
 
 lint:
 	$(VENV)/bin/ruff check .
