@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pose_align_folder import pose_align_folder  # noqa: F401, a fixture
 
-from musepose.inference.cases import make_plan
+from musepose.inference.cases import claim_folder, make_plan
 from musepose.inference.options import Settings
 from musepose.media.image import read_image
 from musepose.media.video_reader import list_media, probe
@@ -127,3 +127,10 @@ def test_numbers_without_bounds_are_refused_at_once(fps, by):
     assert len(str(caught.value)) < 400
     with pytest.raises(UserError, match="seed is"):
         build(Settings, {}, Config(Path("my.yaml"), {"seed": 16**5000}))
+
+
+def test_two_runs_of_the_same_second_have_folders_of_their_own(stage_2):
+    plans = [make_plan(stage_2.write_config(), {}, datetime(2026, 1, 1)) for _ in range(2)]
+    first, second = (claim_folder(plan).jobs[0].result for plan in plans)
+    assert first == plans[0].jobs[0].result and second.name == first.name
+    assert second.parent.name == f"{first.parent.name}-2" and second.parent.is_dir()

@@ -8,6 +8,7 @@ Every setting may also be given in the YAML under the flag's long name (--dtype 
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,17 @@ def parse(arguments: Sequence[str] | None) -> tuple[Path, dict[str, Any]]:
 def main(arguments: Sequence[str] | None = None, load: Callable | None = None) -> int:
     """Run test_stage_2.py; `load` makes the pipeline from a Plan. Returns the exit status."""
     config, flags = parse(arguments)
-    from musepose.inference.cases import make_plan  # imported here, as --help needs no media libraries
+    from musepose.inference.cases import claim_folder, make_plan  # imported here, as --help needs no media libraries
     from musepose.inference.distributed_runner import run_distributed
     from musepose.inference.load import load_pipeline
     from musepose.inference.runner import run_plan
 
     plan = make_plan(config, flags, datetime.now())
-    return (run_plan if launch.world_size() == 1 else run_distributed)(plan, load or load_pipeline)
+    if launch.rank() == 0:  # whose plan all processes use
+        plan = claim_folder(plan)
+    try:
+        return (run_plan if launch.world_size() == 1 else run_distributed)(plan, load or load_pipeline)
+    finally:
+        if launch.rank() == 0 and plan.settings.output is None and plan.jobs:
+            with suppress(OSError):  # it is not empty
+                plan.jobs[0].result.parent.rmdir()

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +15,7 @@ from musepose.models.configs import check_configs
 from musepose.pipelines.context_windows import padded_length
 from musepose.utils.config_file import Config, read_config_file
 from musepose.utils.errors import UserError
-from musepose.utils.files import check_writable, project_file, require_file
+from musepose.utils.files import check_writable, project_file, require_file, write_error
 from musepose.utils.options import build, check_keys, option_specs
 from musepose.utils.paths import refuse_inputs
 
@@ -120,6 +120,27 @@ def result_folder(settings: Settings, weights: Mapping[str, Path], now: datetime
         return settings.output
     name = f"{now:%H%M%S}-{settings.cfg}-{weights['pose_guider'].stem}-{weights['motion_module'].stem}"
     return Path("output", f"video-{now:%Y%m%d}", name)
+
+
+def claim_folder(plan: Plan) -> Plan:
+    """Create the run's own default folder; where another run of the same second has it, one of the next name.
+
+    Raises UserError: it cannot be created.
+    """
+    if plan.settings.output is not None or not plan.jobs:
+        return plan
+    wanted = plan.jobs[0].result.parent
+    for number in range(1, 1000):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise write_error(folder, error) from error
+        return replace(plan, jobs=tuple(replace(job, result=folder / job.result.name) for job in plan.jobs))
+    raise UserError(f"{wanted} and 999 more folders exist: give another with --output")
 
 
 def make_jobs(cases: Mapping[str, list[str]], settings: Settings, folder: Path) -> list[Job]:
