@@ -52,6 +52,16 @@ def test_defaults_are_the_published_ones():
         "tail": "pad",
         "compile": False,
         "split": None,
+        "size": None,
+        "spacing": 1.0,
+        "preset": None,
+        "guidance_start": 0.0,
+        "guidance_stop": 1.0,
+        "guidance_every": 1,
+        "cache_interval": 1,
+        "cache_branch": 0,
+        "blend": "flat",
+        "shift": 0,
     }
     assert vars(DEFAULTS) == {**expected, "output": None, "overwrite": False, "no_audio": False}
 
@@ -147,7 +157,7 @@ BAD_SETTINGS = [
     ("fps", "1e-300", "--fps is 1e-300: give 1/1000 to 1000"),
     ("skip", "-1", "--skip is -1: give 0 to 999"),
     ("skip", "1000", "--skip is 1000: give 0 to 999"),
-    ("dtype", "int8", "--dtype is int8: choose from fp16, fp32, bf16"),
+    ("dtype", "int8", "--dtype is int8: choose from auto, fp16, fp32, bf16"),
     ("output", "", "--output is '': give a path"),
     ("scheduler", "lcm", "--scheduler is lcm: choose from ddim, dpm++, unipc, euler"),
     ("vram", "lots", "--vram is 'lots': give auto, high, sequential, medium, low, least, a number"),
@@ -173,7 +183,7 @@ def test_bad_flag(name, value, message):
         ("steps", [20], "steps is [20]: give a whole number"),
         ("cfg", "high", "cfg is 'high': give a number"),
         ("no_audio", "yes, please", "no_audio is 'yes, please': give true or false"),
-        ("weight_dtype", 16, "weight_dtype is 16: choose from fp16"),
+        ("weight_dtype", 16, "weight_dtype is 16: choose from auto"),
         ("denoising_unet_path", 3, "denoising_unet_path is 3: give a path"),
         ("denoising_unet_path", None, "the key denoising_unet_path is missing"),
         ("test_cases", None, "the key test_cases is missing"),
@@ -290,7 +300,15 @@ def test_every_setting_can_stand_in_the_yaml(stage_2):
     values = {"width": 64, "height": 72, "length": 9, "context_frames": 8, "context_overlap": 2, "cfg": 2.5, "seed": 5}
     values |= {"steps": 3, "fps": "30000/1001", "skip": 0, "device": "cpu", "output": "results", "shared_noise": 0.5}
     values |= {"overwrite": True, "no_audio": True, "vram": "low", "tail": "flush", "compile": True, "split": "cases"}
-    values |= {"scheduler": "unipc"}
+    values |= {
+        "scheduler": "euler",
+        "spacing": 1.5,
+        "size": 96,
+        "preset": "fast",
+        "guidance_start": 0.25,
+        "guidance_stop": 0.75,
+    }
+    values |= {"guidance_every": 3, "cache_interval": 2, "cache_branch": 1, "blend": "triangle", "shift": 5}
     assert values.keys() | {"dtype"} == {setting.name for setting in option_specs(Settings)}
     made = vars(plan(stage_2, weight_dtype="bf16", **values).settings)
     assert made == {**values, "fps": Fraction(30000, 1001), "dtype": "bfloat16", "output": Path("results")}

@@ -23,6 +23,18 @@ def test_windows_cover_every_frame(frames, context, overlap):
 
 
 @settings(deadline=None)  # deadlines fail on a busy machine
+@given(shift=st.integers(0, 300), **SIZES)
+def test_shifted_windows_cover_every_frame_with_one_window_more_at_most(frames, context, overlap, shift):
+    assume(overlap < context)
+    plain, found = (list(context_windows(frames, context, overlap, by)) for by in (0, shift))
+    assert {index for window in found for index in window} == set(range(frames))
+    assert len(found) <= len(plain) + 1
+    assert all(min(frames, (context + 1) // 2) <= len(window) <= context for window in found)
+    assert all(earlier.stop - later.start >= overlap for earlier, later in pairwise(found))
+    assert len(set(found)) == len(found)
+
+
+@settings(deadline=None)  # deadlines fail on a busy machine
 @given(**SIZES)
 def test_padding_is_the_least_that_makes_the_windows_fit(frames, context, overlap):
     assume(overlap < context)

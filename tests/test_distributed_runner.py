@@ -223,7 +223,7 @@ run_script(main)
 def test_shares_of_work_are_about_equal():
     def job(frames: int) -> Job:
         pose = VideoInfo(Path("p.mp4"), 8, 8, frames, Fraction(1), False)
-        return Job(Path("r.png"), pose, frames, Fraction(1), None, Path(f"{frames}.mp4"))
+        return Job(Path("r.png"), pose, frames, Fraction(1), None, Path(f"{frames}.mp4"), (64, 64))
 
     jobs = [job(frames) for frames in (10, 50, 20, 30, 40)]
     shares = balance_jobs(jobs, 2)

@@ -12,7 +12,7 @@ from test_pipeline import SHORT, pipeline, poses, reference
 
 from musepose.pipelines.options import SamplingOptions
 from musepose.pipelines.pose2video import Pose2VideoPipeline
-from musepose.pipelines.schedulers import SCHEDULERS, make_scheduler
+from musepose.pipelines.schedulers import SCHEDULERS, make_scheduler, set_timesteps
 from musepose.utils.errors import UserError
 from random_models.tiny_weights import tiny_models
 
@@ -166,11 +166,11 @@ class PerfectUNet(torch.nn.Module):
         return signal * noise * whitened - noise * (2 + signal / 4 * whitened)
 
 
-def mean_error(name: str, steps: int) -> float:
+def mean_error(name: str, steps: int, **changes) -> float:
     """How far a solver ends from where the probability flow (Song et al. 2021) carries noise z: 2 + z / 2."""
     made = own_pipeline(make_scheduler(SCHEDULER, name))
     made.denoising_unet = PerfectUNet(made.denoising_unet, DDIMScheduler(**SCHEDULER))
-    arguments = {**LATENT, "num_inference_steps": steps, "guidance_scale": 1.0}
+    arguments = {**LATENT, "num_inference_steps": steps, "guidance_scale": 1.0, **changes}
     latents = made(reference(), poses(3), **arguments).frames[0]
     noise = own_pipeline().initial_noise(3, SamplingOptions(**SHORT))[:3].transpose(0, 1)
     return (latents - (2 + noise / 2)).abs().mean().item()
@@ -181,6 +181,33 @@ def test_every_scheduler_solves_the_same_equation(name):
     """Five times the steps leave a fifth of a first-order solver's error: 0.06 of the 0.5 that z / 2 deviates by."""
     few, many = mean_error(name, 20), mean_error(name, 100)
     assert few < 0.1 and many < 0.4 * few
+
+
+@pytest.mark.parametrize("name", ["dpm++", "euler"])
+def test_denser_timesteps_towards_the_end_solve_the_same_equation(name):
+    few, many = (mean_error(name, steps, spacing=1.6) for steps in (20, 100))
+    assert few < 0.1 and many < 0.4 * few
+
+
+def test_timesteps_to_a_power():
+    made = own_pipeline(make_scheduler(SCHEDULER, "dpm++"))
+    set_timesteps(made.scheduler, 4, 2.0)
+    assert made.scheduler.timesteps.tolist() == [999, 561, 249, 61]  # 1000 (1 - i/4)², rounded, less one
+    set_timesteps(made.scheduler, 4)
+    assert made.scheduler.timesteps.tolist() == [999, 749, 499, 249]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("ddim", {"spacing": 1.5}, "spacing is 1.5: DDIMScheduler has its own timesteps"),
+        ("dpm++", {"spacing": 3.0, "num_inference_steps": 50}, "too much for 50 different timesteps"),
+        ("dpm++", {"spacing": 0.5}, "spacing is 0.5: at least 1"),
+    ],
+)
+def test_timesteps_that_cannot_be(name, changes, message):
+    with pytest.raises(ValueError, match=message):
+        own_pipeline(make_scheduler(SCHEDULER, name))(reference(), poses(2), **{**LATENT, **changes})
 
 
 def test_solvers_keep_their_history_from_step_to_step():

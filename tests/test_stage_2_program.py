@@ -160,7 +160,7 @@ def test_default_precision_of_a_device(published, device, dtype):
     flags = {"width": 32, "height": 40, "context_frames": 4, "context_overlap": 1, "steps": 2, "device": device}
     paths = WeightPaths.published(published)
     pose = VideoInfo(Path("dance.mp4"), 64, 48, 4, Fraction(30), False)
-    job = Job(Path("ref.png"), pose, 4, Fraction(30), None, Path("out.mp4"))
+    job = Job(Path("ref.png"), pose, 4, Fraction(30), None, Path("out.mp4"), (64, 64))
     plan = Plan(merge_settings(flags, {}, Path("none.yaml")), vars(paths), (job,))
     pipeline = load_pipeline(plan)
     assert (pipeline.device.type, pipeline.dtype) == (device, getattr(torch, dtype))

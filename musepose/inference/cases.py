@@ -1,5 +1,6 @@
 """Test cases of test_stage_2.py: YAML and settings → a checked list of jobs. Needs no torch."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ REQUIRED_FILES = {"base_model": "unet/config.json", "vae": "config.json", "image
 WEIGHT_KEYS = {
     one.key: (one.name, REQUIRED_FILES.get(one.name, "")) for one in option_specs(Inputs) if one.name != "test_cases"
 }
+SIZE_STEP = 64  # pixels: the UNet halves latents three times without a remainder
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Job:
     rate: Fraction  # of the result, frames a second
     audio: Path | None  # source of the sound
     result: Path
+    size: tuple[int, int]  # width and height of the sampling
 
     @property
     def comparison(self) -> Path:
@@ -71,6 +74,11 @@ class Plan:
             for job in self.jobs
         ]
         return min(settings.context_frames, max(lengths)), max(lengths)
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Of all jobs: the largest sampling size, width and height."""
+        return max((job.size for job in self.jobs), key=math.prod)
 
 
 def make_plan(config_path: Path, flags: Mapping[str, Any], now: datetime) -> Plan:
@@ -186,6 +194,17 @@ def make_job(reference: Path, pose: VideoInfo, settings: Settings, folder: Path)
         rate=rate,
         audio=pose.path if pose.has_audio and in_step and not settings.no_audio else None,
         result=folder / name,
+        size=sampling_size(settings, pose),
+    )
+
+
+def sampling_size(settings: Settings, pose: VideoInfo) -> tuple[int, int]:
+    """Width and height: --width and --height, or with --size N about N x N pixels in the pose video's aspect ratio."""
+    if settings.size is None:
+        return settings.width, settings.height
+    ratio = math.sqrt(pose.width / pose.height)
+    return tuple(
+        max(SIZE_STEP, round(side / SIZE_STEP) * SIZE_STEP) for side in (settings.size * ratio, settings.size / ratio)
     )
 
 

@@ -42,12 +42,12 @@ def plan_loading(plan: Plan) -> Loading:
     if settings.compile:
         check_compiler(device)
     window, length = plan.longest
-    work = Workload(settings.width, settings.height, window, length, settings.cfg > 1, settings.context_overlap)
+    work = Workload(*plan.largest, window, length, settings.cfg > 1, settings.context_overlap, settings.sampling)
     estimated = meta_pipeline(paths, dtype, settings.scheduler)
     try:
         estimated.check(settings.sampling)
     except ValueError as error:
-        raise UserError(f"{error}: change -W, -H, -S or --steps") from None
+        raise UserError(f"{error}: change -W, -H, -S, --steps or --cache_branch") from None
     return Loading(paths, device, dtype, *choose_plan(estimated, work, settings.vram, device))
 
 

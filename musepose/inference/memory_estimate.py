@@ -14,10 +14,13 @@ from musepose.memory.live_memory import LiveMemory, MetaDeviceMode
 from musepose.memory.offload import ModelOffloader
 from musepose.memory.plan import BY_NAME, GIB, PLANS, RESERVE, MemoryPlan, free_memory
 from musepose.models.weights import WeightPaths, empty_models, scheduler_config
-from musepose.pipelines.context_windows import context_windows
-from musepose.pipelines.denoising import Denoiser, PoseFeatures, guide
+from musepose.pipelines.denoising import Denoiser, PoseFeatures
+from musepose.pipelines.forecast import KEPT_STEPS
+from musepose.pipelines.guidance import Guide
+from musepose.pipelines.options import SamplingOptions
 from musepose.pipelines.pose2video import Pose2VideoPipeline
 from musepose.pipelines.schedulers import make_scheduler
+from musepose.pipelines.steps import Step, plan_steps
 from musepose.utils.distributed import ProcessGroup
 from musepose.utils.errors import UserError
 
@@ -44,10 +47,28 @@ class Workload:
     video_length: int
     guided: bool
     overlap: int = 0
+    sampling: SamplingOptions = SamplingOptions()  # the rest: guidance_every, the cache and the shift take memory
+
+    @property
+    def options(self) -> SamplingOptions:
+        return replace(
+            self.sampling,
+            width=self.width,
+            height=self.height,
+            guidance_scale=2.0 if self.guided else 1.0,
+            context_frames=self.window,
+            context_overlap=min(self.overlap, self.window - 1),
+            tail="flush",  # video_length is with padding
+        )
 
     @property
     def windows(self) -> list[range]:
-        return list(context_windows(self.video_length, self.window, min(self.overlap, self.window - 1)))
+        """All that occur in any step."""
+        return list(dict.fromkeys(window for step in self.steps for window in step.windows))
+
+    @property
+    def steps(self) -> list[Step]:
+        return plan_steps(self.options, self.video_length)
 
 
 def meta_pipeline(paths: WeightPaths, dtype: torch.dtype, scheduler: str = "ddim") -> Pose2VideoPipeline:
@@ -115,12 +136,13 @@ def peak_bytes(pipeline: Pose2VideoPipeline, plan: MemoryPlan, work: Workload) -
         del features
         latents = torch.empty(work.video_length, *plane, **empty)
         constant = [t for context in contexts for block in context for t in (block.text, *(block.reference or ()))]
+        options, steps, windows = work.options, work.steps, work.windows
         window = range(min(work.window, work.video_length))
-        poses = PoseFeatures(pipeline.pose_guider, _MetaPoseFrames(work.width, work.height), work.windows, offloader)
-        branches = range(len(contexts))
-        denoiser = Denoiser(
-            pipeline.denoising_unet, contexts, poses, work.windows, [(window, branches)], offloader, ProcessGroup()
-        )
+        poses = PoseFeatures(pipeline.pose_guider, _MetaPoseFrames(work.width, work.height), windows, offloader)
+        arguments = (pipeline.denoising_unet, contexts, poses, offloader, ProcessGroup(), options.blend)
+        denoiser = Denoiser(*arguments, options.shallow_layers)
+        guide = Guide(options.guidance_scale, options.guidance_every > 1)
+        first = replace(steps[0], windows=(window,), parts=((window, steps[0].branches),))
         scheduler = pipeline.scheduler
         scheduler.set_timesteps(SOLVER_STEPS + 1)
         with stage("denoising", "denoising_unet", "pose_guider", kept=[latents, *constant]) as memory:
@@ -128,12 +150,16 @@ def peak_bytes(pipeline: Pose2VideoPipeline, plan: MemoryPlan, work: Workload) -
             for timestep in scheduler.timesteps[:SOLVER_STEPS]:
                 scheduler.scale_model_input(latents, timestep)  # required by EulerDiscreteScheduler.step
                 latents = scheduler.step(torch.empty_like(latents), timestep, latents, return_dict=False)[0]
-            predictions = denoiser(scheduler.scale_model_input(latents, timestep), 500.0)
-            scheduler.step(guide(predictions, 2.0), scheduler.timesteps[-1], latents)
-        # Cached pose features of all windows; those of this window are counted already.
+            predictions = denoiser(scheduler.scale_model_input(latents, timestep), 500.0, first)
+            scheduler.step(guide(predictions, first), scheduler.timesteps[-1], latents)
+        # Cached pose features and deep features of all windows; those of this window are counted already.
         kept = sum(features.nbytes for features in poses.kept.values())
-        memory.peak += kept * (sum(map(len, work.windows)) - len(window)) // len(window)
-        del contexts, constant, poses, denoiser, predictions
+        memory.peak += kept * (sum(map(len, windows)) - len(window)) // len(window)
+        if not plan.offload:
+            kept = sum(value.nbytes for history in denoiser.deep.kept.values() for _, value in history.values)
+            most = max(sum(map(len, step.windows)) for step in steps)
+            memory.peak += kept * (KEPT_STEPS * most - len(window)) // len(window)
+        del contexts, constant, poses, denoiser, predictions, guide, arguments
         pipeline.scheduler.set_timesteps(SOLVER_STEPS)  # clears the solver's history
         with stage("decoding", "vae", kept=[latents]):
             (pipeline.vae.decode(latents[: plan.decode_frames]).sample / 2 + 0.5).clamp(0, 1).float()

@@ -6,13 +6,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from musepose.pipelines.context_windows import BLENDS
 from musepose.pipelines.options import TAILS, SamplingOptions
+from musepose.pipelines.presets import PRESETS
 from musepose.utils.config_file import Config
 from musepose.utils.errors import UserError
 from musepose.utils.options import DTYPES, build, option
 
 EXAMPLE = "configs/test_stage_2.yaml"
 SCHEDULERS = ("ddim", "dpm++", "unipc", "euler")
+SPACED = ("dpm++", "euler")  # those that take timesteps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,12 @@ class Settings:
 
     width: int = option(768, "sampling width", short="-W", low=8, high=8192, multiple=8)
     height: int = option(768, "sampling height", short="-H", low=8, high=8192, multiple=8)
+    size: int | None = option(
+        None,
+        "in place of -W and -H: sample N x N pixels in the pose video's aspect ratio, sides in multiples of 64",
+        low=64,
+        high=4096,
+    )
     length: int = option(300, "use at most this many frames of the pose video", short="-L", low=1)
     context_frames: int = option(48, "frames in a context window, denoised together", short="-S", low=1, high=128)
     context_overlap: int = option(4, "frames that two neighbouring windows share, less than -S", short="-O", low=0)
@@ -35,6 +44,30 @@ class Settings:
     seed: int = option(99, "seed of the noise, the same for every case", low=-(2**63), high=2**63 - 1)
     steps: int = option(20, "denoising steps", low=1, high=1000)
     scheduler: str = option("ddim", "noise scheduler (solver); published: ddim", choices=SCHEDULERS)
+    spacing: float = option(
+        1.0,
+        "timesteps lie denser towards the end: evenly spaced places to this power; 1: evenly, as published. "
+        "Needs --scheduler dpm++ or euler",
+        low=1,
+        high=4,
+    )
+    preset: str | None = option(
+        None,
+        "steps, scheduler and what is computed anew in each step: exact, as published; fast: about 3 times as fast; "
+        "draft: faster still. Single flags win. The price of each: docs/speed.md",
+        choices=tuple(PRESETS),
+    )
+    guidance_start: float = option(0.0, "guidance from this part of the steps on", low=0, high=1)
+    guidance_stop: float = option(1.0, "guidance up to this part of the steps", low=0, high=1)
+    guidance_every: int = option(
+        1, "compute the unconditional branch in every N-th step only; the others reuse the branches' difference", low=1
+    )
+    cache_interval: int = option(
+        1, "run the UNet's deeper layers in every N-th step only, and reuse their features (DeepCache)", low=1
+    )
+    cache_branch: int = option(
+        0, "with --cache_interval: the first N down layers and the last N + 1 up layers run in every step", low=0
+    )
     shared_noise: float = option(
         0.0,
         "share of the initial noise that is the same in all frames: less flicker; published: 0",
@@ -58,8 +91,9 @@ class Settings:
     device: str | None = option(None, "cpu, cuda, cuda:1, mps, ...; default: cuda or mps if available, else cpu")
     dtype: str = option(
         "fp16",
-        "type of weights and sampling; float32 if the device does not support it",
-        choices=(*DTYPES, *DTYPES.values()),
+        "type of weights and sampling; float32 if the device does not support it; auto: fp16, on a CPU bf16 if it has "
+        "instructions for it",
+        choices=("auto", *DTYPES, *DTYPES.values()),
         key="weight_dtype",
     )
     vram: str | float = option(
@@ -74,6 +108,14 @@ class Settings:
         "pad: repeat the last pose until the windows fit, as published; "
         "flush: the last window ends at the last frame, without padding",
         choices=TAILS,
+    )
+    blend: str = option(
+        "flat",
+        "weights of a window's frames where windows overlap: flat, as published; triangle: they fall towards its ends",
+        choices=BLENDS,
+    )
+    shift: int = option(
+        0, "windows move by so many frames from step to step, so that no frame is always a seam; one window more", low=0
     )
     compile: bool = option(False, "compile the denoising UNet's layers; needs a C++ compiler")
     split: str | None = option(
@@ -96,12 +138,20 @@ class Settings:
             width=self.width,
             height=self.height,
             num_inference_steps=self.steps,
+            spacing=self.spacing,
             guidance_scale=self.cfg,
             seed=self.seed,
             shared_noise=self.shared_noise,
             context_frames=self.context_frames,
             context_overlap=self.context_overlap,
             tail=self.tail,
+            blend=self.blend,
+            shift=self.shift,
+            guidance_start=self.guidance_start,
+            guidance_stop=self.guidance_stop,
+            guidance_every=self.guidance_every,
+            cache_interval=self.cache_interval,
+            cache_branch=self.cache_branch,
         )
 
 
@@ -133,9 +183,33 @@ class Inputs:
 
 
 def merge_settings(flags: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> Settings:
-    """Settings from flags (texts) and the values of the YAML `path`. Raises UserError: a value is invalid."""
-    settings = build(Settings, flags, Config(path, dict(config), example=EXAMPLE))
+    """Settings from flags (texts) and the values of the YAML `path`. Raises UserError: a value is invalid.
+
+    A preset counts less than single settings of the same place: flags, --preset, YAML, the YAML's preset, defaults.
+    """
+    flags = {name: value for name, value in flags.items() if value is not None}
+    config = dict(config)
+    if "preset" in flags:
+        flags = PRESETS.get(flags["preset"], {}) | flags
+    elif isinstance(config.get("preset"), str):
+        config = PRESETS.get(config["preset"], {}) | config
+    by_flag = [name for name in ("width", "height") if name in flags]
+    if "size" in flags and by_flag:
+        raise UserError(f"--size and --{by_flag[0]} are both given: give --size, or -W and -H")
+    if by_flag:
+        config.pop("size", None)
+    settings = build(Settings, flags, Config(path, config, example=EXAMPLE))
     overlap, frames = settings.context_overlap, settings.context_frames
     if overlap >= frames:
         raise UserError(f"--context_overlap (-O) {overlap} is not below --context_frames (-S) {frames}: lower -O")
+    if settings.spacing > 1 and settings.scheduler not in SPACED:
+        raise UserError(
+            f"--spacing {settings.spacing:g} does not go with --scheduler {settings.scheduler}: "
+            f"take {' or '.join(SPACED)}"
+        )
+    if settings.guidance_start > settings.guidance_stop:
+        raise UserError(
+            f"--guidance_start {settings.guidance_start:g} is above "
+            f"--guidance_stop {settings.guidance_stop:g}: lower it"
+        )
     return replace(settings, dtype=DTYPES.get(settings.dtype, settings.dtype))

@@ -5,7 +5,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -114,7 +114,7 @@ def render(
         frames = pipeline.stream(
             picture,
             read_frames(job.pose.path, stride, job.frames),
-            settings.sampling,
+            replace(settings.sampling, width=job.size[0], height=job.size[1]),
             num_frames=job.frames,
             progress=stages.update,
             **arguments,

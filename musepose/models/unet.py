@@ -5,7 +5,7 @@ every attention (Guo et al. 2023) and reference attention (Hu et al. 2023, "Anim
 of the published checkpoints. Frames live in the batch: `(b f) c h w`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,91 +14,22 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.resnet import Downsample2D, Upsample2D
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from musepose.models.attention import BlockContext, MotionModule, SpatialBlock, SpatialTransformer, TemporalBlock
 from musepose.models.chunking import WHOLE, Chunks, Resnet, in_chunks, silu
+from musepose.models.levels import Level, Pass, rows
 
 
 @dataclass
-class Pass:
-    """The arguments that all layers of one forward pass share."""
+class DeepFeatures:
+    """What the UNet's deeper layers give to the last `layers` up layers (Ma et al. 2023, "DeepCache").
 
-    temb: Tensor  # (b f, c) or (1, c)
-    contexts: Iterator[BlockContext]  # one per spatial transformer, in forward order
-    frames: int
-    features: list[Tensor] | None  # collects the self-attention inputs, in a reference UNet
-    chunks: Chunks
+    A forward pass without a value sets it; one with a value runs only these up layers, and the down layers before the
+    skip connections that they need.
+    """
 
-
-class Level(nn.Module):
-    """One resolution: resnets, each followed by a spatial transformer and a motion module if the level has them."""
-
-    def __init__(self, resnets: Sequence[nn.Module], attentions: Sequence[nn.Module], motions: Sequence[nn.Module]):
-        super().__init__()
-        self.resnets = nn.ModuleList(resnets)
-        self.attentions = nn.ModuleList(attentions)
-        self.motion_modules = nn.ModuleList(motions)
-
-        self.gradient_checkpointing = False  # set by diffusers' enable_gradient_checkpointing
-
-    def layer(self, index: int, x: Tensor, run: Pass, skip: Tensor | None = None) -> Tensor:
-        """Layer `index` on x (b f) c h w; a skip connection is concatenated to x's channels."""
-        context = next(run.contexts) if index < len(self.attentions) else None
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            arguments = (index, x, skip, run.temb, context, run.frames)
-            x, features = checkpoint(self._spatial_and_temporal, *arguments, use_reentrant=False)
-        elif run.features is not None or torch.is_grad_enabled() or _rows(x, run.chunks) == len(x):
-            tokens = run.chunks.tokens
-            x, features = self._spatial_and_temporal(index, x, skip, run.temb, context, run.frames, tokens)
-        else:
-            x, features = self._spatial_in_chunks(index, x, skip, context, run), None
-            x = self._temporal(index, x, run.frames, run.chunks.tokens)
-        if run.features is not None and features is not None:
-            run.features.append(features)
-        return x
-
-    def _spatial_and_temporal(
-        self,
-        index: int,
-        x: Tensor,
-        skip: Tensor | None,
-        temb: Tensor,
-        context: BlockContext | None,
-        frames: int,
-        tokens: int | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        x, features = self._spatial(index, x, skip, temb, context, frames)
-        return self._temporal(index, x, frames, tokens), features
-
-    def _spatial(
-        self, index: int, x: Tensor, skip: Tensor | None, temb: Tensor, context: BlockContext | None, frames: int
-    ) -> tuple[Tensor, Tensor | None]:
-        """Resnet and spatial transformer. → the output, and the transformer's self-attention input."""
-        x = self.resnets[index](x if skip is None else torch.cat([x, skip.to(x.device)], dim=1), temb)
-        return (x, None) if context is None else self.attentions[index](x, context, frames)
-
-    def _spatial_in_chunks(
-        self, index: int, x: Tensor, skip: Tensor | None, context: BlockContext | None, run: Pass
-    ) -> Tensor:
-        """`_spatial` in chunks of frames; a chunk never holds frames of two batch rows, whose contexts differ."""
-
-        def piece(part: slice) -> Tensor:
-            temb = run.temb if len(run.temb) == 1 else run.temb[part]
-            own = None if context is None else context.row(part.start // run.frames)
-            arguments = (x[part], None if skip is None else skip[part], temb, own, part.stop - part.start)
-            return self._spatial(index, *arguments)[0]
-
-        step = min(_rows(x, run.chunks), run.frames)
-        return in_chunks(piece, len(x), step, run.frames)
-
-    def _temporal(self, index: int, x: Tensor, frames: int, tokens: int | None) -> Tensor:
-        return self.motion_modules[index](x, frames, tokens) if index < len(self.motion_modules) else x
-
-
-def _rows(x: Tensor, chunks: Chunks) -> int:
-    """Pictures of x (n c h w) a chunk."""
-    return chunks.rows(len(x), *x.shape[-2:])
+    layers: int
+    value: Tensor | None = None  # (b f) c h w
 
 
 class UNet(ModelMixin, ConfigMixin):
@@ -224,43 +155,74 @@ class UNet(ModelMixin, ConfigMixin):
         pose_features: Tensor | None = None,  # (b f) c h w or f c h w, added behind conv_in
         frames: int = 1,
         chunks: Chunks = WHOLE,  # chunked execution, without gradients only
+        deep: DeepFeatures | None = None,  # kept from an earlier timestep, or to be kept
     ) -> Tensor | list[Tensor]:
         """→ the prediction (b f) c h w; of a reference UNet, the self-attention inputs of all spatial blocks."""
         if len(sample) % frames:
             raise ValueError(f"{len(sample)} pictures are not a multiple of {frames} frames")
         features = None if self.config.has_output else []
         run = Pass(self._embed(timestep, sample, frames), iter(context), frames, features, chunks)
+        first = self.up_layers - deep.layers if deep else 0  # up layer that takes the deep features
+        shallow = deep is not None and deep.value is not None
 
-        x = self.conv_in(sample)
-        if pose_features is not None:
-            x = (x.unflatten(0, (-1, len(pose_features))) + pose_features).flatten(0, 1)
-        store = (lambda skip: skip.to("cpu")) if chunks.offload_skips else (lambda skip: skip)
-        skips = [store(x)]
-        for level in self.down_blocks:
-            for index in range(len(level.resnets)):
-                x = level.layer(index, x, run)
-                skips.append(store(x))
-            if hasattr(level, "downsamplers"):
-                x = level.downsamplers[0](x)
-                skips.append(store(x))
+        x, skips = self._down(sample, pose_features, run, deep.layers if shallow else None)
+        if shallow:
+            x = deep.value.to(x.device)
+            with_context = sum(self._has_context[first:])
+            run.contexts = iter(context[len(context) - with_context :])
+        else:
+            for index in range(len(self.mid_block.resnets)):
+                x = self.mid_block.layer(index, x, run)
 
-        for index in range(len(self.mid_block.resnets)):
-            x = self.mid_block.layer(index, x, run)
-
+        number = 0
         for level in self.up_blocks:
             for index in range(len(level.resnets)):
-                x = level.layer(index, x, run, skips.pop())
-            if hasattr(level, "upsamplers"):
+                if deep is not None and number == first:
+                    deep.value = x
+                if not shallow or number >= first:
+                    x = level.layer(index, x, run, skips.pop())
+                number += 1
+            if hasattr(level, "upsamplers") and (not shallow or number > first):
                 # Odd sides are restored only by the next skip connection's size.
                 x = self._upsample(level.upsamplers[0], x, skips[-1].shape[-2:], chunks)
 
         return self._output(x, chunks) if features is None else features
 
+    @property
+    def up_layers(self) -> int:
+        """Layers of the up path, as many as skip connections."""
+        return len(self._has_context)
+
+    @property
+    def _has_context(self) -> list[bool]:
+        """Of each up layer: whether it has a spatial transformer."""
+        return [index < len(level.attentions) for level in self.up_blocks for index in range(len(level.resnets))]
+
+    def _down(
+        self, sample: Tensor, pose_features: Tensor | None, run: Pass, count: int | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """conv_in and the down path. → its output, and the skip connections, the first `count` of them; None: all."""
+        x = self.conv_in(sample)
+        if pose_features is not None:
+            x = (x.unflatten(0, (-1, len(pose_features))) + pose_features).flatten(0, 1)
+        store = (lambda skip: skip.to("cpu")) if run.chunks.offload_skips else (lambda skip: skip)
+        skips = [store(x)]
+        for level in self.down_blocks:
+            for index in range(len(level.resnets)):
+                if len(skips) == count:
+                    return x, skips
+                x = level.layer(index, x, run)
+                skips.append(store(x))
+            if hasattr(level, "downsamplers") and len(skips) != count:
+                x = level.downsamplers[0](x)
+                skips.append(store(x))
+        return x, skips
+
     def _upsample(self, layer: Upsample2D, x: Tensor, size: torch.Size, chunks: Chunks) -> Tensor:
         return in_chunks(lambda part: layer(x[part], output_size=size), len(x), chunks.rows(len(x), *size))
 
     def _output(self, x: Tensor, chunks: Chunks) -> Tensor:
-        return in_chunks(lambda part: self.conv_out(silu(self.conv_norm_out(x[part]))), len(x), _rows(x, chunks))
+        return in_chunks(lambda part: self.conv_out(silu(self.conv_norm_out(x[part]))), len(x), rows(x, chunks))
 
     def _embed(self, timestep: Tensor | float, sample: Tensor, frames: int) -> Tensor:
         if isinstance(timestep, Tensor):

@@ -1,6 +1,6 @@
 """One denoising step of a whole video: predictions of all context windows and CFG branches, averaged over windows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,41 +10,21 @@ from musepose.models.attention import BlockContext
 from musepose.models.chunking import in_chunks
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
+from musepose.pipelines.context_windows import blend_weights
+from musepose.pipelines.forecast import DeepCache
 from musepose.pipelines.pose_frames import PoseFrames
+from musepose.pipelines.steps import Step
 from musepose.utils.distributed import ProcessGroup
 
 GUIDER_FRAMES = 8  # frames in a call of the pose guider, which works at the pictures' full size
-
-Part = tuple[range, range]  # frames of a window, and the CFG branches that predict them
-
-
-def parts_of_step(windows: Sequence[range], branches: int, group: ProcessGroup) -> list[Part]:
-    """This process's share of a step: a contiguous range of all (window, branch) pairs, ordered by window.
-
-    Shares differ by at most one pair. Both branches of a window form one part if they fall into one share.
-    """
-    pairs = [(window, branch) for window in windows for branch in range(branches)]
-    first, last = (len(pairs) * rank // group.count for rank in (group.rank, group.rank + 1))
-    parts: list[Part] = []
-    for window, branch in pairs[first:last]:
-        if parts and parts[-1][0] == window:
-            parts[-1] = (window, range(parts[-1][1].start, branch + 1))
-        else:
-            parts.append((window, range(branch, branch + 1)))
-    return parts
-
-
-def frames_of(parts: Sequence[Part]) -> set[int]:
-    """The frames in these parts."""
-    return {frame for window, _ in parts for frame in window}
 
 
 class PoseFeatures:
     """Pose features of a window, cached between steps if the memory plan allows it for the whole video."""
 
-    def __init__(self, guider: PoseGuider, poses: PoseFrames, windows: Sequence[range], offloader: ModelOffloader):
+    def __init__(self, guider: PoseGuider, poses: PoseFrames, windows: Iterable[range], offloader: ModelOffloader):
         self._guider, self._poses, self._offloader = guider, poses, offloader
-        self._frames = sum(map(len, windows))  # more than the video has, as windows overlap
+        self._frames = sum(map(len, windows))  # more than the video has, as windows overlap, and may shift
         self.kept: dict[range, Tensor] = {}
 
     def __call__(self, window: range) -> Tensor:
@@ -70,7 +50,8 @@ class Denoiser:
     """Predictions for a whole video, by one or several processes.
 
     contexts: cross-attention and reference inputs of each CFG branch from `UNet.prepare`, the unconditional one first.
-    windows: all of the video; parts: those that this process predicts, see `parts_of_step`.
+    blend: weights of a window's frames, see `blend_weights`.
+    shallow: up layers of the UNet that run in every step, see `DeepFeatures`; 0: all of them do.
     """
 
     def __init__(
@@ -78,30 +59,39 @@ class Denoiser:
         unet: UNet,
         contexts: Sequence[Sequence[BlockContext]],
         features: PoseFeatures,
-        windows: Sequence[range],
-        parts: Sequence[Part],
         offloader: ModelOffloader,
         group: ProcessGroup,
+        blend: str = "flat",
+        shallow: int = 0,
     ):
         self._unet, self._contexts, self._features = unet, contexts, features
-        self._parts, self._offloader, self._group = parts, offloader, group
-        self._counts = torch.zeros(max(window.stop for window in windows), 1, 1, 1)  # number of windows with each frame
-        for window in windows:
-            self._counts[window.start : window.stop] += 1
+        self._offloader, self._group, self._blend = offloader, group, blend
+        self.deep = DeepCache(shallow, offloader)
 
-    def __call__(self, latents: Tensor, timestep: float) -> Tensor:
-        """Latents f c h w → predictions of all CFG branches, b f c h w, averaged over the windows."""
-        total = latents.new_zeros(len(self._contexts), *latents.shape)
-        for window, branches in self._parts:
-            prediction = self._predict(latents[window.start : window.stop], window, timestep, branches)
-            total[branches.start : branches.stop, window.start : window.stop] += prediction
-        return self._group.all_reduce(total).div_(self._counts.to(total))
+    def __call__(self, latents: Tensor, timestep: float, step: Step) -> Tensor:
+        """Latents f c h w → predictions of the step's CFG branches, b f c h w, averaged over the windows."""
+        self.deep.begin(step)
+        first = step.branches.start
+        total = latents.new_zeros(len(step.branches), *latents.shape)
+        for window, branches in step.parts:
+            prediction = self._predict(latents[window.start : window.stop], window, timestep, branches, step)
+            if self._blend != "flat":
+                prediction = prediction * self._weights(window).to(prediction)
+            total[branches.start - first : branches.stop - first, window.start : window.stop] += prediction
+        weights = torch.zeros(len(latents), 1, 1, 1)  # of all windows together, by frame
+        for window in step.windows:
+            weights[window.start : window.stop] += self._weights(window)
+        return self._group.all_reduce(total).div_(weights.to(total))
 
-    def _predict(self, sample: Tensor, window: range, timestep: float, branches: range) -> Tensor:
+    def _weights(self, window: range) -> Tensor:
+        return torch.tensor(blend_weights(len(window), self._blend), dtype=torch.float32).view(-1, 1, 1, 1)
+
+    def _predict(self, sample: Tensor, window: range, timestep: float, branches: range, step: Step) -> Tensor:
         """One window's prediction by some CFG branches: b f c h w."""
 
         def run(branches: range, features: Tensor) -> Tensor:
             contexts = zip(*(self._contexts[branch] for branch in branches), strict=True)
+            deep = self.deep.features(window, branches, step)
             prediction = self._unet(
                 sample.repeat(len(branches), 1, 1, 1),
                 timestep,
@@ -109,25 +99,17 @@ class Denoiser:
                 features,
                 frames=len(window),
                 chunks=self._offloader.plan.chunks,
+                deep=deep,
             )
+            self.deep.keep(deep, window, branches, step)
             # Under autocast, as in validation, the prediction's type differs from the latents'.
             return prediction.to(sample.dtype).unflatten(0, (len(branches), -1))
 
         def attempt() -> Tensor:
             features = self._features(window)
-            if self._offloader.plan.joint:
+            alike = len({step.refresh[branch] for branch in branches}) == 1
+            if self._offloader.plan.joint and alike:
                 return run(branches, features)
             return torch.cat([run(branches[i : i + 1], features) for i in range(len(branches))])
 
         return self._offloader.within_memory(attempt)
-
-
-def guide(predictions: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance (Ho & Salimans 2022): predictions b f c h w → f c h w; overwrites `predictions`.
-
-    With one branch, that is the prediction itself.
-    """
-    if len(predictions) == 1:
-        return predictions[0]
-    unconditional, conditional = predictions
-    return conditional.sub_(unconditional).mul_(scale).add_(unconditional)

@@ -5,7 +5,7 @@ import operator
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 
-from musepose.pipelines.context_windows import check_windows
+from musepose.pipelines.context_windows import BLENDS, check_windows
 
 TAILS = ("pad", "flush")
 
@@ -16,17 +16,30 @@ class SamplingOptions:
 
     tail: "pad", as published: repeat the last pose until the windows fit (`padded_length`), and drop the extra frames.
     "flush": the last window ends at the last frame, without padding; the noise is the same.
+    blend, shift: see `blend_weights` and `context_windows`.
+    guidance_start, guidance_stop: the part of the steps that is guided, from 0 to 1 (Kynkäänniemi et al. 2024).
+    guidance_every: of the guided steps every N-th computes both CFG branches; the others reuse their difference.
+    cache_interval: the UNet's deeper layers run in every N-th step (Ma et al. 2023, "DeepCache").
+    cache_branch: then the first B down layers and the last B + 1 up layers run in every step.
     """
 
     width: int = 768  # pixels, as the height: a multiple of the VAE's factor, 8
     height: int = 768
     num_inference_steps: int = 20
+    spacing: float = 1.0  # above 1: timesteps lie denser towards the end, see `timesteps_of`
     guidance_scale: float = 3.5  # up to 1: no guidance
     seed: int = 99  # of the noise, if no generator is given
     shared_noise: float = 0.0  # share of the noise's variance that is the same in all frames
     context_frames: int = 48  # denoised together
     context_overlap: int = 4  # frames that two neighbouring windows share
     tail: str = "pad"
+    blend: str = "flat"
+    shift: int = 0  # frames by which windows move from step to step
+    guidance_start: float = 0.0
+    guidance_stop: float = 1.0
+    guidance_every: int = 1
+    cache_interval: int = 1
+    cache_branch: int = 0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -45,11 +58,31 @@ class SamplingOptions:
             raise ValueError(f"the size {self.width} x {self.height} is not positive")
         if not 0 <= self.shared_noise <= 1:
             raise ValueError(f"shared_noise is {self.shared_noise}: 0 to 1 is possible")
-        if self.tail not in TAILS:
-            raise ValueError(f"tail is {self.tail!r}: {' and '.join(TAILS)} are possible")
+        for name, values in (("tail", TAILS), ("blend", BLENDS)):
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: {' and '.join(values)} are possible")
+        for name, least in (("shift", 0), ("guidance_every", 1), ("cache_interval", 1), ("cache_branch", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}: at least {least} is needed")
+        if self.spacing < 1:
+            raise ValueError(f"spacing is {self.spacing}: at least 1 is needed")
+        if not 0 <= self.guidance_start <= self.guidance_stop <= 1:
+            raise ValueError(
+                f"guidance_start is {self.guidance_start}, guidance_stop {self.guidance_stop}: 0 <= start <= stop <= 1 "
+                "is needed"
+            )
         check_windows(self.context_frames, self.context_overlap)
 
     @property
     def guided(self) -> bool:
         """Whether there are two CFG branches, the unconditional and the conditional one."""
         return self.guidance_scale > 1
+
+    def in_guidance_interval(self, step: int) -> bool:
+        """Whether step `step`, from 0 on, is in the guided part of the steps."""
+        return self.guidance_start <= step / self.num_inference_steps < self.guidance_stop
+
+    @property
+    def shallow_layers(self) -> int:
+        """The UNet's up layers that run in every step; 0: all."""
+        return self.cache_branch + 1 if self.cache_interval > 1 else 0

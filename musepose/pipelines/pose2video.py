@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,15 @@ from musepose.models.attention import BlockContext
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.unet import UNet
 from musepose.models.weights import WeightPaths, load_models, scheduler_config
-from musepose.pipelines.context_windows import context_windows, padded_length
-from musepose.pipelines.denoising import Denoiser, PoseFeatures, frames_of, guide, parts_of_step
+from musepose.pipelines.context_windows import padded_length
+from musepose.pipelines.denoising import Denoiser, PoseFeatures
+from musepose.pipelines.guidance import Guide
 from musepose.pipelines.images import OUTPUT_TYPES, Picture, clip_pixels, convert_output, rgb_array, to_bytes
 from musepose.pipelines.noise import initial_noise
 from musepose.pipelines.options import SamplingOptions
 from musepose.pipelines.pose_frames import PoseFrames
-from musepose.pipelines.schedulers import make_scheduler
+from musepose.pipelines.schedulers import make_scheduler, set_timesteps, timesteps_of
+from musepose.pipelines.steps import Step, frames_of, plan_steps
 from musepose.utils.distributed import ProcessGroup
 from musepose.utils.errors import UserError
 from musepose.utils.prefetch import prefetch
@@ -121,14 +124,17 @@ class Pose2VideoPipeline(DiffusionPipeline):
         """
         options = replace(options or SamplingOptions(), **changes)
         self.check(options, num_frames, output_type)
-        self.scheduler.set_timesteps(options.num_inference_steps)
+        set_timesteps(self.scheduler, options.num_inference_steps, options.spacing)
 
-        poses, shown, windows, parts = self._read_poses(pose_images, num_frames, options)
+        poses, shown, steps = self._read_poses(pose_images, num_frames, options)
         contexts = self.offloader.within_memory(lambda: self.prepare(image, options))
+        windows = {window for step in steps for window in step.windows}
         features = PoseFeatures(self.pose_guider, poses, windows, self.offloader)
-        predict = Denoiser(self.denoising_unet, contexts, features, windows, parts, self.offloader, self.group)
+        arguments = (contexts, features, self.offloader, self.group, options.blend, options.shallow_layers)
+        predict = Denoiser(self.denoising_unet, *arguments)
+        guide = Guide(options.guidance_scale, options.guidance_every > 1)
 
-        length = windows[-1].stop
+        length = steps[0].windows[-1].stop
         latents = (
             self._given(latents, length, options)
             if latents is not None
@@ -137,7 +143,7 @@ class Pose2VideoPipeline(DiffusionPipeline):
         latents = latents * self.scheduler.init_noise_sigma if self.scheduler.init_noise_sigma != 1 else latents
         for step, timestep in enumerate(self.scheduler.timesteps):
             sample = self.scheduler.scale_model_input(latents, timestep)
-            prediction = guide(predict(sample, float(timestep)), options.guidance_scale)
+            prediction = guide(predict(sample, float(timestep), steps[step]), steps[step])
             latents = self.scheduler.step(prediction, timestep, latents, return_dict=False)[0]
             _require_finite(latents, f"step {step + 1}")
             if callback_on_step_end:
@@ -187,20 +193,16 @@ class Pose2VideoPipeline(DiffusionPipeline):
 
     def _read_poses(
         self, pictures: Iterable[Picture], num_frames: int | None, options: SamplingOptions
-    ) -> tuple[PoseFrames, int, list[range], list]:
-        """→ pose frames, number of frames to return, context windows, and this process's parts of a step."""
+    ) -> tuple[PoseFrames, int, list[Step]]:
+        """→ pose frames, number of frames to return, this process's work in each step."""
 
-        def divide(frames: int) -> tuple[list[range], list]:
-            sizes = (options.context_frames, options.context_overlap)
-            length = padded_length(frames, *sizes) if options.tail == "pad" else frames
-            windows = list(context_windows(length, *sizes))
-            return windows, parts_of_step(windows, 1 + options.guided, self.group)
-
+        divide = partial(plan_steps, options, rank=self.group.rank, count=self.group.count)
         if num_frames is None:
             poses = PoseFrames(pictures, options.width, options.height)
-            return poses, poses.length, *divide(poses.length)
-        windows, parts = divide(num_frames)
-        return PoseFrames(pictures, options.width, options.height, frames_of(parts)), num_frames, windows, parts
+            return poses, poses.length, divide(poses.length)
+        steps = divide(num_frames)
+        wanted = set().union(*(frames_of(step.parts) for step in steps))
+        return PoseFrames(pictures, options.width, options.height, wanted), num_frames, steps
 
     def prepare(self, image: Picture, options: SamplingOptions) -> list[list[BlockContext]]:
         """The UNet's inputs that are the same in all steps, for each CFG branch, the unconditional one first."""
@@ -277,10 +279,9 @@ class Pose2VideoPipeline(DiffusionPipeline):
         width, height, factor = options.width, options.height, self.vae_scale_factor
         if width % factor or height % factor:
             raise ValueError(f"the size {width} x {height} is not a multiple of {factor}")
-        schedule = self.scheduler.config
-        most = schedule.num_train_timesteps - (schedule.timestep_spacing == "leading") * schedule.get("steps_offset", 0)
-        if options.num_inference_steps > most:
-            raise ValueError(f"{options.num_inference_steps} steps: at most {most} are possible")
+        timesteps_of(self.scheduler, options.num_inference_steps, options.spacing)
+        if options.shallow_layers and options.shallow_layers >= (layers := self.denoising_unet.up_layers):
+            raise ValueError(f"cache_branch is {options.cache_branch}: this UNet has 0 to {layers - 2}")
         motion = self.denoising_unet.config.motion_module
         if motion and options.context_frames > motion["max_frames"]:
             raise ValueError(

@@ -1,5 +1,6 @@
 """Schedulers by name, all for one noise schedule: `noise_scheduler_kwargs`."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,3 +56,27 @@ def predicted_original(
     if scheduler.config.prediction_type == "v_prediction":
         return signal * sample - noise * prediction
     return (sample - noise * prediction) / signal
+
+
+def timesteps_of(scheduler: SchedulerMixin, steps: int, spacing: float) -> list[int] | None:
+    """Timesteps that lie denser towards the end: places from 1 to 0, to the power `spacing`; for 1 None: the config's.
+
+    Raises ValueError: more steps than timesteps, or a scheduler that takes no timesteps.
+    """
+    most = scheduler.config.num_train_timesteps
+    if steps > most:
+        raise ValueError(f"{steps} steps: at most {most} are possible")
+    if spacing == 1:
+        return None
+    if "timesteps" not in inspect.signature(scheduler.set_timesteps).parameters:
+        raise ValueError(f"spacing is {spacing:g}: {type(scheduler).__name__} has its own timesteps")
+    timesteps = [max(0, round(most * (1 - step / steps) ** spacing) - 1) for step in range(steps)]
+    if len(set(timesteps)) < steps:
+        raise ValueError(f"spacing is {spacing:g}: too much for {steps} different timesteps")
+    return timesteps
+
+
+def set_timesteps(scheduler: SchedulerMixin, steps: int, spacing: float = 1.0) -> None:
+    """Start a sampling of `steps` steps. Raises ValueError as `timesteps_of` does."""
+    timesteps = timesteps_of(scheduler, steps, spacing)
+    scheduler.set_timesteps(steps) if timesteps is None else scheduler.set_timesteps(timesteps=timesteps)

@@ -1,5 +1,6 @@
 """Choice of device and floating-point type."""
 
+import platform
 import sys
 from textwrap import shorten
 
@@ -27,13 +28,28 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The named type if the device supports it; else float32, with a warning on stderr."""
+    """The named type if the device supports it; else float32, with a warning on stderr.
+
+    "auto": float16, on a CPU bfloat16, but float32 where these would not be faster.
+    """
+    if name == "auto":
+        half = torch.bfloat16 if device.type == "cpu" else torch.float16
+        fast = has_bfloat16_instructions() if device.type == "cpu" else _supports(device, half)
+        return half if fast else torch.float32
     dtype = getattr(torch, name)
     if dtype == torch.float32 or _supports(device, dtype):
         return dtype
     if launch.rank() == 0:
         print(f"{device} does not support {name}: using float32", file=sys.stderr)
     return torch.float32
+
+
+def has_bfloat16_instructions() -> bool:
+    """Whether this processor multiplies bfloat16 numbers: AVX512-BF16 or AMX, on Arm BF16."""
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    known = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(check() for check in known if check is not None)
 
 
 def check_compiler(device: torch.device) -> None:

@@ -1,0 +1,77 @@
+"""The variants that benchmarks.quality compares: settings by name."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a clip of a held-out puppet is sampled."""
+
+    options: tuple[tuple[str, Any], ...]  # fields of SamplingOptions
+    scheduler: str = "ddim"
+    frames: int = 8
+    context: tuple[int, int] = (8, 0)
+    stage: int = 2
+    dtype: str = "float32"
+
+    @property
+    def key(self) -> str:
+        """Text that tells variants apart in the file of figures."""
+        return json.dumps([dict(sorted(self.options)), self.scheduler, self.frames, self.stage, self.dtype])
+
+    def exact(self) -> "Variant":
+        """50 steps of ddim from the same noise, nothing approximated."""
+        kept = ("guidance_scale", "shared_noise", "context_frames", "context_overlap")
+        options = tuple((name, value) for name, value in self.options if name in kept)
+        return replace(self, options=(*options, ("num_inference_steps", 50)), scheduler="ddim", dtype="float32")
+
+
+def variant(
+    steps: int,
+    scheduler: str = "ddim",
+    *,
+    cfg: float,
+    shared_noise: float = 1.0,  # as the puppets were trained
+    context: tuple[int, int] = (8, 0),
+    frames: int = 8,
+    stage: int = 2,
+    dtype: str = "float32",
+    **more: Any,
+) -> Variant:
+    options = {"num_inference_steps": steps, "guidance_scale": cfg, "shared_noise": shared_noise, **more}
+    options |= {"context_frames": context[0], "context_overlap": context[1]}
+    return Variant(tuple(options.items()), scheduler, frames, context, stage, dtype)
+
+
+GUIDED: dict[str, dict[str, Any]] = {
+    "ddim 50": {"steps": 50},
+    "ddim 20": {"steps": 20},
+    **{
+        f"{name} {steps}": {"steps": steps, "scheduler": name}
+        for steps in (4, 6, 8, 10)
+        for name in ("ddim", "dpm++", "unipc")
+    },
+    "euler 6": {"steps": 6, "scheduler": "euler"},
+    "ddim 20, guidance 0 to 0.5": {"steps": 20, "guidance_stop": 0.5},
+    "ddim 20, guidance 0.2 to 0.8": {"steps": 20, "guidance_start": 0.2, "guidance_stop": 0.8},
+    "ddim 20, guidance_every 2": {"steps": 20, "guidance_every": 2},
+    "ddim 20, guidance_every 4": {"steps": 20, "guidance_every": 4},
+    "ddim 20, cache 2, branch 0": {"steps": 20, "cache_interval": 2},
+    "ddim 20, cache 3, branch 0": {"steps": 20, "cache_interval": 3},
+    "ddim 20, cache 5, branch 0": {"steps": 20, "cache_interval": 5},
+    "ddim 20, cache 3, branch 2": {"steps": 20, "cache_interval": 3, "cache_branch": 2},
+    "unipc 10, guidance_every 2": {"steps": 10, "scheduler": "unipc", "guidance_every": 2},
+    "unipc 8, guidance_every 2": {"steps": 8, "scheduler": "unipc", "guidance_every": 2},
+    "unipc 10, cache 2, branch 0": {"steps": 10, "scheduler": "unipc", "cache_interval": 2},
+    "ddim 20, bfloat16": {"steps": 20, "dtype": "bfloat16"},
+}
+UNGUIDED = {name: one for name, one in GUIDED.items() if "guidance" not in name}
+
+SPEED: Mapping[str, Mapping[str, Variant]] = {
+    "guided, 3.5": {name: variant(cfg=3.5, **one) for name, one in GUIDED.items()},
+    "unguided": {name: variant(cfg=1.0, **one) for name, one in UNGUIDED.items()},
+}
+STEADY: Mapping[str, Mapping[str, Variant]] = {}
