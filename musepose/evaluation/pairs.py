@@ -20,7 +20,15 @@ from musepose.evaluation.metrics import (
     to_float,
 )
 from musepose.media.image import check_file
-from musepose.media.video_reader import VIDEO_SUFFIXES, VideoInfo, list_media, probe, read_frames
+from musepose.media.video_reader import (
+    VIDEO_SUFFIXES,
+    VideoInfo,
+    damaged_frames,
+    describe_damage,
+    list_media,
+    probe,
+    read_frames,
+)
 from musepose.pose.detectors.base import Detector
 from musepose.pose.person_tracking import follow
 from musepose.pose.types import Pose, to_pose
@@ -42,12 +50,13 @@ class Pair:
     truth: VideoInfo
     frames: int
     step: int
+    notes: tuple[str, ...] = ()  # what is unusual about the videos, a line each
 
     def pictures(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Frames of result and ground truth, uint8; the result is resized to the ground truth's size (Lanczos)."""
         size = (self.truth.width, self.truth.height)
-        results = read_frames(self.result.path, count=self.frames)
-        truths = read_frames(self.truth.path, self.step, self.frames)
+        results = read_frames(self.result, count=self.frames)
+        truths = read_frames(self.truth, self.step, self.frames)
         for result, truth in zip(results, truths, strict=True):
             if result.shape != truth.shape:
                 result = np.asarray(Image.fromarray(result).resize(size, Image.Resampling.LANCZOS))
@@ -149,7 +158,15 @@ def _check_pair(result: VideoInfo, truth: VideoInfo, frames: int | None, step: i
         rates = f"{float(result.rate):g} frames a second, {truth.path} {float(truth.rate):g}"
         every = f", of which every {step}. is taken" if step > 1 else ""
         print(f"note: {result.path} has {rates}{every}: they are compared frame by frame, not by time", flush=True)
-    return Pair(result, truth, frames or lengths[0], step)
+    frames = frames or lengths[0]
+    notes = (*_notes(result, frames), *_notes(truth, (frames - 1) * step + 1))
+    return Pair(result, truth, frames, step, notes)
+
+
+def _notes(info: VideoInfo, frames: int) -> list[str]:
+    """What is unusual about a video's first frames. Raises UserError: fewer than half of them can be decoded."""
+    damaged = damaged_frames(info, frames)
+    return [*info.notes, *([describe_damage(info.path, damaged)] if damaged else [])]
 
 
 def compare(pair: Pair, instruments: Instruments) -> dict[str, Any]:
@@ -185,8 +202,8 @@ def compare(pair: Pair, instruments: Instruments) -> dict[str, Any]:
 def _pose_figures(pair: Pair, detector: Detector) -> dict[str, float | None]:
     """Joint metrics of the main persons; a separate pass, because tracking looks some frames ahead."""
     found, near = [], []
-    results = read_frames(pair.result.path, count=pair.frames)
-    truths = read_frames(pair.truth.path, pair.step, pair.frames)
+    results = read_frames(pair.result, count=pair.frames)
+    truths = read_frames(pair.truth, pair.step, pair.frames)
     aspect = pair.truth.width / pair.truth.height
     for pose, truth in zip(_poses(results, detector), _poses(truths, detector), strict=True):
         distances = joint_distances(pose, truth, aspect)

@@ -26,6 +26,8 @@ def run_pairs(options: PairOptions) -> int:
     rows = []
     for number, pair in enumerate(pairs, 1):
         print(f"[{number}/{len(pairs)}] {pair.result.path}: {pair.frames} frames", flush=True)
+        for line in pair.notes:
+            print(line, flush=True)
         rows.append(compare(pair, instruments))
     means = summary(rows, instruments.fvd.distance() if instruments.fvd else None)
     print(f"\n{pair_table(rows, means)}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from musepose.inference.options import EXAMPLE, Inputs, Settings, merge_settings
 from musepose.media.image import IMAGE_SUFFIXES, read_image
-from musepose.media.video_reader import VIDEO_SUFFIXES, VideoInfo, list_media, probe
+from musepose.media.video_reader import VIDEO_SUFFIXES, VideoInfo, damaged_frames, list_media, probe
 from musepose.models.configs import check_configs
 from musepose.pipelines.context_windows import padded_length
 from musepose.utils.config_file import Config, read_config_file
@@ -40,6 +40,7 @@ class Job:
     audio: Path | None  # source of the sound
     result: Path
     size: tuple[int, int]  # width and height of the sampling
+    damaged: tuple[int, ...] = ()  # frames of the pose video up to the last used one that show the one before
 
     @property
     def comparison(self) -> Path:
@@ -163,9 +164,10 @@ def make_jobs(cases: Mapping[str, list[str]], settings: Settings, folder: Path) 
     for image in dict.fromkeys(image for image, _ in pairs):
         read_image(image)
     infos = {pose: probe(pose) for pose in dict.fromkeys(pose for _, pose in pairs)}
+    damaged = {pose: tuple(damaged_frames(info, settings.length)) for pose, info in infos.items()}
     jobs: dict[str, Job] = {}
     for image, pose in pairs:
-        job = make_job(image, infos[pose], settings, folder)
+        job = replace(make_job(image, infos[pose], settings, folder), damaged=damaged[pose])
         other = jobs.setdefault(os.path.normcase(job.result), job)
         if other is not job:
             raise UserError(
@@ -187,10 +189,11 @@ def make_job(reference: Path, pose: VideoInfo, settings: Settings, folder: Path)
     in_step = abs(rate / natural - 1) <= Fraction(1, 100)
     scheduler = "" if settings.scheduler == "ddim" else f"_{settings.scheduler}"  # the published names are ddim's
     name = f"{reference.stem}_{pose.path.stem}_{settings.cfg}_{settings.steps}_{settings.skip}{scheduler}.mp4"
+    frames = max(1, min(settings.length, pose.frames) // stride)
     return Job(
         reference=reference,
         pose=pose,
-        frames=max(1, min(settings.length, pose.frames) // stride),
+        frames=frames,
         rate=rate,
         audio=pose.path if pose.has_audio and in_step and not settings.no_audio else None,
         result=folder / name,

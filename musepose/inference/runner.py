@@ -15,7 +15,7 @@ from PIL import Image
 from musepose.inference.cases import Job, Plan
 from musepose.inference.options import Settings
 from musepose.media.image import read_image
-from musepose.media.video_reader import read_frames
+from musepose.media.video_reader import describe_damage, read_frames
 from musepose.media.video_writer import VideoWriter, even_size
 from musepose.utils import launch
 from musepose.utils.errors import UserError, is_out_of_memory
@@ -75,6 +75,8 @@ def run_plan(
                 pipeline.group = group
         if is_writer:
             print(f"{counter} {job.title}: {job.frames} frames, {float(job.rate):g} a second", flush=True)
+            for line in job.pose.notes:
+                print(line, flush=True)
         try:
             render(job, plan.settings, pipeline, is_writer)
         except Exception as error:  # one failed case must not stop the others
@@ -86,6 +88,8 @@ def run_plan(
         else:
             if is_writer:
                 print(f"{counter} {job.title}: {job.result}", flush=True)
+                if job.damaged:
+                    print(describe_damage(job.pose.path, job.damaged), flush=True)
             summary.done.append(job)
         release_memory()
     if is_writer:
@@ -113,7 +117,7 @@ def render(
         picture = read_image(job.reference)
         frames = pipeline.stream(
             picture,
-            read_frames(job.pose.path, stride, job.frames),
+            read_frames(job.pose, stride, job.frames),
             replace(settings.sampling, width=job.size[0], height=job.size[1]),
             num_frames=job.frames,
             progress=stages.update,
@@ -121,7 +125,7 @@ def render(
         )
         with closing(frames):  # ends the decoding thread
             if is_writer:
-                write_videos(job, picture, frames, read_frames(job.pose.path, stride, job.frames))
+                write_videos(job, picture, frames, read_frames(job.pose, stride, job.frames))
             else:
                 deque(frames, maxlen=0)
 

@@ -11,6 +11,7 @@ import numpy as np
 LEAST_GAP = Fraction(1, 2)  # seconds between pictures that may be a jump
 SOUND_GAP = 0.25  # seconds between the end of a sound packet and the start of the next
 SILENT_GAP = 10.0  # seconds without picture and sound that count as a jump
+LATE = 0.5  # seconds by which sound may begin before the pictures behind a jump
 FAR = 5.0  # seconds; a step back is one clock's if picture and sound differ by less: their tracks end apart
 
 
@@ -80,9 +81,10 @@ def find_jumps(
             if not agrees:
                 if silent <= SILENT_GAP or distance <= 3 * spacing:
                     continue
-                exact = min(exact, Fraction(silent).limit_denominator(1000))
+                if heard is None or heard.starts.max() > after - LATE:  # else the sound goes on by its own clock
+                    exact = min(exact, Fraction(silent).limit_denominator(1000))
         jumps.append(Jump(int(place) + 1, before, exact))
-        if packet is None and heard is not None and distance > 0 and not jumps[:-1] and heard.starts[0] >= after - 0.5:
+        if packet is None and heard is not None and distance > 0 and not jumps[:-1] and heard.starts[0] >= after - LATE:
             packet = 0  # the sound begins behind the jump
         if packet is not None:
             _undo_steps_back(heard, unused, packet, shifts)

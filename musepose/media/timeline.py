@@ -20,6 +20,7 @@ STANDARD_RATES = (
 LOWEST_RATE, HIGHEST_RATE = Fraction(1, 1000), Fraction(1000)  # frames a second
 DEFAULT_RATE = Fraction(25)  # of a single picture in a container that states none
 SHUFFLED = 16  # pictures by which the order of decoding differs from that of display at most
+ROUNDED = Fraction(1, 5_000_000)  # of a rate, from a duration that is rounded to nanoseconds
 JITTER = Fraction(1, 500)  # of the usual distance; cameras' clocks are off by less
 
 
@@ -70,9 +71,9 @@ def choose_rate(ticks: Sequence[int], tick: Fraction, container_rates: Sequence[
     """
     stated = [rate for rate in container_rates if rate and rate > 0]
     if len(ticks) < 2:
-        return (stated or [DEFAULT_RATE])[0].limit_denominator(1001)
+        return _exact((stated or [DEFAULT_RATE])[0])
     if stated and _shows_each_once(ticks, tick, stated[0]):
-        return stated[0].limit_denominator(1001)
+        return _exact(stated[0])
     distances = np.diff(np.asarray(ticks, np.int64))
     usual = usual_distance(ticks)
     regular = distances[np.abs(distances - usual) <= max(1, usual // 10)]
@@ -84,6 +85,12 @@ def choose_rate(ticks: Sequence[int], tick: Fraction, container_rates: Sequence[
         return (1 / mean).limit_denominator(1001)
     uncertain = 2 * tick / len(regular)
     return min(fitting, key=lambda rate: max(abs(1 / rate - mean), uncertain))
+
+
+def _exact(rate: Fraction) -> Fraction:
+    """A rate as the standard one that it rounds, such as 1e9/16683333 of a duration in nanoseconds, or nearly as is."""
+    near = min(STANDARD_RATES, key=lambda standard: abs(standard - rate))
+    return near if abs(near - rate) <= ROUNDED * rate else rate.limit_denominator(1001)
 
 
 def usual_distance(ticks: Sequence[int]) -> int:

@@ -128,6 +128,12 @@ def damaged_frames(source: VideoInfo, count: int | None = None) -> list[int]:
     return [number for number in range(count) if video.timeline.picture(number) not in whole]
 
 
+def picture_numbers(source: VideoInfo) -> list[int]:
+    """The number of the stored picture that each frame shows."""
+    timeline = measure(source.path).timeline
+    return [timeline.picture(frame) for frame in range(timeline.frames)]
+
+
 def describe_damage(path: Path, damaged: Sequence[int]) -> str:
     """A line that names the damaged frames."""
     starts = [number for place, number in enumerate(damaged) if place == 0 or damaged[place - 1] != number - 1]

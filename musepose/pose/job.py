@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from musepose.media.image import read_image
-from musepose.media.video_reader import VideoInfo, probe
+from musepose.media.video_reader import VideoInfo, damaged_frames, picture_numbers, probe
 from musepose.media.video_writer import CONTAINERS
 from musepose.pose.align import BODY_LIMBS
 from musepose.pose.detectors.choice import check_detector_files, chosen, detector_files
@@ -44,6 +44,7 @@ class Job:
     known: KeypointFile | None  # of --keypoints; matches the dance and covers `frames`
     image_people: People | None = None  # from OpenPose JSON
     video_people: list[People] | None = None  # likewise, for each frame
+    damaged: tuple[int, ...] = ()  # frames of the dance up to the last used one that show the one before
 
     @property
     def detector(self) -> str:
@@ -91,7 +92,8 @@ def prepare(settings: Settings) -> Job:
     outputs = _output_paths(settings)
     _check_outputs(settings, *outputs)
     sources = image_source, video_source, known, image_people, video_people
-    job = Job(settings, reference, dance, first, frames, limb_scale, *outputs, *sources)
+    damaged = tuple(damaged_frames(dance, first + frames))
+    job = Job(settings, reference, dance, first, frames, limb_scale, *outputs, *sources, damaged)
     if job.detect_image or job.detect_video:
         check_detector_files(settings, job.detector)
     replaced = settings.save_openpose.rglob("*") if settings.save_openpose else ()
@@ -151,6 +153,11 @@ def _known_keypoints(settings: Settings, video: Source, first: int, frames: int,
             f"{path} was made for another video ({known.video.name}), not for {settings.vidfn}: "
             "leave --keypoints out to detect anew"
         )
+    if known.resampling != dance.resampling:
+        raise UserError(
+            f"{path} numbers the frames of {settings.vidfn} by counting its pictures, which are placed by time now: "
+            "leave --keypoints out to detect anew"
+        )
     if settings.detector not in (None, known.detector):
         raise UserError(
             f"{path} was made by --detector {known.detector}, not {settings.detector}: give the same or none, "
@@ -185,6 +192,10 @@ def _dance_people(settings: Settings, dance: VideoInfo, first: int, frames: int)
     """The people of each frame from OpenPose JSON."""
     path = settings.keypoints
     people = read_people(path, (dance.width, dance.height))
+    if dance.resampling is not None:
+        numbers = picture_numbers(dance)
+        if len(people) == numbers[-1] + 1:  # one for each stored picture
+            people = [people[number] for number in numbers]
     _check_length(path, len(people) - first, frames)
     if len(people) > dance.frames:
         told = f"{path} holds {len(people)} frames, but {dance.path} has {dance.frames}"

@@ -68,6 +68,7 @@ class KeypointFile:
     detector: str = "dwpose"  # which one found them; older files do not say
     limb_scale: str = ""  # text of --limb_scale for this picture and video
     video_first: int = 0  # frame of the video in the first row
+    resampling: str | None = None  # of the video, see VideoInfo; older files numbered pictures, which is None
 
 
 def save_keypoints(path: str | os.PathLike, content: KeypointFile) -> None:
@@ -77,7 +78,7 @@ def save_keypoints(path: str | os.PathLike, content: KeypointFile) -> None:
         "detect_resolution": content.detect_resolution,
         "detector": content.detector,
     }
-    more = {"limb_scale": content.limb_scale, "video_first": content.video_first}
+    more = {"limb_scale": content.limb_scale, "video_first": content.video_first, "resampling": content.resampling}
     arrays |= {name: value for name, value in more.items() if value}  # older programs know files without
     for part in ("image", "video"):
         source, keypoints = getattr(content, part), getattr(content, f"{part}_keypoints")
@@ -102,6 +103,7 @@ def load_keypoints(path: str | os.PathLike, most_rows: int = MOST_ROWS) -> Keypo
             read_detector(arrays),
             str(arrays["limb_scale"]) if "limb_scale" in arrays else "",
             int(arrays["video_first"]) if "video_first" in arrays else 0,
+            str(arrays["resampling"]) if "resampling" in arrays else None,
         )
         if content.video_first < 0:
             raise ValueError(f"its first frame is {content.video_first}")

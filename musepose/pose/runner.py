@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from musepose.media.side_by_side import fit, panel_layout, side_by_side
-from musepose.media.video_reader import read_frames
+from musepose.media.video_reader import describe_damage, read_frames
 from musepose.media.video_writer import VideoWriter
 from musepose.pose.detectors.base import Detector
 from musepose.pose.detectors.choice import load_chosen
@@ -54,6 +54,8 @@ def run_job(job: Job, load: Callable[[Job], Detector] = load_detector, reporter:
     Raises UserError: no person in the picture or in the align frame, no limb visible in both, a file cannot be written,
     or with --strict a warning; and what the reporter raises.
     """
+    for line in job.dance.notes:
+        reporter.say(line)
     if job.first or job.frames < job.dance.frames:
         more = f" from frame {job.first} on" if job.first else " (--max_frame 0 uses all)"
         reporter.say(f"using {job.frames} of {job.dance.frames} frames{more}")
@@ -79,6 +81,8 @@ def run_job(job: Job, load: Callable[[Job], Detector] = load_detector, reporter:
         reporter.say(f"wrote {job.settings.save_openpose}")
     write_videos(job, fitted, reporter)
     reporter.say(f"wrote {job.aligned_path}\nwrote {job.demo_path}\nwrote {job.preview_path}")
+    if job.damaged:
+        reporter.say(describe_damage(job.dance.path, job.damaged))
     remove_leftover(job)
     return Result(found, fitted, warnings)
 
@@ -98,7 +102,7 @@ def find_keypoints(job: Job, load: Callable[[Job], Detector], reporter: Reporter
         image, video = _detect(job, load, reporter, image, video)
     sources = job.image_source, image, job.video_source, video
     resolution = job.settings.detect_resolution
-    return KeypointFile(*sources, resolution, job.detector, video_first=video_first)
+    return KeypointFile(*sources, resolution, job.detector, video_first=video_first, resampling=job.dance.resampling)
 
 
 def write_videos(job: Job, fitted: Fitted, reporter: Reporter = CONSOLE) -> None:
@@ -231,7 +235,7 @@ def _dance_frames(job: Job, skipped: int = 0) -> Iterator[np.ndarray]:
     Raises UserError if decoding gives fewer.
     """
     done, end = 0, job.first + job.frames
-    with closing(read_frames(job.dance.path, count=end)) as frames:
+    with closing(read_frames(job.dance, count=end)) as frames:
         for frame in frames:
             if done >= job.first + skipped:
                 yield frame

@@ -62,7 +62,7 @@ def _sample(pipeline: Pose2VideoPipeline, config: TrainConfig, picture: Path, vi
     size = (data.train_width, data.train_height)
     pictures = pipeline.stream(
         read_image(picture),
-        read_frames(video, count=frames),
+        read_frames(info, count=frames),
         num_frames=frames,
         width=data.train_width,
         height=data.train_height,

@@ -52,7 +52,8 @@ class FrameCache:
         """The file of a clip's tensor. Its name is a hash of the content's sources: videos, encoders, size."""
         clip = self.clips[index]
         sources = [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in (clip.video, clip.poses)]
-        digest = hashlib.sha256(json.dumps([sources, self.identity]).encode()).hexdigest()[:24]
+        resampling = [] if clip.resampling is None else [clip.resampling]  # without it, files of before are found
+        digest = hashlib.sha256(json.dumps([sources, self.identity, *resampling]).encode()).hexdigest()[:24]
         return self.folder / digest[:2] / f"{digest}-{name}.npy"
 
     def fill(self, accelerator: Accelerator, encode: Encode) -> None:

@@ -32,6 +32,7 @@ class Clip:
     rate: Fraction  # frames a second
     width: int  # pixels, of the video
     height: int
+    resampling: str | None = None  # of the video, see VideoInfo; older manifests numbered pictures, which is None
 
 
 def load_manifest(paths: Sequence[str | os.PathLike]) -> list[Clip]:
@@ -59,6 +60,7 @@ def save_manifest(path: str | os.PathLike, clips: Sequence[Clip]) -> None:
             "rate": str(clip.rate),
             "width": clip.width,
             "height": clip.height,
+            **({} if clip.resampling is None else {"resampling": clip.resampling}),
         }
         for clip in clips
     ]
@@ -90,6 +92,8 @@ def _clip_error(clip: Clip) -> str | None:
         video, poses = probe(clip.video), probe(clip.poses)
     except UserError as error:
         return str(error)
+    if video.resampling != clip.resampling:
+        return "it was prepared by counting its pictures, which are placed by time now"
     if not clip.frames == video.frames == poses.frames:
         return f"it has {video.frames} frames, its pose video {poses.frames}, and the manifest says {clip.frames}"
     if (video.width, video.height) != (clip.width, clip.height):
@@ -149,6 +153,7 @@ def _clip(entry: object, path: Path, number: int) -> Clip:
         rate=rate,
         width=get("width", int),
         height=get("height", int),
+        resampling=get("resampling", str) if entry.get("resampling") is not None else None,
     )
 
 

@@ -105,6 +105,8 @@ def _finish(output: Path, outcomes: list[Outcome]) -> int:
         print(f"left out: {one.left_out}")
     if len(broken) > MAX_PRINTED:
         print(f"and {len(broken) - MAX_PRINTED} more")
+    for line in (line for one in outcomes for line in one.notes):
+        print(line)
     if not clips:
         raise UserError(f"none of the {len(broken)} videos can be used: see {output / 'broken.json'}")
     save_manifest(output / "meta.json", clips)

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from musepose.media.video_reader import VideoInfo, probe, read_frames
+from musepose.media.video_reader import VideoInfo, damaged_frames, describe_damage, probe, read_frames
 from musepose.media.video_writer import VideoWriter
 from musepose.pose.detectors.base import Detector
 from musepose.pose.draw import Style, draw_video_frame, video_size
@@ -51,6 +51,7 @@ class Outcome:
     video: Path
     clip: Clip | None
     left_out: str | None = None  # names the video
+    notes: tuple[str, ...] = ()  # what is unusual about the video, a line each
 
 
 def finished(task: Task) -> Outcome | None:
@@ -81,16 +82,17 @@ def prepare_video(task: Task, load: Callable[[], Detector]) -> Outcome:
     try:
         info = probe(task.video)
         check_shape(task.video, info.width, info.height)
-    except UserError as error:
-        return Outcome(task.video, None, str(error))
+        damaged = damaged_frames(info)
+    except Exception as error:  # whatever a broken video raises, the others go on
+        return Outcome(task.video, None, _reason(task.video, error))
     keypoints = _known_keypoints(task, info)
     task.record.unlink(missing_ok=True)  # before the files that it describes are replaced
     if keypoints is None:
         detector = load()  # an error here ends the run, not only this video
         try:
             keypoints = detect(info, detector)
-        except UserError as error:
-            return Outcome(task.video, None, str(error))
+        except Exception as error:
+            return Outcome(task.video, None, _reason(task.video, error))
         content = ClipKeypoints(Source.of(task.video), keypoints, task.detection.detect_resolution, task.detection.name)
         save_clip_keypoints(task.keypoints, content)
     poses = Poses(keypoints, info.frames)
@@ -98,16 +100,24 @@ def prepare_video(task: Task, load: Callable[[], Detector]) -> Outcome:
     if left_out is None:
         draw_poses_video(task.poses, poses, info, task.draw_face)
     _write_record(task, stamp, info, left_out)
-    return Outcome(task.video, None if left_out else _clip(task, info), left_out)
+    notes = (*info.notes, describe_damage(task.video, damaged)) if damaged else info.notes
+    return Outcome(task.video, None if left_out else _clip(task, info), left_out, notes)
 
 
 def _clip(task: Task, info: VideoInfo) -> Clip:
-    return Clip(task.video, task.poses, task.keypoints, info.frames, info.rate, info.width, info.height)
+    shape = info.frames, info.rate, info.width, info.height
+    return Clip(task.video, task.poses, task.keypoints, *shape, info.resampling)
+
+
+def _reason(video: Path, error: Exception) -> str:
+    """Why a video is left out, in one line that names it."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{video} cannot be used ({type(error).__name__}: {text})"
 
 
 def detect(info: VideoInfo, detector: Detector) -> Keypoints:
     """The points of the person to follow, one row for each frame. Raises UserError where the video is broken."""
-    with closing(detector.find(read_frames(info.path))) as found:
+    with closing(detector.find(read_frames(info))) as found:
         keypoints = gather_keypoints(follow(found))
     if len(keypoints.points) != info.frames:
         raise UserError(f"{info.path} has {len(keypoints.points)} frames instead of {info.frames}: repair it")
@@ -152,7 +162,8 @@ def _read_record(task: Task) -> dict | None:
 
 def _shape(info: VideoInfo) -> dict[str, object]:
     """What the record says of the video."""
-    return {"frames": info.frames, "rate": str(info.rate), "width": info.width, "height": info.height}
+    shape = {"frames": info.frames, "rate": str(info.rate), "width": info.width, "height": info.height}
+    return shape | {"resampling": info.resampling}
 
 
 def _write_record(task: Task, stamp: dict | None, info: VideoInfo, left_out: str | None) -> None:
@@ -168,7 +179,8 @@ def _write_record(task: Task, stamp: dict | None, info: VideoInfo, left_out: str
 
 
 def _known_keypoints(task: Task, info: VideoInfo) -> Keypoints | None:
-    if _read_record(task) is None:
+    record = _read_record(task)
+    if record is None or record.get("resampling") != info.resampling:
         return None
     try:
         keypoints = load_clip_keypoints(task.keypoints).keypoints
