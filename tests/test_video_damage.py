@@ -14,14 +14,8 @@ from musepose.media.video_reader import damaged_frames, describe_damage, probe, 
 from musepose.media.video_writer import VideoWriter
 from musepose.utils.errors import UserError
 
-NOISE = np.random.default_rng(0).bytes(400)
 PICTURES = [number / 30 for number in range(60)]
 NO_REFERENCES = {"g": "20", "bf": "0", "x264-params": "ref=1"}
-
-
-def spoil(content: bytes) -> bytes:
-    """The same length of noise behind the header of the first slice."""
-    return content[:8] + NOISE[: max(0, len(content) - 8)]
 
 
 def rewrite(path, change):
@@ -72,7 +66,7 @@ def test_damage_lasts_to_the_next_key_picture(tmp_path, kind):
         if number != 26:
             return content
         half = len(content) // 2
-        return bytes(len(content)) if kind == "refused" else content[:half] + (NOISE * 9)[: len(content) - half]
+        return bytes(len(content)) if kind == "refused" else content[:half] + bytes(len(content) - half)
 
     path = rewrite(path, change)
     assert damaged_frames(probe(path)) == list(range(26, 40))
@@ -218,17 +212,6 @@ def test_too_little_memory_is_not_blamed_on_the_video(tmp_path, monkeypatch):
 
     monkeypatch.setattr(stored_video, "open_media", full)
     with pytest.raises(UserError, match="needs more memory than there is"):
-        probe(path)
-
-
-@pytest.mark.parametrize("kind", ["WebP", "PNG"])
-def test_animated_pictures_are_refused_by_their_name(tmp_path, kind):
-    from PIL import Image
-
-    frames = [Image.fromarray(corners(64, 48)), Image.fromarray(corners(48, 64)).resize((64, 48))]
-    path = tmp_path / f"a.{kind.lower()}"
-    frames[0].save(path, save_all=True, append_images=frames[1:])
-    with pytest.raises(UserError, match=f"is a {kind} picture, which is not a video here: convert it to mp4"):
         probe(path)
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,8 @@ class AudioTrack:
         self.output = output
         self.encoder = output.add_stream("aac", rate=self.rate, layout=self.layout, format="fltp")
         self.encoder.bit_rate = 96_000 if self.layout == "mono" else 192_000
-        self.samples = _Samples(source, plan, self.rate, self.layout, plan.start + skip).chunks()
+        self.source = _Samples(source, plan, self.rate, self.layout, plan.start + skip)
+        self.samples = self.source.chunks()
         self.buffer = np.zeros((1 if self.layout == "mono" else 2, 0), np.float32)
         self.encoded = 0  # samples
 
@@ -78,6 +80,8 @@ class AudioTrack:
             self._encode(rest)
         if self.encoded:
             self.output.mux(self.encoder.encode(None))
+        if self.source.lost:
+            _warn(self.source.plan.path, self.source.lost)
 
     def _fill(self, count: int) -> bool:
         """Fill the buffer to at least `count` samples; False if the source ends first."""
@@ -107,18 +111,19 @@ class _Samples:
         self.source, self.plan, self.rate, self.layout, self.start = source, plan, rate, layout, start
         self.channels = 1 if layout == "mono" else 2
         self.position = 0  # samples given out
+        self.lost = 0  # damaged packets
         self._off = 0  # frames in turn that came too early or too late
 
     def chunks(self) -> Iterator[np.ndarray]:
-        """Samples (channels, n), float32, in pieces. Damaged packets are silent, and their number is logged."""
+        """Samples (channels, n), float32, in pieces. Damaged packets are silent, and counted."""
         import av
 
-        stream, lost = self.source.streams[self.plan.stream], 0
+        stream = self.source.streams[self.plan.stream]
         tick = to_fraction(stream.time_base)
         resampler = None
         for packet, frames in self._decode(stream):
             if frames is None:
-                lost += 1
+                self.lost += 1
                 self._off = PATIENCE  # the gap that it leaves is not jitter
                 continue
             shift = self.plan.clock.shift_at(packet)
@@ -138,9 +143,6 @@ class _Samples:
                 yield from self._give(parts, max(0, -ahead))
         if resampler is not None:
             yield from self._give(resampler.resample(None), 0)
-        if lost:
-            what = "1 damaged packet" if lost == 1 else f"{lost} damaged packets"
-            logger.warning("warning: %s: %s of its sound left out", self.plan.path, what)
 
     def _decode(self, stream: av.AudioStream) -> Iterator[tuple[int, list[av.AudioFrame] | None]]:
         """Each packet's number and its frames; None for a damaged packet. A damaged container ends the sound early."""
@@ -189,6 +191,13 @@ class _Samples:
             if cut < samples.shape[1]:
                 self.position += samples.shape[1] - cut
                 yield samples[:, cut:]
+
+
+@cache
+def _warn(path: Path, lost: int) -> None:
+    """Once, though several videos get the same sound."""
+    what = "1 damaged packet of its sound is" if lost == 1 else f"{lost} damaged packets of its sound are"
+    logger.warning("warning: %s: %s left out", path, what)
 
 
 def plan_sound(path: Path) -> SoundPlan | None:
