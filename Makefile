@@ -12,7 +12,7 @@ PUPPET_DETECTOR = --yolox_config configs/puppet/yolox.py --yolox_ckpt $(PUPPET)/
 PROCESSES ?= 2
 TRAIN = OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node $(PROCESSES)
 
-.PHONY: setup test test-kernels lint format demo demo-weights
+.PHONY: setup test test-kernels test-app lint format demo app gradio demo-weights
 
 setup:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 to 3.13 on the path: install one, or give its path: make setup PYTHON=..." >&2; exit 2; }
@@ -49,6 +49,19 @@ demo:
 	$(VENV)/bin/python test_stage_2.py --config configs/puppet/demo.yaml --output output/demo --overwrite
 	@echo "the aligned pose video:  assets/poses/align/img_ref_video_dance.mp4"
 	@ls output/demo/*.mp4 | sed "/_cmp/! s/^/the result:              /; /_cmp/ s/^/side by side:            /"
+
+# The page. `make app APP="--port 8000"` passes options to app.py.
+app: gradio
+	$(VENV)/bin/python app.py $(APP)
+
+gradio:
+	@$(VENV)/bin/python -c "import diffusers, mmpose" 2>/dev/null || $(MAKE) setup
+	@$(VENV)/bin/python -c "import gradio" 2>/dev/null || $(PIP) -r requirements-app.txt -c constraints.txt
+
+# In a real browser: a Chromium of the system, or $$CHROMIUM. Fails where there is none; `make test` then leaves these out.
+test-app: gradio
+	@$(VENV)/bin/python -c "import playwright" 2>/dev/null || $(PIP) playwright -c constraints.txt
+	MUSEPOSE_BROWSER=required $(VENV)/bin/python -m pytest -n 0 tests/test_app_page.py tests/test_app_browser.py
 
 # Train $(PUPPET) from scratch, in hours; after an interruption, run it again to resume.
 demo-weights:

@@ -17,7 +17,7 @@ LEVELS = (
     ("memory", "download"),
     ("pipelines",),
     ("inference", "training", "evaluation"),
-    ("cli",),
+    ("cli", "app"),
 )
 LEVEL = {folder: level for level, folders in enumerate(LEVELS) for folder in folders}
 PROGRAM = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "puppet").glob("*.py"), *ROOT.glob("*.py")])

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from musepose.cli import download_weights, evaluate, pose_align, prepare_dataset, test_stage_2
+from musepose.app.options import Settings as AppSettings
+from musepose.cli import app, download_weights, evaluate, pose_align, prepare_dataset, test_stage_2
 from musepose.cli.entry import run_script
 from musepose.cli.train import DESCRIPTIONS
 from musepose.inference.options import Command, Inputs, Settings
@@ -57,6 +58,7 @@ def document() -> str:
             ),
         ),
         _section("download_weights.py", download_weights.__doc__, _table(option_specs(download_weights.Settings))),
+        _section("app.py", app.__doc__, _table(option_specs(AppSettings))),
     ]
     return "\n".join([HEAD, *sections])
 

@@ -2,7 +2,8 @@
 
 import gc
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
@@ -37,6 +38,13 @@ class ModelOffloader:
     @property
     def device(self) -> torch.device:
         return self._device or next(next(iter(self.models().values())).parameters()).device
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Afterwards the models that are in use now are in use again: for a look at the result in between."""
+        names = self._in_use
+        yield
+        self.use(*names)
 
     def use(self, *names: str) -> None:
         """Move these models to the device; if the plan offloads, first move the others to the CPU."""

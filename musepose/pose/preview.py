@@ -30,23 +30,29 @@ def choose_frames(poses: Sequence[Pose | None], align_frame: int, shown: int = S
     return sorted(chosen)
 
 
+def draw_over(picture: Image.Image, pose: Pose | None, height: int = PANEL_HEIGHT) -> np.ndarray:
+    """The dimmed picture with a skeleton, normalised to it: uint8 RGB, `height` pixels high."""
+    width = max(round(height * picture.width / picture.height), 1)
+    dimmed = cv2.resize(np.asarray(picture.convert("RGB")), (width, height), interpolation=cv2.INTER_AREA)
+    dimmed = (dimmed * DIMMED).astype(np.uint8)
+    if pose is None:
+        return dimmed
+    skeleton = draw_poses([pose], height, width)
+    mixed = cv2.addWeighted(skeleton, OPACITY, dimmed, 1 - OPACITY, 0)
+    return np.where(skeleton.any(axis=-1, keepdims=True), mixed, dimmed)
+
+
 def draw_preview(picture: Image.Image, poses: Sequence[Pose | None], align_frame: int) -> np.ndarray:
     """uint8 RGB: a panel of the picture for each of the frames chosen, with its number."""
-    width = max(round(PANEL_HEIGHT * picture.width / picture.height), 1)
-    dimmed = cv2.resize(np.asarray(picture.convert("RGB")), (width, PANEL_HEIGHT), interpolation=cv2.INTER_AREA)
-    dimmed = (dimmed * DIMMED).astype(np.uint8)
     panels = []
     for frame in choose_frames(poses, align_frame):
-        skeleton = draw_poses([poses[frame]], PANEL_HEIGHT, width)
-        drawn = skeleton.any(axis=-1, keepdims=True)
-        mixed = cv2.addWeighted(skeleton, OPACITY, dimmed, 1 - OPACITY, 0)
-        panel = np.where(drawn, mixed, dimmed)
+        panel = draw_over(picture, poses[frame])
         label = f"frame {frame}" + (" (align frame)" if frame == align_frame else "")
         cv2.putText(panel, label, (8, 22), cv2.FONT_HERSHEY_SIMPLEX, LABEL_SCALE, LABEL_COLOUR, 1, cv2.LINE_AA)
         panels.append(panel)
-    panels = panels or [dimmed]
+    panels = panels or [draw_over(picture, None)]
     across = min(ACROSS, len(panels))
-    panels += [np.zeros_like(dimmed)] * (-len(panels) % across)
+    panels += [np.zeros_like(panels[0])] * (-len(panels) % across)
     return np.vstack([np.hstack(panels[row : row + across]) for row in range(0, len(panels), across)])
 
 

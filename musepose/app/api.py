@@ -1,0 +1,111 @@
+"""The same steps for programs, by gradio_client: submit, ask, stop, fetch."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.data_classes import FileData
+
+from musepose.app.desk import Desk
+from musepose.app.jobs import DONE, Job
+from musepose.utils.errors import UserError
+
+VISIT = "api"  # jobs of programs belong to nobody's page; their ids are the key to them
+
+
+def declare(desk: Desk) -> None:
+    """Add the end points to the page that is being built."""
+
+    def required(job: str) -> Job:
+        found = desk.job(job, VISIT)
+        if found is None:
+            raise gr.Error(
+                "no such job: it is older than a day, or the server was started again", print_exception=False
+            )
+        return found
+
+    def align(picture: FileData, dance: FileData, detector: str = "blazepose", options: dict | None = None) -> str:
+        """Queue an alignment. `options`: flags of pose_align.py, such as {"align": "robust", "to": 2}. → a job's id."""
+        return _id(lambda: desk.align(VISIT, _path(picture), _path(dance), detector, _flags(options, ALIGN_FLAGS)))
+
+    def generate(aligned: str, model: str = "published", options: dict | None = None, limbs: dict | None = None) -> str:
+        """Queue a sampling of an alignment. `options`: flags of test_stage_2.py, such as {"steps": 20}; `limbs`: limb →
+        factor, times the one that was found. → a job's id."""
+        flags = _flags(options, GENERATE_FLAGS)
+        return _id(lambda: desk.generate(VISIT, aligned, model, flags, limbs or {}))
+
+    def status(job: str) -> dict:
+        """State, place in the queue, stage with items done and in all, seconds left, lines, error."""
+        return desk.status(required(job))
+
+    def stop(job: str) -> dict:
+        """Stop a job within one step or frame."""
+        desk.queue.stop(required(job))
+        return desk.status(required(job))
+
+    def files(job: str) -> list[FileData]:
+        """The files of a finished job: of an alignment the pose video, of a sampling video, comparison, zip."""
+        found = required(job)
+        if found.state != DONE:
+            raise gr.Error(f"the job is {found.state}", print_exception=False)
+        made = found.result
+        paths = [made.result, made.comparison, made.bundle] if hasattr(made, "bundle") else [made.job.aligned_path]
+        return [FileData(path=str(path), orig_name=path.name) for path in paths]
+
+    for function in (align, generate, status, stop, files):
+        gr.api(function, api_name=function.__name__, queue=False)
+
+
+ALIGN_FLAGS = (
+    "align",
+    "person",
+    "picture_person",
+    "smooth",
+    "align_frame",
+    "start_at_align_frame",
+    "from_",
+    "to",
+    "det_every",
+    "scale_from",
+    "detect_resolution",
+)
+GENERATE_FLAGS = (
+    "width",
+    "height",
+    "length",
+    "context_frames",
+    "context_overlap",
+    "cfg",
+    "seed",
+    "steps",
+    "scheduler",
+    "shared_noise",
+    "fps",
+    "skip",
+    "dtype",
+    "vram",
+    "tail",
+    "no_audio",
+    "preset",
+)
+
+
+def _flags(options: dict | None, allowed: tuple[str, ...]) -> dict[str, Any]:
+    """Raises gr.Error: an option is none of these. Paths cannot be given, so that nobody reads or writes elsewhere."""
+    named = {"from_" if name == "from" else name: value for name, value in (options or {}).items()}
+    unknown = sorted(named.keys() - set(allowed))
+    if unknown:
+        known = ", ".join(allowed).replace("from_", "from")
+        raise gr.Error(f"unknown option {', '.join(unknown)}: choose from {known}", print_exception=False)
+    return named
+
+
+def _path(file: Any) -> Path:
+    return Path(file["path"] if isinstance(file, dict) else file.path)
+
+
+def _id(submit: Any) -> str:
+    try:
+        return submit().id
+    except UserError as error:
+        raise gr.Error(str(error), print_exception=False) from None
