@@ -176,11 +176,11 @@ def test_old_folders_are_removed_but_those_of_waiting_jobs_and_their_inputs(queu
 def test_timings_predict_from_the_jobs_done(tmp_path):
     timings, work = Timings(tmp_path / "timings.json"), Work(2, 32, 24, 1000.0, 100.0)
     assert timings.seconds("puppets cpu", work) is None
-    timings.record("puppets cpu", work, 10, 2)
-    assert timings.seconds("puppets cpu", work) == pytest.approx(12)
-    assert timings.seconds("puppets cpu", Work(2, 32, 24, 2000.0, 100.0)) == pytest.approx(22)
-    timings.record("puppets cpu", work, 20, 2)  # the newest job counts half
-    assert Timings(tmp_path / "timings.json").seconds("puppets cpu", work) == pytest.approx(17)
+    timings.record("puppets cpu", work, 1, 10, 2)
+    assert timings.seconds("puppets cpu", work) == pytest.approx(13)
+    assert timings.seconds("puppets cpu", Work(2, 32, 24, 2000.0, 100.0)) == pytest.approx(23)
+    timings.record("puppets cpu", work, 1, 20, 2)  # the newest job counts half
+    assert Timings(tmp_path / "timings.json").seconds("puppets cpu", work) == pytest.approx(18)
     assert timings.seconds("puppets cuda:0", work) is None
 
 
@@ -190,5 +190,5 @@ def test_a_damaged_file_of_timings_is_none(tmp_path, text):
     path.write_text(text)
     work = Work(1, 1, 1, 1.0, 1.0)
     assert Timings(path).seconds("a", work) is None
-    Timings(path).record("a", work, 3, 1)
-    assert Timings(path).seconds("a", work) == pytest.approx(4)
+    Timings(path).record("a", work, 2, 3, 1)
+    assert Timings(path).seconds("a", work) == pytest.approx(6)

@@ -24,9 +24,17 @@ def declare(desk: Desk) -> None:
             )
         return found
 
-    def align(picture: FileData, dance: FileData, detector: str = "blazepose", options: dict | None = None) -> str:
-        """Queue an alignment. `options`: flags of pose_align.py, such as {"align": "robust", "to": 2}. → a job's id."""
-        return _id(lambda: desk.align(VISIT, _path(picture), _path(dance), detector, _flags(options, ALIGN_FLAGS)))
+    def align(
+        picture: FileData,
+        dance: FileData,
+        detector: str = "blazepose",
+        options: dict | None = None,
+        before: str | None = None,
+    ) -> str:
+        """Queue an alignment. `options`: flags of pose_align.py, such as {"align": "robust", "to": 2}; `before`: an
+        earlier alignment, whose keypoints are used where they are the same. → a job's id."""
+        files, flags = (_path(picture), _path(dance)), _flags(options, ALIGN_FLAGS)
+        return _id(lambda: desk.align(VISIT, *files, detector, flags, before))
 
     def generate(aligned: str, model: str = "published", options: dict | None = None, limbs: dict | None = None) -> str:
         """Queue a sampling of an alignment. `options`: flags of test_stage_2.py, such as {"steps": 20}; `limbs`: limb →

@@ -1,5 +1,6 @@
 """Sampling for the page: a job of test_stage_2.py in a folder, with previews, timing, and a zip that repeats it."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from musepose.app.alignment import KEYPOINTS, Aligned, redraw
+from musepose.app.alignment import KEYPOINTS, Aligned, by_hand, redraw
 from musepose.app.bundle import write_bundle, write_config
 from musepose.app.jobs import Job, JobReporter
 from musepose.app.previews import StepPreviews, save_still
@@ -104,7 +105,7 @@ def make_work(
     """The work of a sampling job. Raises UserError: a setting or the weights."""
     pose = aligned.job.aligned_path
     plan = plan_of(folder, model, aligned, pose, knobs, device)
-    redrawn = any(times != 1 for times in multipliers.values())
+    redrawn = bool(by_hand(aligned, multipliers))
 
     def work(job: Job) -> Generated:
         reporter, ready = JobReporter(job), plan
@@ -114,12 +115,14 @@ def make_work(
             keypoints = job.folder / KEYPOINTS
             ready = plan_of(job.folder, model, aligned, drawn, knobs, device)
         case, settings = ready.jobs[0], ready.settings
+        started = time.monotonic()
         pipeline = load_pipeline(ready, reporter)
+        loading = time.monotonic() - started
         reporter.check()
         previews = StepPreviews(job, settings.steps, case.frames)
         render(case, settings, pipeline, reporter=reporter, callback_on_step_end=previews)
         seconds = [job.stages[name].seconds for name in ("denoising", "decoding")]
-        timings.record(_timing_key(ready, pipeline.device), Work.of(ready), *seconds)
+        timings.record(_timing_key(ready, pipeline.device), Work.of(ready), loading, *seconds)
         bundle = write_bundle(job.folder / ZIP, ready, keypoints)
         reference, still = save_still(case, job.folder)
         caption = f"seed {settings.seed}, {settings.steps} steps, guidance {settings.cfg:g}"

@@ -8,6 +8,7 @@ from musepose.inference.cases import Plan
 from musepose.pipelines.context_windows import context_windows
 from musepose.utils.files import complete_file
 
+STAGES = ("loading", "denoising", "decoding")
 NEWEST = 0.5  # weight of the newest job against all before
 
 
@@ -40,12 +41,12 @@ class Timings:
     def seconds(self, key: str, work: Work) -> float | None:
         """None before the first job."""
         known = self._read().get(key)
-        return known and known["denoising"] * work.denoising + known["decoding"] * work.decoding
+        return known and sum(known[name] * units for name, units in _units(work).items())
 
-    def record(self, key: str, work: Work, denoising: float, decoding: float) -> None:
+    def record(self, key: str, work: Work, loading: float, denoising: float, decoding: float) -> None:
         """Seconds that a job took."""
-        all_known = self._read()
-        new = {"denoising": denoising / work.denoising, "decoding": decoding / work.decoding}
+        all_known, seconds = self._read(), {"loading": loading, "denoising": denoising, "decoding": decoding}
+        new = {name: seconds[name] / units for name, units in _units(work).items()}
         old = all_known.get(key, new)
         mixed = {name: NEWEST * new[name] + (1 - NEWEST) * old[name] for name in new}
         with complete_file(self._path) as partial:
@@ -54,6 +55,10 @@ class Timings:
     def _read(self) -> dict[str, dict[str, float]]:
         try:
             known = json.loads(self._path.read_text(encoding="utf-8"))
-            return {key: {name: float(one[name]) for name in ("denoising", "decoding")} for key, one in known.items()}
+            return {key: {name: float(one[name]) for name in STAGES} for key, one in known.items()}
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return {}
+
+
+def _units(work: Work) -> dict[str, float]:
+    return dict(zip(STAGES, (1.0, work.denoising, work.decoding), strict=True))
