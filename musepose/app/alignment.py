@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from musepose.app.inputs import check_part
-from musepose.app.jobs import Job, JobReporter
+from musepose.app.jobs import BUILDING, Job, JobReporter
 from musepose.app.options import Settings as Limits
 from musepose.pose import job as pose_job
+from musepose.pose.detectors.base import Detector
 from musepose.pose.detectors.choice import check_detector_files
 from musepose.pose.fitting import Fitted, fit_job, problems
 from musepose.pose.keypoint_file import KeypointFile
 from musepose.pose.limb_scale import format_limb_scale
 from musepose.pose.options import Settings
-from musepose.pose.runner import run_job
+from musepose.pose.runner import load_detector, run_job
 from musepose.utils.errors import UserError
 from musepose.utils.options import build
 
@@ -83,6 +84,12 @@ def settings_of(folder: Path, picture: Path, dance: Path, detector: str, knobs: 
     return build(Settings, {**knobs, **DETECTORS[detector][1], **fixed})
 
 
+def load_alone(job: pose_job.Job) -> Detector:
+    """The detector, while no other thread builds models."""
+    with BUILDING:
+        return load_detector(job)
+
+
 def make_work(
     settings: Settings,
     limits: Limits,
@@ -99,7 +106,7 @@ def make_work(
         checked = pose_job.prepare(known)
 
     def work(job: Job) -> Aligned:
-        result = run_job(checked, reporter=JobReporter(job))
+        result = run_job(checked, load_alone, JobReporter(job))
         return Aligned(checked, result.found, result.fitted, list(result.warnings), detected)
 
     return work
@@ -136,5 +143,5 @@ def redraw(aligned: Aligned, multipliers: Mapping[str, float], folder: Path, rep
     known = {"keypoints": settings.save_keypoints, "person": "largest"}
     scale = format_limb_scale(by_hand(aligned, multipliers))
     checked = pose_job.prepare(replace(settings, **outputs, **known, limb_scale=scale))
-    run_job(checked, reporter=reporter)
+    run_job(checked, load_alone, reporter)
     return checked.aligned_path

@@ -9,6 +9,7 @@ from typing import Any
 from musepose.app import alignment, generation
 from musepose.app.alignment import Aligned
 from musepose.app.folders import remove_old, take_input
+from musepose.app.forecast import Forecast, Forecaster
 from musepose.app.inputs import check_dance, check_picture
 from musepose.app.jobs import DONE, QUEUED, Job, JobQueue, one_line
 from musepose.app.options import Settings
@@ -31,7 +32,7 @@ class Desk:
         self.root.mkdir(parents=True, exist_ok=True)
         self.queue = JobQueue(self.root, settings.max_jobs)
         self.timings = Timings(self.root / TIMINGS)
-        self._forecasts: dict[Any, generation.Forecast] = {}
+        self._forecaster = Forecaster(self.timings)
 
     def align(
         self, visit: str, picture: Path, dance: Path, detector: str, knobs: Mapping[str, Any], before: str | None = None
@@ -66,13 +67,13 @@ class Desk:
             raise UserError(one_line(error, folder)) from None
         return self.queue.submit(Job(visit, GENERATE, folder, work, needs=(aligned,)))
 
-    def forecast(self, visit: str, aligned: str | None, model: str, knobs: Mapping[str, Any]) -> generation.Forecast:
+    def forecast(self, visit: str, aligned: str | None, model: str, knobs: Mapping[str, Any]) -> Forecast:
         """What a sampling will take. Raises UserError as `generate` does."""
         known, folder = self.required(aligned, visit), self.root / (aligned or "") / "forecast"
         try:
             pose = known.job.aligned_path
             plan = generation.plan_of(folder, model, known, pose, knobs, self.settings.device)
-            return generation.forecast(plan, self.timings)
+            return self._forecaster(plan)
         except UserError as error:
             raise UserError(one_line(error, folder.parent)) from None
 
@@ -80,6 +81,12 @@ class Desk:
         """A job by its token; None if it is gone, or with `visit` another visitor's."""
         found = self.queue.get(token)
         return found if found is None or visit in (None, found.visit) else None
+
+    def stop(self, token: str | None, visit: str) -> None:
+        """Stop a job of this visitor, if there is one."""
+        found = self.job(token, visit)
+        if found is not None:
+            self.queue.stop(found)
 
     def aligned(self, token: str | None, visit: str) -> Aligned | None:
         """The result of a finished alignment of this visitor."""

@@ -10,11 +10,11 @@ from typing import Any
 
 from musepose.app.alignment import KEYPOINTS, Aligned, by_hand, redraw
 from musepose.app.bundle import write_bundle, write_config
-from musepose.app.jobs import Job, JobReporter
+from musepose.app.jobs import BUILDING, Job, JobReporter
 from musepose.app.previews import StepPreviews, save_still
-from musepose.app.timings import Timings, Work
+from musepose.app.timings import Timings, Work, timing_key
 from musepose.inference.cases import Plan, check_weight_files, make_plan, read_config
-from musepose.inference.load import load_pipeline, plan_loading
+from musepose.inference.load import load_pipeline
 from musepose.inference.options import Inputs, Settings, merge_settings
 from musepose.inference.runner import render
 from musepose.utils.errors import UserError
@@ -26,7 +26,7 @@ MODELS: Mapping[str, tuple[str, Path]] = {
     "published": ("MusePose: people", Path("configs/test_stage_2.yaml")),
     "puppets": ("Puppets: the drawn figures of the example", Path("configs/puppet/demo.yaml")),
 }
-CONFIG, ZIP = "musepose.yaml", "musepose.zip"
+ZIP = "musepose.zip"
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,6 @@ class Generated:
     still: Path  # the middle frame
     bundle: Path
     caption: str
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What a job will take."""
-
-    work: Work
-    rate: float  # frames a second
-    window: int  # frames
-    memory: str  # line about the memory plan
-    seconds: float | None  # None: not known before the first job
 
 
 def missing(model: str) -> str:
@@ -85,14 +74,6 @@ def plan_of(
     return make_plan(path, flags, datetime.now())
 
 
-def forecast(plan: Plan, timings: Timings) -> Forecast:
-    """Raises UserError as loading would: weights, settings or memory."""
-    work, (window, _) = Work.of(plan), plan.longest
-    loading = plan_loading(plan)
-    seconds = timings.seconds(_timing_key(plan, loading.device), work)
-    return Forecast(work, float(plan.jobs[0].rate), window, loading.message, seconds)
-
-
 def make_work(
     model: str,
     aligned: Aligned,
@@ -116,21 +97,17 @@ def make_work(
             ready = plan_of(job.folder, model, aligned, drawn, knobs, device)
         case, settings = ready.jobs[0], ready.settings
         started = time.monotonic()
-        pipeline = load_pipeline(ready, reporter)
+        with BUILDING:
+            pipeline = load_pipeline(ready, reporter)
         loading = time.monotonic() - started
         reporter.check()
         previews = StepPreviews(job, settings.steps, case.frames)
         render(case, settings, pipeline, reporter=reporter, callback_on_step_end=previews)
         seconds = [job.stages[name].seconds for name in ("denoising", "decoding")]
-        timings.record(_timing_key(ready, pipeline.device), Work.of(ready), loading, *seconds)
+        timings.record(timing_key(ready, pipeline.device), Work.of(ready), loading, *seconds)
         bundle = write_bundle(job.folder / ZIP, ready, keypoints)
         reference, still = save_still(case, job.folder)
         caption = f"seed {settings.seed}, {settings.steps} steps, guidance {settings.cfg:g}"
         return Generated(case.result, case.comparison, reference, still, bundle, caption)
 
     return work
-
-
-def _timing_key(plan: Plan, device: Any) -> str:
-    weights, preset = plan.weights["denoising_unet"], getattr(plan.settings, "preset", None)
-    return " ".join(filter(None, [str(weights), str(device), plan.settings.dtype, preset]))

@@ -14,6 +14,9 @@ from musepose.inference.runner import describe_error, release_memory
 from musepose.utils.errors import Stopped, UserError
 from musepose.utils.reporter import Reporter, Update
 
+# Held while models are built: accelerate's `init_empty_weights`, of the memory estimate too, replaces methods of all of
+# torch's modules meanwhile, so that another thread's models would come without their weights.
+BUILDING = threading.Lock()
 QUEUED, RUNNING, DONE, FAILED, STOPPED = "queued", "running", "done", "failed", "stopped"
 
 

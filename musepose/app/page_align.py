@@ -56,7 +56,12 @@ def build(desk: Desk, visit: gr.State, inputs: Inputs) -> Align:
                 auto = gr.Checkbox(True, label="Choose the align frame automatically", info=HELP["align_frame"])
                 with gr.Group(visible=False) as by_number:
                     frame = gr.Slider(0, 1, 0, step=1, label="Align frame", elem_id="align-frame")
-                    frame_shown = gr.Image(label="This frame of the dance", interactive=False, height=240)
+                    frame_shown = gr.Image(
+                        label="This frame of the dance",
+                        buttons=["fullscreen", "download"],
+                        interactive=False,
+                        height=240,
+                    )
             with gr.Row():
                 button = gr.Button("Align", variant="primary", elem_id="align")
                 stop = gr.Button("Stop", interactive=False, elem_id="align-stop", min_width=80)
@@ -65,7 +70,13 @@ def build(desk: Desk, visit: gr.State, inputs: Inputs) -> Align:
             limbs = page_limbs.build()
             heading = "Pose video, and the skeleton found in the picture"
             with gr.Accordion(heading, open=False, elem_id="align-videos"), gr.Row():
-                own = gr.Image(label="Found in the picture", interactive=False, height=320, min_width=200)
+                own = gr.Image(
+                    label="Found in the picture",
+                    buttons=["fullscreen", "download"],
+                    interactive=False,
+                    height=320,
+                    min_width=200,
+                )
                 video = gr.Video(label="Aligned pose video", interactive=False, height=320, min_width=200)
     job, done, timer = gr.State(None), gr.State(None), gr.Timer(POLL, active=False)
     align = Align(detector, job, done, timer, limbs)
@@ -126,7 +137,7 @@ def build(desk: Desk, visit: gr.State, inputs: Inputs) -> Align:
     )
     outputs = [timer, stop, shown, done, own, video, *limbs.shown]
     timer.tick(tick, [visit, job], outputs, **HANDLER)
-    stop.click(lambda visit, token: _stop(desk, visit, token), [visit, job], None, **HANDLER)
+    stop.click(desk.stop, [job, visit], None, **HANDLER)
     auto.change(lambda yes: gr.Group(visible=not yes), [auto], [by_number], **HANDLER)
     gr.on(
         [frame.change, auto.change],
@@ -156,9 +167,3 @@ def _detector() -> gr.Radio:
     lacking = ", ".join(alignment.DETECTORS[name][0].split(":")[0] for name in absent)
     info = f"Not here: {lacking}; see Weights below." if lacking else "BlazePose or DWPose for people."
     return gr.Radio(choices, value=choices[0][1] if choices else None, label="Detector", info=info, elem_id="detector")
-
-
-def _stop(desk: Desk, visit: str, token: str | None) -> None:
-    found = desk.job(token, visit)
-    if found is not None:
-        desk.queue.stop(found)

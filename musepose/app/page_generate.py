@@ -11,7 +11,7 @@ from musepose.app.desk import Desk
 from musepose.app.jobs import DONE, RUNNING, Job
 from musepose.app.page_align import POLL, Align
 from musepose.app.page_limbs import multipliers
-from musepose.app.style import HANDLER, error, forecast, status, title, warnings
+from musepose.app.style import HANDLER, error, forecast, status, title, warning
 from musepose.inference.options import SCHEDULERS, Settings
 from musepose.utils.errors import UserError
 from musepose.utils.options import option_specs
@@ -20,7 +20,7 @@ SPECS = {one.name: one for one in option_specs(Settings)}
 HELP = {name: one.rules.help for name, one in SPECS.items()}
 BASIC, MORE = ("width", "height", "steps", "cfg", "length"), ("skip", "shared_noise")
 NUMBERS = (*BASIC, *MORE)
-LABELS = dict(width="Width", height="Height", length="Frames at most", steps="Steps", cfg="Guidance")
+LABELS = dict(width="Width", height="Height", length="Frames at most", steps="Steps", cfg="Guidance (1: none)")
 LABELS |= dict(skip="Skip", shared_noise="Shared noise")
 PLANS = ("auto", "high", "sequential", "medium", "low", "least")
 MOST_SEED = 2**31 - 1
@@ -52,9 +52,7 @@ def build(desk: Desk, visit: gr.State, align: Align) -> Generate:
         with gr.Column(scale=3, min_width=300):
             choices = [(generation.MODELS[name][0], name) for name in usable]
             model = gr.Radio(choices, value=first, label="Model", elem_id="model")
-            gr.HTML(
-                "" if "published" in usable else warnings([weights.NOT_PEOPLE.replace("`", "")]), elem_id="no-people"
-            )
+            gr.HTML("" if "published" in usable else warning(weights.NOT_PEOPLE.replace("`", "")), elem_id="no-people")
             preset = _preset()
             with gr.Row():
                 numbers = {name: _number(name, start) for name in BASIC}
@@ -77,7 +75,12 @@ def build(desk: Desk, visit: gr.State, align: Align) -> Generate:
                 stop = gr.Button("Stop", interactive=False, elem_id="generate-stop", min_width=80)
             shown = gr.HTML(elem_id="generate-status")
             preview = gr.Image(
-                label="Middle frame so far", interactive=False, height=260, visible=False, elem_id="step-preview"
+                label="Middle frame so far",
+                buttons=["fullscreen", "download"],
+                interactive=False,
+                height=260,
+                visible=False,
+                elem_id="step-preview",
             )
     result = page_result.build()
     job, timer = gr.State(None), gr.Timer(POLL, active=False)
@@ -135,7 +138,7 @@ def build(desk: Desk, visit: gr.State, align: Align) -> Generate:
     button.click(submit, inputs, outputs, **HANDLER)
     result.again.click(lambda: True, None, [chance], **HANDLER).then(submit, inputs, outputs, **HANDLER)
     timer.tick(tick, [visit, job, align.done], [timer, shown, stop, preview, *result.shown], **HANDLER)
-    stop.click(lambda visit, token: _stop(desk, visit, token), [visit, job], None, **HANDLER)
+    stop.click(desk.stop, [job, visit], None, **HANDLER)
     model.change(model_changed, [model], [*numbers.values(), seed, scheduler], **HANDLER)
     gr.on(
         [align.done.change, model.change, *(one.change for one in knobs)],
@@ -154,7 +157,7 @@ def _number(name: str, start: Settings) -> gr.Number:
     return gr.Number(
         getattr(start, name),
         label=LABELS[name],
-        info=rules.help if name in (*MORE, "length", "cfg") else None,
+        info=rules.help if name in MORE else None,
         minimum=rules.low,
         maximum=rules.high,
         step=rules.multiple or (1 if SPECS[name].kind is int else 0.1),
@@ -169,9 +172,3 @@ def _preset() -> gr.Radio | None:
         return None
     one = SPECS["preset"]
     return gr.Radio(list(one.rules.choices), value=one.default, label="Preset", info=one.rules.help, elem_id="preset")
-
-
-def _stop(desk: Desk, visit: str, token: str | None) -> None:
-    found = desk.job(token, visit)
-    if found is not None:
-        desk.queue.stop(found)

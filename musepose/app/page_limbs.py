@@ -31,7 +31,13 @@ class Limbs:
 
 
 def build() -> Limbs:
-    over = gr.Image(label="The dance on the picture", interactive=False, height=460, elem_id="over")
+    over = gr.Image(
+        label="The dance on the picture",
+        buttons=["fullscreen", "download"],
+        interactive=False,
+        height=460,
+        elem_id="over",
+    )
     frame = gr.Slider(0, 1, 0, step=1, label="Frame of the dance", interactive=False, elem_id="frame")
     said = gr.HTML(elem_id="warnings")
     with gr.Accordion("Limb lengths by hand", open=False, elem_id="limbs"), gr.Row(equal_height=False):

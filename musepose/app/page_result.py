@@ -12,6 +12,7 @@ from musepose.app.style import HANDLER, title
 
 @dataclass(frozen=True)
 class Result:
+    section: gr.Column
     video: gr.Video
     comparison: gr.Video
     slider: gr.ImageSlider
@@ -21,10 +22,15 @@ class Result:
 
     @property
     def shown(self) -> list[Any]:
-        return [self.video, self.comparison, self.slider, self.files, self.again, self.gallery]
+        return [self.section, self.video, self.comparison, self.slider, self.files, self.again, self.gallery]
 
 
 def build() -> Result:
+    with gr.Column(visible=False) as section:
+        return _components(section)
+
+
+def _components(section: gr.Column) -> Result:
     gr.HTML(title(4, "Result", "Everything stays on the computer that serves this page"))
     with gr.Row(equal_height=False):
         video = gr.Video(label="Result", interactive=False, height=400, min_width=260, elem_id="result", loop=True)
@@ -51,13 +57,14 @@ def build() -> Result:
         elem_id="gallery",
         object_fit="contain",
     )
-    return Result(video, comparison, slider, files, again, gallery)
+    return Result(section, video, comparison, slider, files, again, gallery)
 
 
 def shown(result: Result, job: Job, pictures: list[tuple[str, str]]) -> dict:
     """A finished job."""
     made = job.result
     return {
+        result.section: gr.Column(visible=True),
         result.video: str(made.result),
         result.comparison: str(made.comparison),
         result.slider: (str(made.reference), str(made.still)),

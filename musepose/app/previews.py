@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 HEIGHT = 640  # pixels
+DIMMED = 0.75  # of the picture under a skeleton
 PREVIEWS = 6  # while sampling
 
 
@@ -34,12 +35,12 @@ def save_picture(pixels: np.ndarray, folder: Path, name: str) -> Path:
 
 def over_picture(picture: Image.Image, fitted: Fitted, frame: int, folder: Path) -> Path:
     """The aligned skeleton of a frame of the dance over the picture."""
-    return save_picture(draw_over(picture, fitted.aligned(frame), HEIGHT), folder, f"frame-{frame}")
+    return save_picture(draw_over(picture, fitted.aligned(frame), HEIGHT, DIMMED), folder, f"frame-{frame}")
 
 
 def own_pose(picture: Image.Image, fitted: Fitted, folder: Path) -> Path:
     """The picture with the skeleton that was found in it."""
-    return save_picture(draw_over(picture, fitted.picture, HEIGHT), folder, "own-pose")
+    return save_picture(draw_over(picture, fitted.picture, HEIGHT, DIMMED), folder, "own-pose")
 
 
 def dance_frame(path: Path, number: int, folder: Path) -> Path | None:

@@ -11,6 +11,7 @@ from musepose.utils.errors import UserError
 from musepose.utils.files import check_writable
 
 FILE_ROUTE = "/gradio_api/file="
+POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # Gradio's page needs the exceptions
 OPEN = "warning: whoever reaches {where} may use this page and its GPU: give --auth USER:PASS"
 
 
@@ -93,7 +94,7 @@ def _environment(folder: Path) -> None:
 
 
 def _guard() -> Any:
-    """Refuses what Gradio would fetch from elsewhere for a visitor: an address where a file's path is expected."""
+    """Refuses what Gradio would fetch from elsewhere for a visitor, and forbids the browser to load from elsewhere."""
     from starlette.middleware import Middleware
     from starlette.responses import PlainTextResponse
 
@@ -106,7 +107,13 @@ def _guard() -> Any:
             if path.startswith(FILE_ROUTE) and "://" in path.replace(":/", "://", 1)[: len(FILE_ROUTE) + 12]:
                 await PlainTextResponse("File not allowed.", 403)(scope, receive, send)
                 return
-            await self.app(scope, receive, send)
+
+            async def with_policy(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    message["headers"] = [*message["headers"], (b"content-security-policy", POLICY)]
+                await send(message)
+
+            await self.app(scope, receive, with_policy if scope["type"] == "http" else send)
 
     return Middleware(Guard)
 

@@ -40,7 +40,13 @@ CSS = """
   padding: 0.5rem 0.7rem; margin: 0.2rem 0; }
 .note ul { margin: 0; padding-left: 1.1rem; }
 .status { font-size: 0.95rem; overflow-wrap: anywhere; }
-.status progress { width: 100%; height: 0.7rem; accent-color: var(--primary-600); display: block; margin: 0.35rem 0; }
+.status progress { width: 100%; height: 0.6rem; display: block; margin: 0.35rem 0; appearance: none; border: 0;
+  border-radius: 1rem; overflow: hidden; background: var(--border-color-primary); color: var(--primary-600); }
+.status progress::-webkit-progress-bar { background: var(--border-color-primary); }
+.status progress::-webkit-progress-value { background: var(--primary-600); transition: width 0.4s; }
+.status progress::-moz-progress-bar { background: var(--primary-600); }
+/* Gradio's cutter loads its program from elsewhere; "from" and "to" do the same. */
+#dance button[aria-label="Trim video to selection"] { display: none; }
 .status .line { display: flex; justify-content: space-between; gap: 1rem; flex-wrap: wrap; }
 .status .more { color: var(--body-text-color-subdued); }
 .facts { display: flex; flex-wrap: wrap; gap: 0.4rem 1.6rem; padding: 0.2rem 0.1rem; }
@@ -90,6 +96,10 @@ def warnings(lines: list[str]) -> str:
     """A list, or nothing."""
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
     return f'<div class="note warn"><ul>{items}</ul></div>' if lines else ""
+
+
+def warning(line: str) -> str:
+    return f'<div class="note warn">{escape(line)}</div>'
 
 
 def duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from musepose.inference.cases import Plan
 from musepose.pipelines.context_windows import context_windows
@@ -62,3 +63,9 @@ class Timings:
 
 def _units(work: Work) -> dict[str, float]:
     return dict(zip(STAGES, (1.0, work.denoising, work.decoding), strict=True))
+
+
+def timing_key(plan: Plan, device: Any) -> str:
+    """Of what the speed depends on."""
+    weights, preset = plan.weights["denoising_unet"], getattr(plan.settings, "preset", None)
+    return " ".join(filter(None, [str(weights), str(device), plan.settings.dtype, preset]))

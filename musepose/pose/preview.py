@@ -30,16 +30,18 @@ def choose_frames(poses: Sequence[Pose | None], align_frame: int, shown: int = S
     return sorted(chosen)
 
 
-def draw_over(picture: Image.Image, pose: Pose | None, height: int = PANEL_HEIGHT) -> np.ndarray:
+def draw_over(
+    picture: Image.Image, pose: Pose | None, height: int = PANEL_HEIGHT, dimmed: float = DIMMED
+) -> np.ndarray:
     """The dimmed picture with a skeleton, normalised to it: uint8 RGB, `height` pixels high."""
     width = max(round(height * picture.width / picture.height), 1)
-    dimmed = cv2.resize(np.asarray(picture.convert("RGB")), (width, height), interpolation=cv2.INTER_AREA)
-    dimmed = (dimmed * DIMMED).astype(np.uint8)
+    under = cv2.resize(np.asarray(picture.convert("RGB")), (width, height), interpolation=cv2.INTER_AREA)
+    under = (under * dimmed).astype(np.uint8)
     if pose is None:
-        return dimmed
+        return under
     skeleton = draw_poses([pose], height, width)
-    mixed = cv2.addWeighted(skeleton, OPACITY, dimmed, 1 - OPACITY, 0)
-    return np.where(skeleton.any(axis=-1, keepdims=True), mixed, dimmed)
+    mixed = cv2.addWeighted(skeleton, OPACITY, under, 1 - OPACITY, 0)
+    return np.where(skeleton.any(axis=-1, keepdims=True), mixed, under)
 
 
 def draw_preview(picture: Image.Image, poses: Sequence[Pose | None], align_frame: int) -> np.ndarray:
