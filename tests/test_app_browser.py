@@ -119,7 +119,7 @@ def test_from_upload_to_video_and_again_from_the_zip(page, tmp_path, monkeypatch
     page.locator("#limb-upper-arms input[type=number]").fill("1.5")
     page.keyboard.press("Tab")
     expect(row.nth(2)).to_have_text(f"{found * 1.5:.2f}")
-    generate(page, steps=6)
+    generate(page, steps=4)
     page.wait_for_selector("#step-preview img", timeout=LONG)  # while it runs
     finished(page)
     video = page.locator("#result video")
@@ -201,7 +201,7 @@ def test_two_tabs_of_one_visitor_at_once(page):
 
 def test_a_job_goes_on_while_the_page_is_loaded_again(page):
     align(page)
-    generate(page, steps=60)
+    generate(page, steps=20)
     page.wait_for_selector("#generate-status progress", timeout=LONG)
     page.reload()
     page.wait_for_selector(f"#generate-status {RUNNING}, #generate-status {DONE}", timeout=LONG)

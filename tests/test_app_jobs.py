@@ -97,6 +97,15 @@ def test_an_unexpected_error_ends_the_job_only(queue, caplog):
     assert finished(submitted(queue, lambda job: 5)).result == 5
 
 
+def test_closing_stops_all_jobs_and_waits_for_the_running_one(queue):
+    held = Held()
+    running, waiting = submitted(queue, held), submitted(queue, held)
+    assert held.entered.wait(PATIENCE)
+    threading.Timer(0.1, held.released.set).start()
+    queue.close()
+    assert (running.state, waiting.state) == (STOPPED, STOPPED)
+
+
 def test_more_jobs_than_allowed_are_refused(queue):
     held = Held()
     jobs = [submitted(queue, held) for _ in range(3)]

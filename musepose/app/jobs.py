@@ -17,6 +17,7 @@ from musepose.utils.reporter import Reporter, Update
 # Held while models are built: accelerate's `init_empty_weights`, of the memory estimate too, replaces methods of all of
 # torch's modules meanwhile, so that another thread's models would come without their weights.
 BUILDING = threading.Lock()
+CLOSING = 20.0  # seconds that the running job may take to stop when the server ends
 QUEUED, RUNNING, DONE, FAILED, STOPPED = "queued", "running", "done", "failed", "stopped"
 
 
@@ -149,6 +150,14 @@ class JobQueue:
             job.stop.set()
             if job.state == QUEUED:
                 job.state = STOPPED
+
+    def close(self) -> None:
+        """Stop all jobs, and wait for the running one, so that Python does not end in the middle of its work."""
+        for job in self._waiting():
+            self.stop(job)
+        end = time.monotonic() + CLOSING
+        while self._waiting() and time.monotonic() < end:
+            time.sleep(0.05)
 
     def active(self) -> set[str]:
         """Ids of the jobs that wait or run, and of those whose files they read."""

@@ -17,15 +17,17 @@ OPEN = "warning: whoever reaches {where} may use this page and its GPU: give --a
 
 def serve(settings: Settings) -> None:
     """Serve until Ctrl-C. Raises UserError: Gradio is missing, an option is invalid, the port is taken."""
-    launch(settings)
+    desk, page, _ = launch(settings)
     try:
         threading.Event().wait()
     finally:
+        desk.queue.close()
+        page.close(verbose=False)
         print("the page is closed", flush=True)
 
 
-def launch(settings: Settings) -> tuple[Any, str]:
-    """Start serving. → the page (`close()` ends it) and its address. Raises UserError as `serve`."""
+def launch(settings: Settings) -> tuple[Any, Any, str]:
+    """Start serving. → the desk, Gradio's page, its address. Raises UserError as `serve`."""
     auth = _auth(settings.auth)
     check_writable(settings.folder, folder=True)
     _environment(settings.folder.absolute())
@@ -55,7 +57,7 @@ def launch(settings: Settings) -> tuple[Any, str]:
             css=CSS,
             quiet=True,
             prevent_thread_lock=True,
-            show_error=True,
+            show_error=False,  # errors that nobody expected: their texts may hold paths
             ssr_mode=False,
             allowed_paths=[],
             footer_links=["api"],
@@ -71,7 +73,7 @@ def launch(settings: Settings) -> tuple[Any, str]:
     for address in filter(None, (local, public)):
         print(f"the page: {address}", flush=True)
     threading.Thread(target=_import_torch, name="musepose-import", daemon=True).start()
-    return page, local
+    return desk, page, local
 
 
 def free_port(host: str) -> int:

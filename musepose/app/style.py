@@ -54,8 +54,8 @@ CSS = """
 .facts b { display: block; font-size: 1.05rem; }
 .facts span { color: var(--body-text-color-subdued); font-size: 0.85rem; }
 table.limbs { width: 100%; border-collapse: collapse; font-size: 0.92rem; }
-table.limbs th, table.limbs td { text-align: right; padding: 0.2rem 0.5rem; border-bottom: 1px solid
-  var(--border-color-primary); }
+table.limbs th, table.limbs td { text-align: right; padding: 0.2rem 0.5rem; border: 0;
+  border-bottom: 1px solid var(--border-color-primary); }
 table.limbs th:first-child, table.limbs td:first-child { text-align: left; }
 footer { opacity: 0.7; }
 """
