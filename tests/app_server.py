@@ -50,7 +50,7 @@ def serving(folder: Path, *flags: str) -> Iterator[Server]:
             yield Server(line.split()[-1].rstrip("/"), folder / "served", run)
         finally:
             run.terminate()
-            run.wait(30)
+            assert run.wait(30) == 143, (folder / "log.txt").read_text()
 
 
 @pytest.fixture(scope="module")

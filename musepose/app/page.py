@@ -13,6 +13,7 @@ STORAGE = "musepose-visit"  # key in the browser's storage
 def build_page(desk: Desk) -> gr.Blocks:
     """The page, not yet served."""
     with gr.Blocks(title="MusePose", analytics_enabled=False) as page:
+        api.declare(desk)  # first: its names are its own
         gr.HTML(HEADER)
         kept = gr.BrowserState(None, storage_key=STORAGE)  # of the visit, for a reload or another tab
         visit = gr.State("")
@@ -36,5 +37,4 @@ def build_page(desk: Desk) -> gr.Blocks:
 
         everything = [kept, visit, *inputs.restored, *align.followed, *generate.followed]
         page.load(open_page, [kept], everything, show_progress="hidden", api_visibility="private")
-        api.declare(desk)
     return page

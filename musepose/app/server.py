@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from musepose.app.options import Settings
 from musepose.utils.errors import UserError
@@ -15,15 +15,24 @@ POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # Grad
 OPEN = "warning: whoever reaches {where} may use this page and its GPU: give --auth USER:PASS"
 
 
-def serve(settings: Settings) -> None:
-    """Serve until Ctrl-C. Raises UserError: Gradio is missing, an option is invalid, the port is taken."""
+def serve(settings: Settings) -> NoReturn:
+    """Serve until Ctrl-C or SIGTERM, and end the process.
+
+    Raises UserError: Gradio is missing, an option is invalid, the port is taken.
+    """
     desk, page, _ = launch(settings)
+    status = 0
     try:
         threading.Event().wait()
-    finally:
-        desk.queue.close()
-        page.close(verbose=False)
-        print("the page is closed", flush=True)
+    except KeyboardInterrupt:
+        status = 130
+    except SystemExit as leaving:  # of entry.run_script, for SIGTERM
+        status = leaving.code
+    desk.queue.close()
+    page.close(verbose=False)
+    print("the page is closed", flush=True)
+    sys.stderr.flush()
+    os._exit(status)  # the libraries' own threads abort Python's clean-up; all jobs have ended
 
 
 def launch(settings: Settings) -> tuple[Any, Any, str]:

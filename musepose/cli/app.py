@@ -8,6 +8,7 @@ It listens on this machine only, unless --host or --share says otherwise.
 """
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 from musepose.app.options import Settings
 from musepose.cli.flags import parse_options
@@ -17,10 +18,9 @@ def parse(arguments: Sequence[str] | None) -> Settings:
     return parse_options(Settings, "app.py", __doc__, arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run app.py until Ctrl-C. Returns the exit status."""
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run app.py until Ctrl-C, which ends the process."""
     settings = parse(arguments)
     from musepose.app.server import serve  # imported here, as --help needs no web server
 
     serve(settings)
-    return 0
