@@ -31,7 +31,7 @@ MOST_NAMED = 5  # runs of damaged frames in a line
 class VideoInfo:
     """A video's properties, measured from the stream, because headers may be wrong.
 
-    Frames are those of a constant rate: stored pictures are placed by their time stamps, see docs/videos.md.
+    Frames are those of a constant rate: stored pictures are placed by their time stamps, see docs/alignment.md.
     """
 
     path: Path
