@@ -16,17 +16,22 @@ class Variant:
     context: tuple[int, int] = (8, 0)
     stage: int = 2
     dtype: str = "float32"
+    smoothed: float = 0.0  # weight of each neighbour in the mean over time that latents become in the last steps
 
     @property
     def key(self) -> str:
         """Text that tells variants apart in the file of figures."""
-        return json.dumps([dict(sorted(self.options)), self.scheduler, self.frames, self.stage, self.dtype])
+        return json.dumps(
+            [dict(sorted(self.options)), self.scheduler, self.frames, self.stage, self.dtype, self.smoothed]
+        )
 
     def exact(self) -> "Variant":
         """50 steps of ddim from the same noise, nothing approximated."""
         kept = ("guidance_scale", "shared_noise", "context_frames", "context_overlap")
         options = tuple((name, value) for name, value in self.options if name in kept)
-        return replace(self, options=(*options, ("num_inference_steps", 50)), scheduler="ddim", dtype="float32")
+        return replace(
+            self, options=(*options, ("num_inference_steps", 50)), scheduler="ddim", dtype="float32", smoothed=0.0
+        )
 
 
 def variant(
@@ -39,11 +44,12 @@ def variant(
     frames: int = 8,
     stage: int = 2,
     dtype: str = "float32",
+    smoothed: float = 0.0,
     **more: Any,
 ) -> Variant:
     options = {"num_inference_steps": steps, "guidance_scale": cfg, "shared_noise": shared_noise, **more}
     options |= {"context_frames": context[0], "context_overlap": context[1]}
-    return Variant(tuple(options.items()), scheduler, frames, context, stage, dtype)
+    return Variant(tuple(options.items()), scheduler, frames, context, stage, dtype, smoothed)
 
 
 GUIDED: dict[str, dict[str, Any]] = {
@@ -74,4 +80,22 @@ SPEED: Mapping[str, Mapping[str, Variant]] = {
     "guided, 3.5": {name: variant(cfg=3.5, **one) for name, one in GUIDED.items()},
     "unguided": {name: variant(cfg=1.0, **one) for name, one in UNGUIDED.items()},
 }
-STEADY: Mapping[str, Mapping[str, Variant]] = {}
+
+THREE_WINDOWS: dict[str, dict[str, Any]] = {
+    "as published": {},
+    "triangle": {"blend": "triangle"},
+    "shift 5": {"shift": 5},
+    "triangle, shift 5": {"blend": "triangle", "shift": 5},
+    "noise shuffled": {"noise": "shuffled"},
+    "noise low_frequency": {"noise": "low_frequency"},
+    "latents smoothed in the last 3 of 10 steps": {"smoothed": 0.1},
+    "shared_noise 0.5": {"shared_noise": 0.5},
+    "shared_noise 1": {"shared_noise": 1.0},
+    "triangle, shift 5, noise shuffled": {"blend": "triangle", "shift": 5, "noise": "shuffled"},
+}
+WINDOWS: dict[str, Any] = {"steps": 10, "cfg": 1.0, "shared_noise": 0.0, "context": (16, 4), "frames": 40}
+
+STEADY: Mapping[str, Mapping[str, Variant]] = {
+    f"stage {stage}": {name: variant(**{**WINDOWS, "stage": stage, **one}) for name, one in THREE_WINDOWS.items()}
+    for stage in (2, 1)
+}

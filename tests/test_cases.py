@@ -54,6 +54,7 @@ def test_defaults_are_the_published_ones():
         "split": None,
         "size": None,
         "spacing": 1.0,
+        "noise": "independent",
         "preset": None,
         "guidance_start": 0.0,
         "guidance_stop": 1.0,

@@ -5,7 +5,7 @@ import torch
 from tolerance import rounding
 
 from musepose.pipelines import noise
-from musepose.pipelines.noise import initial_noise
+from musepose.pipelines.noise import initial_noise, share_low_frequencies, shuffle_noise
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -29,3 +29,24 @@ def test_shared_noise_comes_behind_the_frames_own():
     )
     common = (half - 0.5**0.5 * own) / 0.5**0.5
     assert (common - common[:1]).abs().max() < rounding(4, 6)  # draws are below 6
+
+
+def test_every_window_has_the_first_one_s_noise_in_another_order():
+    noise = torch.arange(17.0).view(17, 1, 1, 1)  # windows of 5, which overlap by 2
+    shuffled = shuffle_noise(noise.clone(), 5, 2, torch.Generator().manual_seed(0)).flatten().tolist()
+    assert shuffled[:5] == [0, 1, 2, 3, 4]
+    assert all(sorted(shuffled[start : start + 5]) == [0, 1, 2, 3, 4] for start in range(0, 13, 3))
+    assert any(shuffled[frame] != shuffled[frame - 5] for frame in range(5, 17))
+
+
+def test_low_frequencies_are_shared_and_the_noise_stays_white():
+    """Of white noise every frequency has the same power: 1 for each number, whatever share is common."""
+    generator = torch.Generator().manual_seed(0)
+    own, common = (torch.randn(count, 4, 16, 16, generator=generator) for count in (200, 1))
+    mixed = share_low_frequencies(own.clone(), common[0])
+    spectrum = torch.fft.fft2(mixed) / 16
+    assert (spectrum[..., 0, 0].real - torch.fft.fft2(common)[..., 0, 0].real / 16).abs().max() < rounding(9, 6)
+    # At the highest frequencies the share is e^-16: correlated by less than 5 standard errors of 800 products.
+    assert abs((spectrum[:100, :, 8, 8].real * spectrum[100:, :, 8, 8].real).mean()) < 5 / 400**0.5
+    power = spectrum[..., 4:, 4:].abs().square().mean()  # of 200 x 4 x 144 numbers, half of them independent
+    assert abs(power - 1) < 5 * (2 / (200 * 4 * 72)) ** 0.5

@@ -101,7 +101,7 @@ def test_forecasts_go_on_linearly_from_two_steps_after_the_first():
         ({"cache_interval": 0}, "cache_interval is 0: at least 1"),
         ({"cache_branch": -1}, "cache_branch is -1: at least 0"),
         ({"shift": -1}, "shift is -1: at least 0"),
-        ({"blend": "round"}, "blend is 'round': flat and triangle"),
+        ({"blend": "round"}, "blend is 'round': flat, triangle"),
     ],
 )
 def test_options_that_cannot_be(changes, message):

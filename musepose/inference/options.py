@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from musepose.pipelines.context_windows import BLENDS
-from musepose.pipelines.options import TAILS, SamplingOptions
+from musepose.pipelines.options import NOISES, TAILS, SamplingOptions
 from musepose.pipelines.presets import PRESETS
 from musepose.utils.config_file import Config
 from musepose.utils.errors import UserError
@@ -73,6 +73,12 @@ class Settings:
         "share of the initial noise that is the same in all frames: less flicker; published: 0",
         low=0,
         high=1,
+    )
+    noise: str = option(
+        "independent",
+        "initial noise of the frames: independent, as published; shuffled: every window has that of the first one in "
+        "another order (FreeNoise); low_frequency: all frames have its low frequencies in common",
+        choices=NOISES,
     )
     fps: Fraction | None = option(
         None,
@@ -142,6 +148,7 @@ class Settings:
             guidance_scale=self.cfg,
             seed=self.seed,
             shared_noise=self.shared_noise,
+            noise=self.noise,
             context_frames=self.context_frames,
             context_overlap=self.context_overlap,
             tail=self.tail,

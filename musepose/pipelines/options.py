@@ -8,6 +8,7 @@ from numbers import Integral, Real
 from musepose.pipelines.context_windows import BLENDS, check_windows
 
 TAILS = ("pad", "flush")
+NOISES = ("independent", "shuffled", "low_frequency")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class SamplingOptions:
     guidance_scale: float = 3.5  # up to 1: no guidance
     seed: int = 99  # of the noise, if no generator is given
     shared_noise: float = 0.0  # share of the noise's variance that is the same in all frames
+    noise: str = "independent"  # or "shuffled", "low_frequency": see `shuffle_noise` and `share_low_frequencies`
     context_frames: int = 48  # denoised together
     context_overlap: int = 4  # frames that two neighbouring windows share
     tail: str = "pad"
@@ -58,9 +60,9 @@ class SamplingOptions:
             raise ValueError(f"the size {self.width} x {self.height} is not positive")
         if not 0 <= self.shared_noise <= 1:
             raise ValueError(f"shared_noise is {self.shared_noise}: 0 to 1 is possible")
-        for name, values in (("tail", TAILS), ("blend", BLENDS)):
+        for name, values in (("tail", TAILS), ("blend", BLENDS), ("noise", NOISES)):
             if getattr(self, name) not in values:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: {' and '.join(values)} are possible")
+                raise ValueError(f"{name} is {getattr(self, name)!r}: {', '.join(values)} are possible")
         for name, least in (("shift", 0), ("guidance_every", 1), ("cache_interval", 1), ("cache_branch", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}: at least {least} is needed")

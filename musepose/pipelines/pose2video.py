@@ -26,7 +26,7 @@ from musepose.pipelines.context_windows import padded_length
 from musepose.pipelines.denoising import Denoiser, PoseFeatures
 from musepose.pipelines.guidance import Guide
 from musepose.pipelines.images import OUTPUT_TYPES, Picture, clip_pixels, convert_output, rgb_array, to_bytes
-from musepose.pipelines.noise import initial_noise
+from musepose.pipelines.noise import video_noise
 from musepose.pipelines.options import SamplingOptions
 from musepose.pipelines.pose_frames import PoseFrames
 from musepose.pipelines.schedulers import make_scheduler, set_timesteps, timesteps_of
@@ -239,12 +239,12 @@ class Pose2VideoPipeline(DiffusionPipeline):
     def initial_noise(
         self, num_frames: int, options: SamplingOptions, generator: torch.Generator | None = None
     ) -> Tensor:
-        """→ f c h w for the padded length, in the sampling dtype, of unit variance, see `noise.initial_noise`."""
-        plane = self._plane(options)
+        """→ f c h w for the padded length, in the sampling dtype, of unit variance, see `video_noise`."""
         length = padded_length(num_frames, options.context_frames, options.context_overlap)
         generator = generator or torch.Generator("cpu").manual_seed(options.seed)
-        dtype, device = self.denoising_unet.dtype, self.offloader.device
-        return initial_noise(length, plane, generator, dtype, device, options.shared_noise)
+        return video_noise(
+            length, self._plane(options), generator, self.denoising_unet.dtype, self.offloader.device, options
+        )
 
     def _given(self, latents: Tensor, length: int, options: SamplingOptions) -> Tensor:
         wanted = (1, self._plane(options)[0], length, *self._plane(options)[1:])
