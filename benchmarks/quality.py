@@ -62,7 +62,7 @@ def sample(puppet: int, variant: Variant) -> tuple[list[np.ndarray], Subject]:
 
 
 def smoothing(weight: float, steps: int) -> Callable:
-    """A callback that averages latents over neighbouring frames in the last 30 % of the steps, the last one excepted."""
+    """A callback that averages latents over neighbouring frames in the last 30 % of the steps but one."""
 
     def smooth(_: Any, step: int, __: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         latents = tensors["latents"]

@@ -52,27 +52,36 @@ def variant(
     return Variant(tuple(options.items()), scheduler, frames, context, stage, dtype, smoothed)
 
 
+def spaced(steps: int, scheduler: str = "dpm++", **more: Any) -> dict[str, Any]:
+    return {"steps": steps, "scheduler": scheduler, "spacing": 1.6, **more}
+
+
+def cached(interval: int, branch: int) -> dict[str, int]:
+    return {"cache_interval": interval, "cache_branch": branch}
+
+
 GUIDED: dict[str, dict[str, Any]] = {
     "ddim 50": {"steps": 50},
-    "ddim 20": {"steps": 20},
-    **{
-        f"{name} {steps}": {"steps": steps, "scheduler": name}
-        for steps in (4, 6, 8, 10)
-        for name in ("ddim", "dpm++", "unipc")
-    },
-    "euler 6": {"steps": 6, "scheduler": "euler"},
+    "ddim 20 (`exact`)": {"steps": 20},
+    "ddim 20, bfloat16": {"steps": 20, "dtype": "bfloat16"},
+    "ddim 10": {"steps": 10},
+    "ddim 6": {"steps": 6},
+    "dpm++ 10": {"steps": 10, "scheduler": "dpm++"},
+    "unipc 10": {"steps": 10, "scheduler": "unipc"},
+    "dpm++ 10, spacing 1.6": spaced(10),
+    "dpm++ 8, spacing 1.6": spaced(8),
+    "dpm++ 6, spacing 1.6": spaced(6),
+    "euler 6, spacing 1.6 (`draft`)": spaced(6, "euler"),
     "ddim 20, guidance 0 to 0.5": {"steps": 20, "guidance_stop": 0.5},
     "ddim 20, guidance 0.2 to 0.8": {"steps": 20, "guidance_start": 0.2, "guidance_stop": 0.8},
     "ddim 20, guidance_every 2": {"steps": 20, "guidance_every": 2},
-    "ddim 20, guidance_every 4": {"steps": 20, "guidance_every": 4},
-    "ddim 20, cache 2, branch 0": {"steps": 20, "cache_interval": 2},
-    "ddim 20, cache 3, branch 0": {"steps": 20, "cache_interval": 3},
-    "ddim 20, cache 5, branch 0": {"steps": 20, "cache_interval": 5},
-    "ddim 20, cache 3, branch 2": {"steps": 20, "cache_interval": 3, "cache_branch": 2},
-    "unipc 10, guidance_every 2": {"steps": 10, "scheduler": "unipc", "guidance_every": 2},
-    "unipc 8, guidance_every 2": {"steps": 8, "scheduler": "unipc", "guidance_every": 2},
-    "unipc 10, cache 2, branch 0": {"steps": 10, "scheduler": "unipc", "cache_interval": 2},
-    "ddim 20, bfloat16": {"steps": 20, "dtype": "bfloat16"},
+    "ddim 20, cache 3, branch 0": {"steps": 20, **cached(3, 0)},
+    "ddim 20, cache 3, branch 1": {"steps": 20, **cached(3, 1)},
+    "dpm++ 10, spacing 1.6, guidance_every 2": spaced(10, guidance_every=2),
+    "dpm++ 10, spacing 1.6, cache 2, branch 1": spaced(10, **cached(2, 1)),
+    "dpm++ 9, spacing 1.6, cache 2, branch 1 (`fast`)": spaced(9, **cached(2, 1)),
+    "dpm++ 12, spacing 1.6, cache 3, branch 1": spaced(12, **cached(3, 1)),
+    "fast, bfloat16": spaced(9, dtype="bfloat16", **cached(2, 1)),
 }
 UNGUIDED = {name: one for name, one in GUIDED.items() if "guidance" not in name}
 

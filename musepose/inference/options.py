@@ -60,10 +60,12 @@ class Settings:
     guidance_start: float = option(0.0, "guidance from this part of the steps on", low=0, high=1)
     guidance_stop: float = option(1.0, "guidance up to this part of the steps", low=0, high=1)
     guidance_every: int = option(
-        1, "compute the unconditional branch in every N-th step only; the others reuse the branches' difference", low=1
+        1,
+        "compute the unconditional branch in every N-th step only; the others forecast the branches' difference",
+        low=1,
     )
     cache_interval: int = option(
-        1, "run the UNet's deeper layers in every N-th step only, and reuse their features (DeepCache)", low=1
+        1, "run the UNet's deeper layers in every N-th step only, and forecast their features (DeepCache)", low=1
     )
     cache_branch: int = option(
         0, "with --cache_interval: the first N down layers and the last N + 1 up layers run in every step", low=0

@@ -19,8 +19,8 @@ class SamplingOptions:
     "flush": the last window ends at the last frame, without padding; the noise is the same.
     blend, shift: see `blend_weights` and `context_windows`.
     guidance_start, guidance_stop: the part of the steps that is guided, from 0 to 1 (Kynkäänniemi et al. 2024).
-    guidance_every: of the guided steps every N-th computes both CFG branches; the others reuse their difference.
-    cache_interval: the UNet's deeper layers run in every N-th step (Ma et al. 2023, "DeepCache").
+    guidance_every: from step 1 on every N-th step computes both CFG branches; the others forecast their difference.
+    cache_interval: from step 1 on the UNet's deeper layers run in every N-th step (Ma et al. 2023, "DeepCache").
     cache_branch: then the first B down layers and the last B + 1 up layers run in every step.
     """
 

@@ -48,8 +48,8 @@ def frames_of(parts: Sequence[Part]) -> set[int]:
 def plan_steps(options: SamplingOptions, frames: int, rank: int = 0, count: int = 1) -> list[Step]:
     """The steps for a video of `frames`, without padding, as process `rank` of `count` computes them.
 
-    A (window, branch) pair belongs to the same process in all steps between two refreshes, so that each process has the
-    features that it needs.
+    Step 0 sees pure noise: nothing that it computes is reused in step 1. A (window, branch) pair belongs to the same
+    process in all steps between two refreshes, so that each process has the features that it needs.
     """
     sizes = options.context_frames, options.context_overlap
     length = padded_length(frames, *sizes) if options.tail == "pad" else frames
@@ -59,14 +59,14 @@ def plan_steps(options: SamplingOptions, frames: int, rank: int = 0, count: int 
     for number in range(options.num_inference_steps):
         guidance: Guidance = "none"
         if options.guided and options.in_guidance_interval(number):
-            due = last_guided is None or number - last_guided >= options.guidance_every
+            due = last_guided in (None, 0) or number - last_guided >= options.guidance_every
             guidance = "compute" if due else "reuse"
             last_guided = number if due else last_guided
         every = 1 + options.guided
         branches = range(0 if guidance == "compute" else every - 1, every)
-        refresh = number % options.cache_interval == 0
+        refresh = number == 0 or (number - 1) % options.cache_interval == 0
         if refresh:
-            shift = number // options.cache_interval * options.shift
+            shift = -(-number // options.cache_interval) * options.shift
             windows = tuple(context_windows(length, *sizes, shift))
             shares = parts_of_step(windows, every, rank, count)
             fresh.clear()
