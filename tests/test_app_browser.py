@@ -12,6 +12,7 @@ from media import truncate, write_text
 
 import test_stage_2
 from musepose.media.video_reader import read_frames
+from musepose.pipelines.presets import PRESETS
 
 if absent := lacking("gradio", "playwright", browser=True):
     pytest.skip(absent, allow_module_level=True)
@@ -241,6 +242,20 @@ def test_with_the_keyboard_alone(page):
     press_until("align-stop")
     page.keyboard.press("Enter")
     page.wait_for_selector(f"#align-status {STOPPED}, #align-status {DONE}", timeout=LONG)
+
+
+@pytest.mark.parametrize(("name", "steps"), [("fast", 10), ("draft", 6)])
+def test_a_preset_fills_in_its_settings(page, name, steps):
+    assert PRESETS[name]["steps"] == steps
+    page.locator("#preset").get_by_label(name, exact=True).check()
+    expect(page.locator("#steps input")).to_have_value(str(steps))
+    page.locator("#preset").get_by_label("the model's own settings").check()
+    expect(page.locator("#steps input")).to_have_value("2")
+
+
+def test_the_browser_itself_refuses_what_is_elsewhere(page):
+    asked = page.evaluate("fetch('http://192.0.2.1/').then(() => 'loaded', error => error.name)")
+    assert asked == "TypeError"  # by the page's policy: the fixture would have seen the request
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

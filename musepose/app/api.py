@@ -8,7 +8,10 @@ from gradio.data_classes import FileData
 
 from musepose.app.desk import Desk
 from musepose.app.jobs import DONE, Job
+from musepose.inference.options import Settings
+from musepose.pose.options import Settings as AlignSettings
 from musepose.utils.errors import UserError
+from musepose.utils.options import option_specs
 
 VISIT = "api"  # jobs of programs belong to nobody's page; their ids are the key to them
 
@@ -64,37 +67,16 @@ def declare(desk: Desk) -> None:
         gr.api(function, api_name=function.__name__, queue=False)
 
 
-ALIGN_FLAGS = (
-    "align",
-    "person",
-    "picture_person",
-    "smooth",
-    "align_frame",
-    "start_at_align_frame",
-    "from_",
-    "to",
-    "det_every",
-    "scale_from",
-    "detect_resolution",
+# Options that programs may give: none with a path, and none that belongs to the server.
+ALIGN_FLAGS = tuple(
+    one.name
+    for one in option_specs(AlignSettings)
+    if one.kind is not Path and one.name not in ("device", "detector", "max_frame", "limb_scale", "strict")
 )
-GENERATE_FLAGS = (
-    "width",
-    "height",
-    "length",
-    "context_frames",
-    "context_overlap",
-    "cfg",
-    "seed",
-    "steps",
-    "scheduler",
-    "shared_noise",
-    "fps",
-    "skip",
-    "dtype",
-    "vram",
-    "tail",
-    "no_audio",
-    "preset",
+GENERATE_FLAGS = tuple(
+    one.name
+    for one in option_specs(Settings)
+    if one.kind is not Path and one.name not in ("device", "overwrite", "split", "compile")
 )
 
 

@@ -1,7 +1,7 @@
 """What a sampling will take, told before it starts: frames, windows, memory plan, time."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from musepose.app.jobs import BUILDING
 from musepose.app.timings import Timings, Work, timing_key
@@ -35,10 +35,8 @@ class Forecaster:
         return Forecast(work, float(plan.jobs[0].rate), window, loading.message, seconds)
 
     def _loading(self, plan: Plan) -> Loading:
-        settings = plan.settings
-        key = (settings.width, settings.height, *plan.longest, settings.cfg > 1, settings.context_overlap)
-        key += (settings.vram, settings.scheduler, settings.dtype, settings.device, tuple(plan.weights.values()))
-        key += (time.monotonic() // KEPT,)
+        pose, settings = plan.jobs[0].pose, replace(plan.settings, seed=0, output=None)
+        key = (settings, *plan.longest, pose.width, pose.height, *plan.weights.values(), time.monotonic() // KEPT)
         with BUILDING:
             if key not in self._kept:
                 self._kept[key] = plan_loading(plan)

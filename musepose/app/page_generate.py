@@ -13,6 +13,7 @@ from musepose.app.page_align import POLL, Align
 from musepose.app.page_limbs import multipliers
 from musepose.app.style import HANDLER, error, forecast, status, title, warning
 from musepose.inference.options import SCHEDULERS, Settings
+from musepose.pipelines.presets import PRESETS
 from musepose.utils.errors import UserError
 from musepose.utils.options import option_specs
 
@@ -24,6 +25,7 @@ LABELS = dict(width="Width", height="Height", length="Frames at most", steps="St
 LABELS |= dict(skip="Skip", shared_noise="Shared noise")
 PLANS = ("auto", "high", "sequential", "medium", "low", "least")
 MOST_SEED = 2**31 - 1
+OWN = "own"  # no preset
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,15 @@ def build(desk: Desk, visit: gr.State, align: Align) -> Generate:
     result = page_result.build()
     job, timer = gr.State(None), gr.Timer(POLL, active=False)
     generate = Generate(model, job, timer, result)
-    knobs = [*numbers.values(), seed, scheduler, vram, *([preset] if preset else [])]
-    names = [*numbers, "seed", "scheduler", "vram", *(["preset"] if preset else [])]
+    knobs = [*numbers.values(), seed, scheduler, vram, preset]
+    names = [*numbers, "seed", "scheduler", "vram", "preset"]
     factors = list(align.limbs.factors)
 
     def flags_of(values: tuple) -> dict[str, Any]:
         whole = {name: SPECS[name].kind is int for name in NUMBERS}
         pairs = zip(names, values[: len(names)], strict=True)
-        return {name: int(value) if whole.get(name) and value is not None else value for name, value in pairs}
+        flags = {name: int(value) if whole.get(name) and value is not None else value for name, value in pairs}
+        return flags | {"preset": None if flags["preset"] == OWN else flags["preset"]}
 
     def submit(visit: str, aligned: str | None, model: str, chance: bool, *values: Any) -> dict:
         flags, new_seed = flags_of(values), None
@@ -129,9 +132,14 @@ def build(desk: Desk, visit: gr.State, align: Align) -> Generate:
             return error(problem)
         return forecast(found.work, found.rate, found.window, found.memory, found.seconds)
 
+    def preset_changed(model: str, preset: str) -> list[Any]:
+        """The preset's own values in the fields that are shown; the others go with its name."""
+        has = vars(generation.defaults(model)) | PRESETS.get(preset, {})
+        return [int(has["steps"]), has["scheduler"]]
+
     def model_changed(model: str) -> list[Any]:
         has = generation.defaults(model)
-        return [getattr(has, name) for name in (*NUMBERS, "seed", "scheduler")]
+        return [*(getattr(has, name) for name in (*NUMBERS, "seed", "scheduler")), OWN]
 
     inputs = [visit, align.done, model, chance, *knobs, *factors]
     outputs = [*generate.followed, shown, stop, preview, seed]
@@ -139,7 +147,7 @@ def build(desk: Desk, visit: gr.State, align: Align) -> Generate:
     result.again.click(lambda: True, None, [chance], **HANDLER).then(submit, inputs, outputs, **HANDLER)
     timer.tick(tick, [visit, job, align.done], [timer, shown, stop, preview, *result.shown], **HANDLER)
     stop.click(desk.stop, [job, visit], None, **HANDLER)
-    model.change(model_changed, [model], [*numbers.values(), seed, scheduler], **HANDLER)
+    model.change(model_changed, [model], [*numbers.values(), seed, scheduler, preset], **HANDLER)
     gr.on(
         [align.done.change, model.change, *(one.change for one in knobs)],
         foresee,
@@ -148,6 +156,7 @@ def build(desk: Desk, visit: gr.State, align: Align) -> Generate:
         trigger_mode="always_last",
         **HANDLER,
     )
+    preset.change(preset_changed, [model, preset], [numbers["steps"], scheduler], **HANDLER)
     page_result.connect(desk, visit, result)
     return generate
 
@@ -166,9 +175,6 @@ def _number(name: str, start: Settings) -> gr.Number:
     )
 
 
-def _preset() -> gr.Radio | None:
-    """The presets, if the sampling options have any."""
-    if "preset" not in SPECS:
-        return None
-    one = SPECS["preset"]
-    return gr.Radio(list(one.rules.choices), value=one.default, label="Preset", info=one.rules.help, elem_id="preset")
+def _preset() -> gr.Radio:
+    choices = [("the model's own settings", OWN), *((name, name) for name in PRESETS)]
+    return gr.Radio(choices, value=OWN, label="Preset", info=HELP["preset"], elem_id="preset")

@@ -27,7 +27,8 @@ class Work:
     def of(cls, plan: Plan) -> "Work":
         settings, (_, length) = plan.settings, plan.longest
         windows = list(context_windows(length, settings.context_frames, settings.context_overlap))
-        pixels, frames = settings.width * settings.height, sum(map(len, windows))
+        width, height = plan.largest
+        pixels, frames = width * height, sum(map(len, windows))
         branches = 2 if settings.cfg > 1 else 1
         denoising = float(settings.steps * frames * branches * pixels)
         return cls(len(windows), frames, plan.jobs[0].frames, denoising, float(plan.jobs[0].frames * pixels))
@@ -67,5 +68,5 @@ def _units(work: Work) -> dict[str, float]:
 
 def timing_key(plan: Plan, device: Any) -> str:
     """Of what the speed depends on."""
-    weights, preset = plan.weights["denoising_unet"], getattr(plan.settings, "preset", None)
+    weights, preset = plan.weights["denoising_unet"], plan.settings.preset
     return " ".join(filter(None, [str(weights), str(device), plan.settings.dtype, preset]))
