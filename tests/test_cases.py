@@ -217,7 +217,7 @@ def test_yaml_whose_aliases_multiply_is_refused(tmp_path):
     lists = ["a0: &a0 [x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 7))]
     path = tmp_path / "config.yaml"
     path.write_text("\n".join(lists))
-    with pytest.raises(UserError, match="config.yaml cannot be read as YAML .*10000"):
+    with pytest.raises(UserError, match="config.yaml cannot be read as YAML .*10,000 values"):
         make_plan(path, {}, NOW)
 
 

@@ -2,11 +2,12 @@
 
 import http.server
 import threading
+import zipfile
 
 import pytest
 
-from musepose.download.http import FetchError, fetch
-from musepose.download.weights import WeightsFolder, download
+from musepose.download.http import FetchError, damage, fetch
+from musepose.download.weights import WeightFile, WeightsFolder, download
 from musepose.utils.errors import UserError
 from musepose.utils.folder_lock import locked_folder
 
@@ -72,3 +73,25 @@ def test_a_second_download_into_the_folder_is_refused(tmp_path):
     folder = WeightsFolder(tmp_path)
     with locked_folder(folder.staging, "download"), pytest.raises(UserError, match="in use by another download"):
         download(folder, [])
+
+
+@pytest.mark.parametrize("record", ["[" * 10_000, "[1]", '{"a.pth": 1}', '{"a.pth": {"size": 3}}', "\udcff"])
+def test_a_spoilt_record_counts_as_none(tmp_path, record):
+    folder = WeightsFolder(tmp_path)
+    folder.staging.mkdir()
+    (folder.staging / "whole.json").write_bytes(record.encode("utf-8", "surrogateescape"))
+    (tmp_path / "a.pth").write_bytes(b"no checkpoint")
+    assert folder.check([WeightFile("group", "a.pth")]) == {"a.pth": "damaged or cut off"}
+
+
+def test_whatever_a_file_holds_its_check_does_not_fail(tmp_path):
+    deep, encrypted = tmp_path / "config.json", tmp_path / "a.pth"
+    deep.write_text("[" * 10_000)
+    with zipfile.ZipFile(encrypted, "w") as archive:
+        archive.writestr("data.pkl", "content")
+    content = bytearray(encrypted.read_bytes())
+    content[6] |= 1  # says that the entry is encrypted, here and in the directory
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    encrypted.write_bytes(content)
+    for path in (deep, encrypted):
+        assert damage(path, thorough=True) == "damaged or cut off"

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from musepose.utils.errors import UserError
 from musepose.utils.files import check_writable, project_file, require_file
 from musepose.utils.options import build
 from musepose.utils.paths import check_regular, refuse_inputs
+from musepose.utils.published import PROJECT
 
 READERS = [read_image, probe, require_file, lambda path: check_regular(path, "picture")]
 
@@ -116,6 +119,27 @@ def test_a_folder_of_pose_videos_is_no_output_if_a_result_would_replace_one(stag
     with pytest.raises(UserError, match="would be overwritten"):
         make_plan(config, {"output": "."}, datetime(2026, 1, 1))
     assert make_plan(config, {"output": "elsewhere"}, datetime(2026, 1, 1)).jobs
+
+
+@pytest.mark.parametrize("output", ["poses", "link", "poses/../poses"])
+def test_the_folder_of_pose_videos_is_no_output(stage_2, output):
+    """The next run would take the results for pose videos."""
+    (stage_2.path / "poses").mkdir()
+    (stage_2.path / "link").symlink_to(stage_2.path / "poses")
+    (stage_2.path / "poses" / "a.mp4").write_bytes(stage_2.pose.read_bytes())
+    config = stage_2.write_config(test_cases={"ref.png": ["poses"]})
+    with pytest.raises(UserError, match="is also a folder of pose videos"):
+        make_plan(config, {"output": output}, datetime(2026, 1, 1))
+    assert make_plan(config, {"output": "poses/results"}, datetime(2026, 1, 1)).jobs
+
+
+def test_a_name_that_the_locale_lacks_names_the_remedy(tmp_path):
+    code = "from musepose.utils.paths import checked_path; checked_path('\\u4eba')"
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **ascii_only}, capture_output=True, text=True, cwd=PROJECT
+    )
+    assert "set PYTHONUTF8=1, as this locale's encoding is ascii" in run.stderr
 
 
 @pytest.mark.parametrize("fps", ["1e999999999", "1e-999999999", "9" * 100_000, "1/" + "9" * 100_000, "1e5", "nan"])

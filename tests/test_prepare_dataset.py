@@ -306,6 +306,15 @@ def test_wrong_input_is_refused_before_the_detector_loads(
     assert not folder.output.exists()
 
 
+def test_the_data_sets_own_pose_videos_are_no_videos(folder: Folder) -> None:
+    poses = folder.output / "poses"
+    poses.mkdir(parents=True)
+    shutil.copy(folder.first, poses / "one.mkv")  # its pose video, one.mp4, would be a video of the next run
+    with pytest.raises(UserError, match="is the data set's own folder of poses"):
+        folder.run("--video_dir", poses, load=refuse_to_load)
+    assert [path.name for path in poses.iterdir()] == ["one.mkv"]
+
+
 def test_videos_that_would_write_the_same_files_are_refused(folder: Folder) -> None:
     shutil.copy(folder.first, folder.first.with_suffix(".mkv"))
     with pytest.raises(UserError, match="differ only in the suffix"):

@@ -12,7 +12,7 @@ from media import truncate
 from tiny_training import SIZE, random_animator, write_workplace
 
 import musepose.training.trainer
-from musepose.cli.train import main
+from musepose.cli.train import STAGE1_FILES, main
 from musepose.training.config import read_config
 from musepose.training.data.manifest import load_manifest, save_manifest
 from musepose.training.model import save_models
@@ -116,6 +116,13 @@ def test_missing_weights_are_an_error_before_anything_loads(workplace: Path, tmp
     (tmp_path / "config.json").write_bytes((workplace / "vae" / "config.json").read_bytes())
     with pytest.raises(UserError, match="diffusion_pytorch_model.bin is missing"):
         start(workplace, 1, f"output_dir={tmp_path}", f"vae_model_path={tmp_path}")
+
+
+def test_the_models_to_start_from_are_not_overwritten(workplace: Path, tmp_path: Path) -> None:
+    for name in STAGE1_FILES:
+        (tmp_path / name).write_bytes(b"content")
+    with pytest.raises(UserError, match="reference_unet.pth would be overwritten"):
+        start(workplace, 1, f"output_dir={tmp_path}/out", f"save_dir={tmp_path}", f"start_from={tmp_path}")
 
 
 def test_motion_modules_that_are_missing_or_too_short(workplace: Path, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def _refuse_inputs(stage: str, config: TrainConfig, clips: "list[Clip]") -> None
     names = STAGE1_FILES if stage == "stage_1" else ("motion_module.pth",)
     cases = [path for case in config.val.test_cases.items() for path in (case[0], *case[1])]
     weights = [config.base_model_path / "unet", config.vae_model_path, config.image_encoder_path]
-    weights += [config.inference_config, config.mm_path, config.controlnet_openpose_path]
+    weights += [config.inference_config, config.start_from, config.mm_path, config.controlnet_openpose_path]
     media = [path for clip in clips for path in (clip.video, clip.poses, clip.keypoints)]
     read = [*map(Path, (*config.data.meta_paths, *cases)), *weights, *media]
     refuse_inputs([config.model_folder / name for name in names], read)

@@ -21,6 +21,7 @@ YOLOX_URL = (
     "yolox_l_8x8_300e_coco_20211126_140236-d3bd2b23.pth"
 )
 YOLOX_SHA256 = "d3bd2b23"  # OpenMMLab puts the first digits into the file name
+ENTRY = {"size", "changed", "digest"}  # what is recorded of a verified file
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class WeightsFolder:
                     found[file.target] = "damaged, or not the published file"
                 continue
             reason = damage(path, thorough=entry is None)
-            if reason is None and entry is not None and not matches(path, entry["digest"]):
+            if reason is None and entry is not None and not matches(path, str(entry["digest"])):
                 reason = "changed or damaged since its download"
             if reason:
                 found[file.target] = reason
@@ -179,9 +180,10 @@ class WeightsFolder:
     def _record(self) -> dict[str, dict]:
         try:
             record = json.loads((self.staging / "whole.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
-        return record if isinstance(record, dict) else {}
+        known = record.items() if isinstance(record, dict) else ()
+        return {target: entry for target, entry in known if isinstance(entry, dict) and entry.keys() >= ENTRY}
 
     def _is_recorded(self, file: WeightFile) -> bool:
         entry, path = self._record().get(file.target), self.path / file.target
@@ -241,7 +243,8 @@ def locate_on_hub(repository: str, source: str) -> Origin:
             raise FetchError(f"{url} comes without a hash, so not from a Hugging Face hub")
         cached = try_to_load_from_cache(repository, name, revision=metadata.commit_hash)
         headers = build_hf_headers()
-        return Origin(url, metadata.size, metadata.etag, headers, cached if isinstance(cached, str) else None)
+        size = None if metadata.size is None or metadata.size < 0 else metadata.size
+        return Origin(url, size, metadata.etag, headers, cached if isinstance(cached, str) else None)
     raise FetchError(f"{repository} holds no {source}")
 
 

@@ -91,14 +91,26 @@ def make_plan(config_path: Path, flags: Mapping[str, Any], now: datetime) -> Pla
     config = read_config(config_path)
     settings = merge_settings(flags, config.values, config_path)
     weights = vars(build(Inputs, config=config)).copy()
-    jobs = make_jobs(weights.pop("test_cases"), settings, result_folder(settings, weights, now))
+    cases = weights.pop("test_cases")
+    jobs = make_jobs(cases, settings, result_folder(settings, weights, now))
     for job in jobs:
         check_writable(job.result)
         check_writable(job.comparison)
     check_weight_files(weights)
     read = [config_path, *weights.values(), *(path for job in jobs for path in (job.reference, job.pose.path))]
     refuse_inputs([path for job in jobs for path in (job.result, job.comparison)], read)
+    _refuse_pose_folders(cases, jobs[0].result.parent)
     return Plan(settings, weights, tuple(jobs))
+
+
+def _refuse_pose_folders(cases: Mapping[str, list[str]], folder: Path) -> None:
+    """Raises UserError: results would lie in a folder of pose videos, and the next run would take them for such."""
+    for given in dict.fromkeys(entry for poses in cases.values() for entry in poses):
+        if os.path.realpath(project_file(given)) == os.path.realpath(folder):
+            raise UserError(
+                f"--output {folder} is also a folder of pose videos: the next run would take the results for pose "
+                "videos: choose another folder"
+            )
 
 
 def read_config(path: Path) -> Config:

@@ -14,8 +14,11 @@ def checked_path(path: str | os.PathLike) -> Path:
     with suppress(OSError):  # missing, or too long: opening it reports that
         try:
             os.lstat(path)
-        except ValueError:  # UnicodeEncodeError too
-            raise UserError(f"{shown(os.fspath(path))} cannot be the name of a file: correct it") from None
+        except ValueError as error:  # a NUL; or what the locale's encoding lacks
+            remedy = "correct it"
+            if isinstance(error, UnicodeEncodeError) and error.encoding != "utf-8":
+                remedy += f", or set PYTHONUTF8=1, as this locale's encoding is {error.encoding}"
+            raise UserError(f"{shown(os.fspath(path))} cannot be the name of a file: {remedy}") from None
     return Path(path)
 
 

@@ -45,6 +45,9 @@ def plan(settings: Settings) -> list[Task]:
     videos = find_videos(settings.video_dir)
     if settings.output.resolve().is_relative_to(settings.video_dir.resolve()):
         raise UserError(f"--output {settings.output} lies in --video_dir, among the videos: choose another folder")
+    for kind in ("poses", "keypoints", "records"):
+        if (settings.output / kind).resolve().is_relative_to(settings.video_dir.resolve()):
+            raise UserError(f"--video_dir {settings.video_dir} is the data set's own folder of {kind}: choose another")
     check_writable(settings.output / "meta.json")
     check_detector_files(settings)
     detection = Detection(_detector_digest(settings), settings.detect_resolution, chosen(settings))
