@@ -1,10 +1,11 @@
 """Jobs: one at a time in a thread of its own, the others wait in a queue; each can be stopped."""
 
+import ctypes
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -200,7 +201,14 @@ def run(job: Job) -> None:
     job.seconds = time.monotonic() - started
     job.work = lambda job: None  # what it referred to
     release_memory()
+    trim_memory()
     job.state = state
+
+
+def trim_memory() -> None:
+    """Give freed memory back to the system, which glibc else keeps for later."""
+    with suppress(OSError, AttributeError, TypeError):  # another C library, or Windows
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def one_line(error: Exception, folder: Path) -> str:
