@@ -19,6 +19,7 @@ if absent := lacking("gradio", "playwright", browser=True):
 from playwright.sync_api import Page, expect, sync_playwright
 
 LONG = PATIENCE * 1000  # milliseconds
+expect.set_options(timeout=20_000)  # of a busy machine
 DONE, RUNNING, STOPPED = (f"[data-state={state}]" for state in ("done", "running", "stopped"))
 
 
@@ -244,9 +245,10 @@ def test_with_the_keyboard_alone(page):
     page.wait_for_selector(f"#align-status {STOPPED}, #align-status {DONE}", timeout=LONG)
 
 
-@pytest.mark.parametrize(("name", "steps"), [("fast", 10), ("draft", 6)])
-def test_a_preset_fills_in_its_settings(page, name, steps):
-    assert PRESETS[name]["steps"] == steps
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_fills_in_its_settings(page, name):
+    steps = PRESETS[name]["steps"]
+    assert steps != 2  # which the puppets' own settings have
     page.locator("#preset").get_by_label(name, exact=True).check()
     expect(page.locator("#steps input")).to_have_value(str(steps))
     page.locator("#preset").get_by_label("the model's own settings").check()
