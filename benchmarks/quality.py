@@ -8,7 +8,7 @@ python -m benchmarks.quality speed --table         # only prints
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,24 +54,9 @@ def sample(puppet: int, variant: Variant) -> tuple[list[np.ndarray], Subject]:
     shown = subject(puppet, variant.frames)
     made = pipeline(variant.stage, variant.dtype)
     made.scheduler = make_scheduler(scheduler_config(paths(variant.stage)), variant.scheduler)
-    smooth = smoothing(variant.smoothed, dict(variant.options)["num_inference_steps"])
-    arguments = {"callback_on_step_end": smooth} if variant.smoothed else {}
-    arguments |= {"width": SIZE, "height": SIZE, "num_frames": variant.frames, "seed": HELD_OUT + puppet}
+    arguments = {"width": SIZE, "height": SIZE, "num_frames": variant.frames, "seed": HELD_OUT + puppet}
     frames = made.stream(shown.reference, shown.poses[: variant.frames], **arguments, **dict(variant.options))
     return list(frames), shown
-
-
-def smoothing(weight: float, steps: int) -> Callable:
-    """A callback that averages latents over neighbouring frames in the last 30 % of the steps but one."""
-
-    def smooth(_: Any, step: int, __: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        latents = tensors["latents"]
-        if not 0.7 * steps <= step < steps - 1:
-            return {}
-        around = torch.cat([latents[:1], latents, latents[-1:]])
-        return {"latents": latents + weight * (around[:-2] - 2 * latents + around[2:])}
-
-    return smooth
 
 
 def figures(puppet: int, variant: Variant) -> dict[str, Any]:

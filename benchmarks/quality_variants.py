@@ -16,7 +16,6 @@ class Variant:
     context: tuple[int, int] = (8, 0)
     stage: int = 2
     dtype: str = "float32"
-    smoothed: float = 0.0  # weight of each neighbour in the mean over time that latents become in the last steps
 
     @property
     def key(self) -> str:
@@ -44,12 +43,11 @@ def variant(
     frames: int = 8,
     stage: int = 2,
     dtype: str = "float32",
-    smoothed: float = 0.0,
     **more: Any,
 ) -> Variant:
     options = {"num_inference_steps": steps, "guidance_scale": cfg, "shared_noise": shared_noise, **more}
     options |= {"context_frames": context[0], "context_overlap": context[1]}
-    return Variant(tuple(options.items()), scheduler, frames, context, stage, dtype, smoothed)
+    return Variant(tuple(options.items()), scheduler, frames, context, stage, dtype)
 
 
 def spaced(steps: int, scheduler: str = "dpm++", **more: Any) -> dict[str, Any]:
@@ -78,10 +76,10 @@ GUIDED: dict[str, dict[str, Any]] = {
     "ddim 20, cache 3, branch 0": {"steps": 20, **cached(3, 0)},
     "ddim 20, cache 3, branch 1": {"steps": 20, **cached(3, 1)},
     "dpm++ 10, spacing 1.6, guidance_every 2": spaced(10, guidance_every=2),
-    "dpm++ 10, spacing 1.6, cache 2, branch 1": spaced(10, **cached(2, 1)),
-    "dpm++ 9, spacing 1.6, cache 2, branch 1 (`fast`)": spaced(9, **cached(2, 1)),
+    "dpm++ 10, spacing 1.6, cache 2, branch 1 (`fast`)": spaced(10, **cached(2, 1)),
+    "dpm++ 10, spacing 1.6, cache 2, branch 0": spaced(10, **cached(2, 0)),
     "dpm++ 12, spacing 1.6, cache 3, branch 1": spaced(12, **cached(3, 1)),
-    "fast, bfloat16": spaced(9, dtype="bfloat16", **cached(2, 1)),
+    "`fast`, bfloat16": spaced(10, dtype="bfloat16", **cached(2, 1)),
 }
 UNGUIDED = {name: one for name, one in GUIDED.items() if "guidance" not in name}
 
@@ -97,7 +95,9 @@ THREE_WINDOWS: dict[str, dict[str, Any]] = {
     "triangle, shift 5": {"blend": "triangle", "shift": 5},
     "noise shuffled": {"noise": "shuffled"},
     "noise low_frequency": {"noise": "low_frequency"},
-    "latents smoothed in the last 3 of 10 steps": {"smoothed": 0.1},
+    "smooth_latents 0.1": {"smooth_latents": 0.1},
+    "smooth_latents 0.2": {"smooth_latents": 0.2},
+    "smooth_latents 0.1, noise low_frequency": {"smooth_latents": 0.1, "noise": "low_frequency"},
     "shared_noise 0.5": {"shared_noise": 0.5},
     "shared_noise 1": {"shared_noise": 1.0},
     "triangle, shift 5, noise shuffled": {"blend": "triangle", "shift": 5, "noise": "shuffled"},

@@ -26,6 +26,7 @@ CASES = {
     "sampling": ("sampling", "sampling"),
     "length": ("sampling", "length"),
     "tail": ("sampling", "tail"),
+    "drift": ("drift", "drift"),
     "processes": ("sampling", "processes"),
     "pose_frames": ("frames", "pose_frames"),
     "pose_windows": ("frames", "pose_windows"),

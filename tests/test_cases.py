@@ -55,6 +55,7 @@ def test_defaults_are_the_published_ones():
         "size": None,
         "spacing": 1.0,
         "noise": "independent",
+        "smooth_latents": 0.0,
         "preset": None,
         "guidance_start": 0.0,
         "guidance_stop": 1.0,
@@ -303,6 +304,8 @@ def test_every_setting_can_stand_in_the_yaml(stage_2):
     values |= {"overwrite": True, "no_audio": True, "vram": "low", "tail": "flush", "compile": True, "split": "cases"}
     values |= {
         "scheduler": "euler",
+        "noise": "shuffled",
+        "smooth_latents": 0.1,
         "spacing": 1.5,
         "size": 96,
         "preset": "fast",

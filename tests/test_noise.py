@@ -1,4 +1,4 @@
-"""The initial noise: drawn in chunks, equal to a single draw of the published shape."""
+"""The initial noise: drawn in chunks, equal to a single draw of the published shape. Smoothing of latents over time."""
 
 import pytest
 import torch
@@ -6,6 +6,8 @@ from tolerance import rounding
 
 from musepose.pipelines import noise
 from musepose.pipelines.noise import initial_noise, share_low_frequencies, shuffle_noise
+from musepose.pipelines.options import SamplingOptions
+from musepose.pipelines.smoothing import is_smoothed, smooth_latents
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -50,3 +52,17 @@ def test_low_frequencies_are_shared_and_the_noise_stays_white():
     assert abs((spectrum[:100, :, 8, 8].real * spectrum[100:, :, 8, 8].real).mean()) < 5 / 400**0.5
     power = spectrum[..., 4:, 4:].abs().square().mean()  # of 200 x 4 x 144 numbers, half of them independent
     assert abs(power - 1) < 5 * (2 / (200 * 4 * 72)) ** 0.5
+
+
+def test_smoothing_averages_neighbours_and_keeps_the_mean_and_what_is_linear():
+    latents = torch.tensor([4.0, 0, 0, 0, 8]).view(5, 1, 1, 1)
+    assert smooth_latents(latents, 0.25).flatten().tolist() == [3, 1, 0, 2, 6]
+    line = torch.arange(5.0).view(5, 1, 1, 1)
+    assert torch.equal(smooth_latents(line, 0.25)[1:-1], line[1:-1])
+
+
+@pytest.mark.parametrize(("steps", "smoothed"), [(10, [7, 8]), (20, [14, 15, 16, 17, 18]), (2, []), (1, [])])
+def test_late_steps_are_smoothed_but_the_last_one(steps, smoothed):
+    on, off = (SamplingOptions(num_inference_steps=steps, smooth_latents=weight) for weight in (0.1, 0.0))
+    assert [step for step in range(steps) if is_smoothed(step, on)] == smoothed
+    assert not any(is_smoothed(step, off) for step in range(steps))

@@ -106,6 +106,15 @@ def test_shared_noise_and_one_pose_give_one_picture():
     assert changes < 0.3 * before  # not none: the motion modules tell frames apart by their positions
 
 
+def test_smoothed_latents_change_less_from_frame_to_frame():
+    changes = {"num_inference_steps": 10, "output_type": "latent", "context_frames": 5}
+    plain, smooth = (
+        pipeline()(reference(), poses(5), smooth_latents=weight, **{**SHORT, **changes}).frames.diff(dim=2).abs().mean()
+        for weight in (0.0, 0.25)
+    )
+    assert smooth < 0.5 * plain
+
+
 def test_guidance_of_one_is_no_guidance():
     """Guidance just above 1 computes both CFG branches; its limit is the conditional branch alone."""
     alone = pipeline()(reference(), poses(3), guidance_scale=1.0, output_type="latent", **SHORT).frames

@@ -82,6 +82,12 @@ class Settings:
         "another order (FreeNoise); low_frequency: all frames have its low frequencies in common",
         choices=NOISES,
     )
+    smooth_latents: float = option(
+        0.0,
+        "weight of each neighbouring frame when late steps average latents over time: less flicker",
+        low=0,
+        high=0.33,
+    )
     fps: Fraction | None = option(
         None,
         "frame rate of the result, such as 15 or 30000/1001; default: keeps the tempo. "
@@ -151,6 +157,7 @@ class Settings:
             seed=self.seed,
             shared_noise=self.shared_noise,
             noise=self.noise,
+            smooth_latents=self.smooth_latents,
             context_frames=self.context_frames,
             context_overlap=self.context_overlap,
             tail=self.tail,

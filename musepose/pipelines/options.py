@@ -32,6 +32,7 @@ class SamplingOptions:
     seed: int = 99  # of the noise, if no generator is given
     shared_noise: float = 0.0  # share of the noise's variance that is the same in all frames
     noise: str = "independent"  # or "shuffled", "low_frequency": see `shuffle_noise` and `share_low_frequencies`
+    smooth_latents: float = 0.0  # weight of each neighbouring frame in late steps, see `smoothing`
     context_frames: int = 48  # denoised together
     context_overlap: int = 4  # frames that two neighbouring windows share
     tail: str = "pad"
@@ -66,6 +67,8 @@ class SamplingOptions:
         for name, least in (("shift", 0), ("guidance_every", 1), ("cache_interval", 1), ("cache_branch", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}: at least {least} is needed")
+        if not 0 <= self.smooth_latents <= 1 / 3:
+            raise ValueError(f"smooth_latents is {self.smooth_latents}: 0 to 1/3 is possible")
         if self.spacing < 1:
             raise ValueError(f"spacing is {self.spacing}: at least 1 is needed")
         if not 0 <= self.guidance_start <= self.guidance_stop <= 1:

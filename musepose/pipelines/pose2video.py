@@ -30,6 +30,7 @@ from musepose.pipelines.noise import video_noise
 from musepose.pipelines.options import SamplingOptions
 from musepose.pipelines.pose_frames import PoseFrames
 from musepose.pipelines.schedulers import make_scheduler, set_timesteps, timesteps_of
+from musepose.pipelines.smoothing import is_smoothed, smooth_latents
 from musepose.pipelines.steps import Step, frames_of, plan_steps
 from musepose.utils.distributed import ProcessGroup
 from musepose.utils.errors import UserError
@@ -130,21 +131,20 @@ class Pose2VideoPipeline(DiffusionPipeline):
         contexts = self.offloader.within_memory(lambda: self.prepare(image, options))
         windows = {window for step in steps for window in step.windows}
         features = PoseFeatures(self.pose_guider, poses, windows, self.offloader)
-        arguments = (contexts, features, self.offloader, self.group, options.blend, options.shallow_layers)
-        predict = Denoiser(self.denoising_unet, *arguments)
+        how = (self.offloader, self.group, options.blend, options.shallow_layers)
+        predict = Denoiser(self.denoising_unet, contexts, features, *how)
         guide = Guide(options.guidance_scale, options.guidance_every > 1)
 
         length = steps[0].windows[-1].stop
-        latents = (
-            self._given(latents, length, options)
-            if latents is not None
-            else (self.initial_noise(shown, options, generator)[:length])
-        )
+        given = None if latents is None else self._given(latents, length, options)
+        latents = self.initial_noise(shown, options, generator)[:length] if given is None else given
         latents = latents * self.scheduler.init_noise_sigma if self.scheduler.init_noise_sigma != 1 else latents
         for step, timestep in enumerate(self.scheduler.timesteps):
             sample = self.scheduler.scale_model_input(latents, timestep)
             prediction = guide(predict(sample, float(timestep), steps[step]), steps[step])
             latents = self.scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+            if is_smoothed(step, options):
+                latents = smooth_latents(latents, options.smooth_latents)
             _require_finite(latents, f"step {step + 1}")
             if callback_on_step_end:
                 tensors = {"latents": latents, "sample": sample, "prediction": prediction}

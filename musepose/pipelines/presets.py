@@ -18,6 +18,6 @@ EXACT: dict[str, Any] = {
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "exact": EXACT,
-    "fast": EXACT | {"steps": 9, "scheduler": "dpm++", "spacing": 1.6, "cache_interval": 2, "cache_branch": 1},
+    "fast": EXACT | {"steps": 10, "scheduler": "dpm++", "spacing": 1.6, "cache_interval": 2, "cache_branch": 1},
     "draft": EXACT | {"steps": 6, "scheduler": "euler", "spacing": 1.6},
 }

@@ -48,8 +48,9 @@ def frames_of(parts: Sequence[Part]) -> set[int]:
 def plan_steps(options: SamplingOptions, frames: int, rank: int = 0, count: int = 1) -> list[Step]:
     """The steps for a video of `frames`, without padding, as process `rank` of `count` computes them.
 
-    Step 0 sees pure noise: nothing that it computes is reused in step 1. A (window, branch) pair belongs to the same
-    process in all steps between two refreshes, so that each process has the features that it needs.
+    Step 0 sees pure noise: nothing that it computes is reused in step 1. The last step reuses what it can. A (window,
+    branch) pair belongs to the same process in all steps between two refreshes, so that each process has the features
+    that it needs.
     """
     sizes = options.context_frames, options.context_overlap
     length = padded_length(frames, *sizes) if options.tail == "pad" else frames
@@ -65,6 +66,7 @@ def plan_steps(options: SamplingOptions, frames: int, rank: int = 0, count: int 
         every = 1 + options.guided
         branches = range(0 if guidance == "compute" else every - 1, every)
         refresh = number == 0 or (number - 1) % options.cache_interval == 0
+        refresh &= options.cache_interval == 1 or number < max(2, options.num_inference_steps - 1)
         if refresh:
             shift = -(-number // options.cache_interval) * options.shift
             windows = tuple(context_windows(length, *sizes, shift))
