@@ -55,28 +55,44 @@ def mistake() -> None:
 
 
 def cases(arguments: list[str]) -> int:
-    """A process whose number is in the file `dies` ends while it works on its second case."""
+    """The process whose number is in the file `dies` ends at its second case; the one in `stops` before it decodes."""
     import numpy as np
+    import torch
 
     import test_stage_2
 
     dies = Path("dies").read_text() if Path("dies").exists() else ""
+    stops = Path("stops").read_text() if Path("stops").exists() else ""
+    rank = os.environ["RANK"]
     done = []
 
+    def note(file: str, entry: object) -> None:
+        with open(file, "a") as log:
+            log.write(f"{rank} {entry}\n")
+
     class Numbers:
-        """Pictures of one grey; the process's number is in the file `log`."""
+        """Pictures whose grey is their number; the processes' numbers are in the files `log` and `decoded`."""
 
         def stream(self, image, pose_images, options, *, num_frames, progress):
-            with open("log", "a") as log:
-                log.write(f"{os.environ['RANK']} {num_frames}\n")
-            if os.environ["RANK"] == dies and done:
+            yield from self.decode_stream(self.sample_latents(image, pose_images, options, num_frames, progress))
+
+        def sample_latents(self, image, pose_images, options, num_frames, progress):
+            note("log", num_frames)
+            if rank == dies and done:
                 while not any(line.split()[0] != dies for line in Path("log").read_text().splitlines()):
                     time.sleep(0.01)  # until another one is at work
                 os._exit(9)
             done.append(num_frames)
-            for index in range(num_frames):
-                yield np.full((options.height, options.width, 3), 100, np.uint8)
-                progress("decoding", index + 1, num_frames)
+            return torch.arange(num_frames)[:, None, None, None]
+
+        def decode_stream(self, latents):
+            if rank == stops:
+                while not list(Path("out").glob(".job-*comparison-0-6.part")):
+                    time.sleep(0.01)  # until the other one has finished a stretch
+                os._exit(9)
+            for index in latents.flatten().tolist():
+                note("decoded", index)
+                yield np.full((64, 64, 3), 20 * index, np.uint8)
 
     return test_stage_2.main(arguments, lambda plan: Numbers())
 

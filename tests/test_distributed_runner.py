@@ -17,7 +17,7 @@ from together import started
 
 from musepose.inference.cases import Job
 from musepose.inference.distributed_runner import balance_jobs, device_name
-from musepose.media.video_reader import VideoInfo, probe
+from musepose.media.video_reader import VideoInfo, probe, read_frames
 from musepose.utils.errors import UserError
 
 WORKER = str(Path(__file__).resolve().parent / "distributed_worker.py")
@@ -166,6 +166,33 @@ def test_a_dying_process_loses_no_finished_work(four_cases):
     assert results() == LENGTHS
     assert not list(Path("out").glob(".*"))
     assert sorted(sum(log().values(), [])) == sorted(LENGTHS[name] for name in LENGTHS.keys() - finished.keys())
+
+
+def decoded() -> dict[str, list[int]]:
+    """Process → numbers of the frames that it decoded."""
+    entries = [line.split() for line in Path("decoded").read_text().splitlines()]
+    return {rank: [int(frame) for r, frame in entries if r == rank] for rank in sorted({r for r, _ in entries})}
+
+
+def test_each_process_decodes_and_encodes_its_own_stretch(four_cases):
+    """The joined video has all frames in order, and nothing hidden stays. After a process's death the same command
+    takes over the latents and the finished stretch: only the missing frames are decoded."""
+    config = four_cases.write_config(test_cases={"ref.png": ["a.mp4"]})
+    arguments = [*four_cases.arguments, "--config", str(config)]
+    Path("stops").write_text("1")
+    assert launch(2, *arguments).returncode != 0
+    assert results() == {} and decoded() == {"0": [0, 1, 2, 3, 4, 5]}
+    assert len(list(Path("out").glob(".job-*latents.part"))) == 1
+    Path("stops").unlink()
+    Path("decoded").unlink()
+    Path("log").unlink()
+    done = launch(2, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert decoded() == {"0": [6, 7, 8], "1": [9, 10, 11]} and not Path("log").exists()
+    assert results() == {"a": 12} and not list(Path("out").glob(".*"))
+    for name, column in (("ref_a_3.5_20_0", slice(None)), ("ref_a_3.5_20_0_cmp", slice(-20, None))):
+        levels = [frame[:, column].mean() for frame in read_frames(Path("out") / f"{name}.mp4")]
+        assert np.abs(levels - 20 * np.arange(12)).max() < 3  # H.264 on flat grey
 
 
 def test_an_input_error_is_printed_once(four_cases):

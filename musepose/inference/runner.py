@@ -2,9 +2,8 @@
 
 import gc
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,10 +12,12 @@ import numpy as np
 from PIL import Image
 
 from musepose.inference.cases import Job, Plan
+from musepose.inference.job_parts import remove_parts
 from musepose.inference.options import Settings
 from musepose.media.image import read_image
-from musepose.media.video_reader import describe_damage, read_frames
+from musepose.media.video_reader import VideoFrames, describe_damage
 from musepose.media.video_writer import VideoWriter, even_size
+from musepose.pipelines.options import SamplingOptions
 from musepose.utils import launch
 from musepose.utils.errors import UserError, is_out_of_memory
 from musepose.utils.files import CompleteFiles
@@ -52,9 +53,9 @@ def run_plan(
 ) -> int:
     """Render the pending jobs. → exit status, 1 if a job failed.
 
-    `load_pipeline` returns an object with the `stream` of Pose2VideoPipeline; it is called only if there is a job, and
-    its exceptions are not caught. An exception in a job is printed in one line, and the next job starts. With a `group`
-    it is raised as UserError instead, because the other processes wait for this one.
+    `load_pipeline` returns a Pose2VideoPipeline or a stand-in; it is called only if there is a job, and its exceptions
+    are not caught. An exception in a job is printed in one line, and the next job starts. With a `group` it is raised
+    as UserError instead, because the other processes wait for this one.
     """
     summary = Summary()
     pipeline = None
@@ -78,7 +79,12 @@ def run_plan(
             for line in job.pose.notes:
                 print(line, flush=True)
         try:
-            render(job, plan.settings, pipeline, is_writer)
+            if group is None:
+                render(job, plan.settings, pipeline)
+            else:
+                from musepose.inference.shared_job import render_together
+
+                render_together(job, plan, pipeline, group)
         except Exception as error:  # one failed case must not stop the others
             print(f"{counter} {job.title}: failed: {describe_error(error)}", file=sys.stderr, flush=True)
             if group is not None:
@@ -102,48 +108,47 @@ def render(
     job: Job,
     settings: Settings,
     pipeline: Any,
-    is_writer: bool = True,
     reporter: Reporter = CONSOLE,
     **arguments: Any,  # of the pipeline, such as callback_on_step_end
 ) -> None:
     """Write a job's result and comparison, frame by frame, at the pose video's size, rounded down to even numbers.
 
-    A process with `is_writer` False computes its share of the frames and writes nothing. Raises what the pipeline, the
-    writers and the reporter raise; then no file appears.
+    Raises what the pipeline, the writers and the reporter raise; then no file appears.
     """
-    stride = settings.skip + 1
+    poses = VideoFrames(job.pose, settings.skip + 1, job.frames)
     reporter = reporter if launch.rank() == 0 else Reporter(bars=False)
     with Stages({"denoising": settings.steps, "decoding": job.frames}, reporter) as stages:
         picture = read_image(job.reference)
-        frames = pipeline.stream(
-            picture,
-            read_frames(job.pose, stride, job.frames),
-            replace(settings.sampling, width=job.size[0], height=job.size[1]),
-            num_frames=job.frames,
-            progress=stages.update,
-            **arguments,
-        )
+        arguments |= {"num_frames": job.frames, "progress": stages.update}
+        frames = pipeline.stream(picture, poses, sampling_of(job, settings), **arguments)
         with closing(frames):  # ends the decoding thread
-            if is_writer:
-                write_videos(job, picture, frames, read_frames(job.pose, stride, job.frames))
-            else:
-                deque(frames, maxlen=0)
+            write_videos(job, picture, frames, iter(poses))
+    remove_parts(job)  # of an interrupted run of several processes
+
+
+def sampling_of(job: Job, settings: Settings) -> SamplingOptions:
+    """The sampling options of a job."""
+    return replace(settings.sampling, width=job.size[0], height=job.size[1])
 
 
 def write_videos(job: Job, picture: Image.Image, frames: Iterable[np.ndarray], poses: Iterable[np.ndarray]) -> None:
     """Write the result, and the comparison of reference, poses and result side by side; both appear together."""
+    reference = reference_column(picture, video_sizes(job, picture)[0][1])
+    with CompleteFiles() as files, ExitStack() as stack:
+        writers = [
+            stack.enter_context(VideoWriter(path, *size, rate=job.rate, audio_from=job.audio, files=files))
+            for path, size in zip((job.result, job.comparison), video_sizes(job, picture), strict=True)
+        ]
+        for pose, frame in zip(poses, frames, strict=True):
+            frame, pose = (resize(one, writers[0].width, writers[0].height) for one in (frame, pose))
+            writers[0].write(frame)
+            writers[1].write(np.hstack([reference, pose, frame]))
+
+
+def video_sizes(job: Job, picture: Image.Image) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Width and height of a job's result and comparison."""
     width, height = even_size(job.pose.width, job.pose.height)
-    reference = reference_column(picture, height)
-    with CompleteFiles() as files:
-        common = {"rate": job.rate, "audio_from": job.audio, "files": files}
-        with (
-            VideoWriter(job.result, width, height, **common) as result,
-            VideoWriter(job.comparison, reference.shape[1] + 2 * width, height, **common) as comparison,
-        ):
-            for pose, frame in zip(poses, frames, strict=True):
-                frame = resize(frame, width, height)
-                result.write(frame)
-                comparison.write(np.hstack([reference, resize(pose, width, height), frame]))
+    return (width, height), (reference_column(picture, height).shape[1] + 2 * width, height)
 
 
 def reference_column(picture: Image.Image, height: int) -> np.ndarray:

@@ -36,7 +36,7 @@ from musepose.utils.distributed import ProcessGroup
 from musepose.utils.errors import UserError
 from musepose.utils.prefetch import prefetch
 
-DECODE_SHARE = 4  # frames that each process decodes in a round
+DECODE_SHARE = 4  # frames that are decoded together, and prefetched
 Progress = Callable[[str, int, int], None]  # stage ("denoising" or "decoding"), done, total
 StepCallback = Callable[["Pose2VideoPipeline", int, Tensor, dict[str, Tensor]], "dict[str, Tensor] | None"]
 
@@ -169,27 +169,29 @@ class Pose2VideoPipeline(DiffusionPipeline):
         **arguments: Any,  # as of `__call__`
     ) -> Iterator[np.ndarray]:
         """Yield the frames (height, width, 3) uint8 RGB one by one; the next ones are prefetched."""
+        latents = self.sample_latents(image, pose_images, options, progress=progress, **arguments)
+        yield from self.decode_stream(latents, progress)
+
+    def sample_latents(
+        self,
+        image: Picture,
+        pose_images: Iterable[Picture],
+        options: SamplingOptions | None = None,
+        **arguments: Any,  # as of `__call__`
+    ) -> Tensor:
+        """→ the denoised latents f c h w, in every process of a group."""
         arguments |= {"output_type": "latent", "return_dict": False}
-        (latents,) = self(image, pose_images, options, progress=progress, **arguments)
-        latents = rearrange(latents, "1 c f h w -> f c h w")
-        with closing(prefetch(self._decode_shares(latents), DECODE_SHARE)) as pictures:
+        (latents,) = self(image, pose_images, options, **arguments)
+        return rearrange(latents, "1 c f h w -> f c h w")
+
+    def decode_stream(self, latents: Tensor, progress: Progress | None = None) -> Iterator[np.ndarray]:
+        """Latents f c h w → the frames as of `stream`. Every process of a group decodes what it is given."""
+        decoded = (one for part in latents.split(DECODE_SHARE) for one in to_bytes(self.decode(part)).numpy())
+        with closing(prefetch(decoded, DECODE_SHARE)) as pictures:
             for index, picture in enumerate(pictures):
                 yield picture
                 if progress:
                     progress("decoding", index + 1, len(latents))
-
-    def _decode_shares(self, latents: Tensor) -> Iterator[np.ndarray]:
-        """Decode all frames in order. In each round every process decodes up to DECODE_SHARE frames."""
-        group = self.group
-        size = min(DECODE_SHARE, -(-len(latents) // group.count))
-        height, width = (side * self.vae_scale_factor for side in latents.shape[-2:])
-        for batch in latents.split(size * group.count):
-            # all_gather needs equal shapes: the last round is padded with black pictures, which are cut off.
-            pictures = torch.zeros(size, height, width, 3, dtype=torch.uint8)
-            mine = batch[group.rank * size : (group.rank + 1) * size]
-            if len(mine):
-                pictures[: len(mine)] = to_bytes(self.decode(mine))
-            yield from torch.cat(group.all_gather(pictures))[: len(batch)].numpy()
 
     def _read_poses(
         self, pictures: Iterable[Picture], num_frames: int | None, options: SamplingOptions

@@ -37,13 +37,9 @@ class ProcessGroup:
             torch.distributed.all_reduce(tensor)
         return tensor
 
-    def all_gather(self, tensor: Tensor) -> list[Tensor]:
-        """The tensors of all processes, of equal shape, ordered by rank, on the CPU."""
-        if self.count == 1:
-            return [tensor.cpu()]
-        received = [torch.empty_like(tensor, device=self.device) for _ in range(self.count)]
-        torch.distributed.all_gather(received, tensor.to(self.device).contiguous())
-        return [part.cpu() for part in received]
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
+        self.all_reduce(torch.zeros(1, device=self.device)).item()
 
     def broadcast(self, value: Value) -> Value:
         """Rank 0's value, which must be picklable, in all processes."""

@@ -240,7 +240,13 @@ def remove_stale(path: Path) -> None:
 
 
 def _prefix(path: Path) -> str:
-    """Prefix of the temporary files for a target. Hashed, as the target's name may have the maximum length."""
+    """Prefix of the temporary files for a target: its digest, as the target's name may have the maximum length.
+
+    Of a target that is hidden itself, a part of something, it is the target's own name: who removes all parts by the
+    beginning of their names removes these too.
+    """
+    if path.name.startswith(".") and path.suffix == ".part":
+        return f"{path.stem}-"
     return f".musepose-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}-"
 
 
