@@ -160,6 +160,23 @@ def spoil(state: Path, kind: str) -> None:
         content = torch.load(optimizer)
         content["state"][1]["exp_avg_rq"] = content["state"][1].pop("exp_avg_sq")
         torch.save(content, optimizer)
+    elif kind == "moments":
+        content = torch.load(optimizer)
+        content["state"][1]["exp_avg"][0] = float("inf")
+        torch.save(content, optimizer)
+    elif kind in ("ema", "ema shape", "rate"):  # of the EMA, then of the schedule
+        path = state / f"custom_checkpoint_{int(kind == 'rate')}.pkl"
+        content = torch.load(path)
+        if kind == "rate":
+            content["base_lrs"] = [float("nan")]
+        elif kind == "ema":
+            content["shadow_params"][0][0, 0] = float("nan")
+        else:
+            content["shadow_params"] = [tensor[:2] for tensor in content["shadow_params"]]
+        torch.save(content, path)
+    elif kind == "pipe":
+        model.unlink()
+        os.mkfifo(model)
     elif kind == "garbage":
         optimizer.write_bytes(b"\x80\x02(lp0\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.")
     elif kind == "checksums":
@@ -174,6 +191,7 @@ def spoil(state: Path, kind: str) -> None:
 
 KINDS = ("truncated", "bit", "missing", "nan", "checksums", "empty", "file", "renamed")
 BARE = ("bare truncated", "bare missing", "bare nan", "bare swapped", "bare misnamed", "bare garbage")
+BARE += ("bare moments", "bare ema", "bare ema shape", "bare rate", "bare pipe")
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *BARE])

@@ -5,6 +5,7 @@ Names and contents are those of accelerate's `save_state`, whose own loading unp
 
 import importlib
 import json
+import math
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -89,7 +90,16 @@ def read_state(accelerator: Accelerator, folder: Path, parts: StateParts) -> Non
     if written != len(parts.others):
         raise ValueError(f"it was written {'with' if written > len(parts.others) else 'without'} ema_decay")
     for number, part in enumerate(parts.others):
-        part.load_state_dict(_load(folder / f"custom_checkpoint_{number}.pkl"))
+        _load_part(part, _load(folder / f"custom_checkpoint_{number}.pkl"))
+
+
+def _load_part(part: Any, content: Any) -> None:
+    """Load a schedule, or an EMA. Raises ValueError: it is of other weights, which EMAModel would take."""
+    before = getattr(part, "shadow_params", None)
+    part.load_state_dict(content)
+    if before is not None and [t.shape for t in part.shadow_params] != [t.shape for t in before]:
+        part.shadow_params = before
+        raise ValueError("its EMA weights are of another model")
 
 
 def _is_deepspeed(accelerator: Accelerator) -> bool:
@@ -106,7 +116,19 @@ def _save(content: object, path: Path) -> None:
 
 
 def _load(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not _is_finite(content):
+        raise ValueError(f"{path.name} holds numbers that are not finite")
+    return content
+
+
+def _is_finite(content: object) -> bool:
+    """Whether no tensor in nested lists and mappings holds NaN or infinity, and no number is NaN."""
+    if isinstance(content, torch.Tensor):
+        return not content.is_floating_point() or bool(content.isfinite().all())
+    if isinstance(content, dict | list | tuple):
+        return all(map(_is_finite, content.values() if isinstance(content, dict) else content))
+    return not (isinstance(content, float) and math.isnan(content))
 
 
 def _load_model(model: nn.Module, path: Path) -> None:
@@ -130,7 +152,10 @@ def _check_moments(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _check_files(folder: Path) -> None:
-    """Raises ValueError: a file is missing or is not as it was written."""
+    """Raises ValueError: a file is missing or is not as it was written, or one is a pipe, which has no end."""
+    for file in folder.rglob("*"):
+        if not (file.is_file() or file.is_dir()):
+            raise ValueError(f"{file.name} is no file")
     path = folder / CHECKSUMS
     if not path.exists():
         return
