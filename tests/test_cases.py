@@ -229,6 +229,13 @@ def test_picture_without_quotes_that_is_a_number(stage_2):
         make_plan(config, {}, NOW)
 
 
+def test_a_config_that_is_no_file_is_said_to_be_none(tmp_path):
+    with pytest.raises(UserError, match="is a folder: give a config with --config"):
+        make_plan(tmp_path, {}, NOW)
+    with pytest.raises(UserError, match="/dev/null is not a file: give a config with --config"):
+        make_plan(Path("/dev/null"), {}, NOW)
+
+
 def test_missing_yaml():
     with pytest.raises(UserError, match="nowhere.yaml is missing"):
         make_plan(Path("nowhere.yaml"), {}, NOW)

@@ -110,6 +110,7 @@ BAD = {
     "image_resolution": (with_keypoints("--image_resolution", 0), "--image_resolution is 0: give 64 to 4096"),
     "scale_from": (with_keypoints("--scale_from", "moon"), "--scale_from is moon: choose from frame, video"),
     "unknown flag": (with_keypoints("--speed", 2), "unrecognized arguments: --speed 2: see .*--help"),
+    "output is a segment's name": (with_keypoints("--outfn", "a.part"), "a.part: end its name in .mp4, .mov, .mkv"),
     "output is no video": (with_keypoints("--outfn", "demo.gif"), "demo.gif: end its name in .mp4"),
     "output folder": (blocked_output, "cannot write file/demo.mp4"),
     "output is a folder": (with_keypoints("--save_keypoints", "."), "it is a folder"),

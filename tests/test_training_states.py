@@ -164,13 +164,15 @@ def spoil(state: Path, kind: str) -> None:
         content = torch.load(optimizer)
         content["state"][1]["exp_avg"][0] = float("inf")
         torch.save(content, optimizer)
-    elif kind in ("ema", "ema shape", "rate"):  # of the EMA, then of the schedule
+    elif kind in ("ema", "no ema", "ema shape", "rate"):  # of the EMA, then of the schedule
         path = state / f"custom_checkpoint_{int(kind == 'rate')}.pkl"
         content = torch.load(path)
         if kind == "rate":
             content["base_lrs"] = [float("nan")]
         elif kind == "ema":
             content["shadow_params"][0][0, 0] = float("nan")
+        elif kind == "no ema":
+            del content["shadow_params"]
         else:
             content["shadow_params"] = [tensor[:2] for tensor in content["shadow_params"]]
         torch.save(content, path)
@@ -191,7 +193,7 @@ def spoil(state: Path, kind: str) -> None:
 
 KINDS = ("truncated", "bit", "missing", "nan", "checksums", "empty", "file", "renamed")
 BARE = ("bare truncated", "bare missing", "bare nan", "bare swapped", "bare misnamed", "bare garbage")
-BARE += ("bare moments", "bare ema", "bare ema shape", "bare rate", "bare pipe")
+BARE += ("bare moments", "bare ema", "bare no ema", "bare ema shape", "bare rate", "bare pipe")
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *BARE])

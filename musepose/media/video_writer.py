@@ -19,8 +19,9 @@ from musepose.utils.files import CompleteFiles, complete_file, write_error
 if TYPE_CHECKING:
     import av
 
-# Suffix → FFmpeg muxer; all hold H.264 and AAC. `.part` is a segment, see segments.py.
-CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".part": "mp4"}
+# Suffix → FFmpeg muxer; all hold H.264 and AAC.
+VIDEO_OUTPUTS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+CONTAINERS = VIDEO_OUTPUTS | {".part": "mp4"}  # a segment, see segments.py
 BT709 = 1  # FFmpeg's AVCOL_SPC_BT709; primaries and transfer characteristics have the same number
 LIMITED_RANGE = 1  # FFmpeg's AVCOL_RANGE_MPEG
 
@@ -69,7 +70,7 @@ class VideoWriter:
             raise ValueError(f"a rate of {rate} frames a second")
         self.path = Path(path)
         if self.path.suffix.lower() not in CONTAINERS:
-            raise UserError(f"cannot write a video called {self.path.name}: end its name in .mp4, .mov, .mkv")
+            raise UserError(f"cannot write a video called {self.path.name}: end its name in {', '.join(VIDEO_OUTPUTS)}")
         self.width, self.height, self.rate, self.crf = width, height, Fraction(rate), crf
         self.audio_from = None if audio_from is None else Path(audio_from)
         self.audio_start = Fraction(audio_start)

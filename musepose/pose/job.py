@@ -8,7 +8,7 @@ from PIL import Image
 
 from musepose.media.image import read_image
 from musepose.media.video_reader import VideoInfo, damaged_frames, picture_numbers, probe
-from musepose.media.video_writer import CONTAINERS
+from musepose.media.video_writer import VIDEO_OUTPUTS
 from musepose.pose.align import BODY_LIMBS
 from musepose.pose.detectors.choice import check_detector_files, chosen, detector_files
 from musepose.pose.keypoint_file import KeypointFile, Source, load_keypoints
@@ -225,8 +225,8 @@ def _check_outputs(settings: Settings, aligned: Path, demo: Path, preview: Path)
     """Raises UserError if an output cannot be written, or equals an input or another output."""
     taken = {os.path.realpath(path): path for path in (settings.imgfn_refer, settings.vidfn)}
     for path in (aligned, demo):
-        if path.suffix.lower() not in CONTAINERS:
-            raise UserError(f"cannot write a video called {path.name}: end its name in {', '.join(CONTAINERS)}")
+        if path.suffix.lower() not in VIDEO_OUTPUTS:
+            raise UserError(f"cannot write a video called {path.name}: end its name in {', '.join(VIDEO_OUTPUTS)}")
     if settings.save_keypoints is not None and (settings.picture_keypoints or is_openpose(settings.keypoints)):
         raise UserError("--save_keypoints keeps what a detector found, not OpenPose JSON: leave one of the two out")
     if preview.suffix.lower() != ".png":

@@ -31,21 +31,21 @@ class Command:
 @dataclass(kw_only=True)
 class Data:
     meta_paths: list[str] = option(help="manifests (meta.json) of one or several data sets, from prepare_dataset.py")
-    train_bs: int = option(1, "batch size of each process; every sample has one reference", low=1)
-    train_width: int = option(768, "pixels", low=64, multiple=8)
-    train_height: int = option(768, "pixels", low=64, multiple=8)
+    train_bs: int = option(1, "batch size of each process; every sample has one reference", low=1, high=4096)
+    train_width: int = option(768, "pixels", low=64, high=8192, multiple=8)
+    train_height: int = option(768, "pixels", low=64, high=8192, multiple=8)
     sample_margin: int = option(
         30, "stage 1: minimum distance of reference and target in frames; less if the video is too short", low=0
     )
     targets_per_reference: int = option(
-        1, "stage 1: targets for each reference, which share one pass of the reference UNet", low=1
+        1, "stage 1: targets for each reference, which share one pass of the reference UNet", low=1, high=4096
     )
     n_sample_frames: int = option(48, "stage 2: frames of a clip", low=1)
-    sample_rate: int = option(1, "stage 2: take every n-th frame; doubled above 30 frames a second", low=1)
+    sample_rate: int = option(1, "stage 2: take every n-th frame; doubled above 30 frames a second", low=1, high=1000)
     cache_latents: str | None = option(
         None, "folder of a latents cache: all frames are encoded once before training, not in every step"
     )
-    num_workers: int = option(0, "data loader workers of each training process", low=0)
+    num_workers: int = option(0, "data loader workers of each training process", low=0, high=256)
 
 
 @dataclass(kw_only=True)

@@ -96,10 +96,13 @@ def read_state(accelerator: Accelerator, folder: Path, parts: StateParts) -> Non
 def _load_part(part: Any, content: Any) -> None:
     """Load a schedule, or an EMA. Raises ValueError: it is of other weights, which EMAModel would take."""
     before = getattr(part, "shadow_params", None)
-    part.load_state_dict(content)
-    if before is not None and [t.shape for t in part.shadow_params] != [t.shape for t in before]:
-        part.shadow_params = before
+    if before is None:
+        part.load_state_dict(content)
+        return
+    found = content["shadow_params"]  # without any it would keep those that it has
+    if [getattr(one, "shape", None) for one in found] != [tensor.shape for tensor in before]:
         raise ValueError("its EMA weights are of another model")
+    part.load_state_dict(content)
 
 
 def _is_deepspeed(accelerator: Accelerator) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from musepose.utils.errors import UserError, shown
+from musepose.utils.files import require_file
 
 MOST_VALUES = 10_000  # OmegaConf's own limit
 REASON = 300  # characters of a reason in an error line
@@ -46,8 +47,7 @@ def read_config_file(path: Path, example: str, overrides: Sequence[str] = ()) ->
 
     Raises UserError: the file is missing or not a YAML mapping, or an override has no "=".
     """
-    if not path.is_file():
-        raise UserError(f"{path} is missing: give a config with --config FILE.yaml, such as {example}")
+    require_file(path, f"give a config with --config FILE.yaml, such as {example}")
     from omegaconf import OmegaConf  # slow to import; --help does not need it
 
     for override in overrides:
