@@ -158,3 +158,11 @@ def test_two_runs_of_the_same_second_have_folders_of_their_own(stage_2):
     first, second = (claim_folder(plan).jobs[0].result for plan in plans)
     assert first == plans[0].jobs[0].result and second.name == first.name
     assert second.parent.name == f"{first.parent.name}-2" and second.parent.is_dir()
+
+
+def test_names_that_are_too_long_together_name_the_remedy(stage_2):
+    config = stage_2.write_config(test_cases={"r" * 150 + ".png": ["p" * 150 + ".mp4"]})
+    (stage_2.path / ("r" * 150 + ".png")).write_bytes(stage_2.reference.read_bytes())
+    (stage_2.path / ("p" * 150 + ".mp4")).write_bytes(stage_2.pose.read_bytes())
+    with pytest.raises(UserError, match="File name too long.*rename the input files"):
+        make_plan(config, {"output": "out"}, datetime(2026, 1, 1))

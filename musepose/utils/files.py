@@ -26,6 +26,8 @@ def write_error(path: Path, error: OSError) -> UserError:
     """The UserError for an OSError while writing `path`."""
     reason = error.strerror or str(error)
     remedy = "free some space and start again" if error.errno in DISK_FULL else "choose another output path"
+    if error.errno == errno.ENAMETOOLONG:  # names of results are made of those of inputs
+        remedy = "rename the input files, as their names are parts of it, or choose a shorter output path"
     return UserError(f"cannot write {path} ({reason}): {remedy}")
 
 
