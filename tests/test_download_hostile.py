@@ -1,11 +1,14 @@
 """Downloads: URLs that are none, servers that send too much, two downloads into one folder."""
 
 import http.server
+import socket
 import threading
 import zipfile
+from contextlib import suppress
 
 import pytest
 
+from musepose.download import http as transfers
 from musepose.download.http import FetchError, damage, fetch
 from musepose.download.weights import WeightFile, WeightsFolder, download
 from musepose.utils.errors import UserError
@@ -95,3 +98,23 @@ def test_whatever_a_file_holds_its_check_does_not_fail(tmp_path):
     encrypted.write_bytes(content)
     for path in (deep, encrypted):
         assert damage(path, thorough=True) == "damaged or cut off"
+
+
+@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"])
+def test_a_server_that_dribbles_is_given_up(monkeypatch, tmp_path, before):
+    """Also in its status line, or in the size of a chunk: http.client waits for the end of the line."""
+    monkeypatch.setattr(transfers, "PATIENCE", 0.1)
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.sendall(before)
+                while not done.wait(0.01):
+                    connection.sendall(b"0")
+
+        threading.Thread(target=serve, daemon=True).start()
+        with pytest.raises(FetchError, match="sends less than 2 kB a second"):
+            fetch(f"http://127.0.0.1:{listener.getsockname()[1]}/file", tmp_path / "part", None, "file", {}, pause=0)
+        done.set()

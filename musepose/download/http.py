@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import io
 import json
 import os
 import pickle
@@ -143,28 +144,72 @@ def _transfer(url: str, partial: Path, size: int | None, label: str, headers: di
             request.add_header(name, value)
     if offset:
         request.add_header("Range", f"bytes={offset}-")
-    with urllib.request.urlopen(request, timeout=TIMEOUT, context=_certificates()) as response:
+    opener = urllib.request.build_opener(_HttpHandler, _HttpsHandler(context=_certificates()))
+    with opener.open(request, timeout=TIMEOUT) as response:
         if response.status != 206 or not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
             offset = 0  # the server ignores the range and sends the whole file
         length = response.headers.get("Content-Length")
         stated = int(length) if length is not None and re.fullmatch(r"\d{1,15}", length.strip()) else None
         total = size if size is not None else (None if stated is None else offset + stated)
         limit = LARGEST if total is None else total
-        started, received = time.monotonic(), 0
+        received = 0
         bar = tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=label, disable=None, leave=False)
         with open(partial, "ab" if offset else "wb") as file, bar:
             while chunk := response.read1(CHUNK):
                 received += len(chunk)
                 if offset + received > limit:
                     raise FetchError(f"{url} sends more than the {limit} bytes that it should")
-                waited = time.monotonic() - started
-                if waited > PATIENCE and received < LEAST_SPEED * waited:
-                    raise FetchError(f"{url} sends less than {LEAST_SPEED // 1000} kB a second")
                 file.write(chunk)
                 bar.update(len(chunk))
             file.flush()
             os.fsync(file.fileno())
     return total is None or _size(partial) == total
+
+
+class _Paced(io.RawIOBase):
+    """What a server sends, status line and headers included. Raises FetchError: it is too slow."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self.raw, self.started, self.received = raw, time.monotonic(), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int | None:
+        count = self.raw.readinto(buffer)
+        self.received += count or 0
+        waited = time.monotonic() - self.started
+        if waited > PATIENCE and self.received < LEAST_SPEED * waited:
+            raise FetchError(f"the server sends less than {LEAST_SPEED // 1000} kB a second")
+        return count
+
+    def close(self) -> None:
+        self.raw.close()
+        super().close()
+
+
+class _PacedResponse(http.client.HTTPResponse):
+    def __init__(self, *arguments, **options) -> None:
+        super().__init__(*arguments, **options)
+        self.fp = io.BufferedReader(_Paced(self.fp.detach()))
+
+
+class _HttpConnection(http.client.HTTPConnection):
+    response_class = _PacedResponse
+
+
+class _HttpsConnection(http.client.HTTPSConnection):
+    response_class = _PacedResponse
+
+
+class _HttpHandler(urllib.request.HTTPHandler):
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_HttpConnection, request)
+
+
+class _HttpsHandler(urllib.request.HTTPSHandler):
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_HttpsConnection, request, context=self._context)
 
 
 def _certificates() -> ssl.SSLContext:
