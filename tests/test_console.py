@@ -1,5 +1,6 @@
 """Standard output and error: names in any encoding, escape sequences, closed pipes and streams, full disks, signals."""
 
+import errno
 import io
 import os
 import signal
@@ -115,6 +116,8 @@ def test_what_the_system_refuses_is_one_line(tmp_path):
         (tmp_path / ("n" * 300)).read_text()
     assert error_line(refused.value).endswith("File name too long: check the path and its permissions")
     assert error_line(MemoryError()) == "out of memory (MemoryError): end other programs, or raise the limit (ulimit)"
+    for number in (errno.ENOMEM, errno.EAGAIN):  # of a map of memory, of a process that cannot start
+        assert error_line(OSError(number, "Cannot")).startswith("out of memory ([Errno")
     assert error_line(ValueError("a bug")) is None
 
 

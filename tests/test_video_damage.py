@@ -1,5 +1,6 @@
 """Damaged videos go on without what is damaged, and say so; which stream of several is meant; files beyond reason."""
 
+import errno
 import os
 from fractions import Fraction
 
@@ -204,11 +205,13 @@ def test_sizes_beyond_reason_are_refused(tmp_path, monkeypatch):
         probe(path)
 
 
-def test_too_little_memory_is_not_blamed_on_the_video(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [av.error.MemoryError(errno.ENOMEM, ""), av.error.BlockingIOError(errno.EAGAIN, "")])
+def test_too_little_memory_is_not_blamed_on_the_video(tmp_path, monkeypatch, error):
+    """FFmpeg says EAGAIN where it cannot start a thread."""
     path = write_video(tmp_path / "a.mp4", 2)
 
     def full(path):
-        raise av.error.MemoryError(12, "Cannot allocate memory")
+        raise error
 
     monkeypatch.setattr(stored_video, "open_media", full)
     with pytest.raises(UserError, match="needs more memory than there is"):

@@ -16,6 +16,7 @@ from musepose.media.containers import open_media, to_fraction
 from musepose.media.jumps import Clock
 from musepose.media.packets import choose_sound, picture_streams, read_packets, sound_streams
 from musepose.media.stored_video import measure, open_video
+from musepose.utils.errors import is_out_of_memory
 
 if TYPE_CHECKING:
     import av
@@ -153,7 +154,9 @@ class _Samples:
         while True:
             try:
                 packet = next(packets, None)
-            except (av.error.FFmpegError, ValueError):
+            except (av.error.FFmpegError, ValueError) as error:
+                if is_out_of_memory(error):
+                    raise
                 return
             if packet is None:
                 return
@@ -161,7 +164,7 @@ class _Samples:
             try:
                 frames = packet.decode()
             except (av.error.FFmpegError, ValueError) as error:
-                if isinstance(error, MemoryError):
+                if is_out_of_memory(error):
                     raise
                 frames = None
             if packet.size or frames:

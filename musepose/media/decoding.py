@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from musepose.utils.errors import is_out_of_memory
+
 if TYPE_CHECKING:
     import av
 
@@ -57,14 +59,16 @@ def _decode_packets(
     while True:
         try:
             packet = next(packets, None)
-        except (av.error.FFmpegError, ValueError):
+        except (av.error.FFmpegError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
             break
         if packet is None or not packet.size:
             break
         try:
             frames = packet.decode()
         except (av.error.FFmpegError, ValueError) as error:
-            if isinstance(error, MemoryError):
+            if is_out_of_memory(error):
                 raise
             frames = None
         yield packet, frames

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from musepose.media.containers import to_fraction
+from musepose.utils.errors import is_out_of_memory
 
 if TYPE_CHECKING:
     import av
@@ -120,7 +121,7 @@ def read_packets(
             if packet.size:  # an empty packet marks the end
                 found[packet.stream_index].add(packet)
     except (av.error.FFmpegError, ValueError) as error:
-        if isinstance(error, MemoryError):
+        if is_out_of_memory(error):
             raise
         return found, False
     return found, True

@@ -19,7 +19,7 @@ from musepose.media.decoding import Picture, decode_pictures
 from musepose.media.jumps import Clock, find_jumps, has_gap
 from musepose.media.packets import NO_STAMP, Contents, Packets, read_contents
 from musepose.media.timeline import DEFAULT_RATE, Timeline, place_pictures, repair_stamps, usual_distance
-from musepose.utils.errors import UserError
+from musepose.utils.errors import UserError, is_out_of_memory
 
 if TYPE_CHECKING:
     import av
@@ -89,9 +89,9 @@ def open_video(
             if stream is not None:
                 stream.thread_type, stream.codec_context.thread_count = "NONE", 1
             yield container, stream
-    except MemoryError:
-        raise UserError(f"{path} needs more memory than there is: free some, or raise the limit (ulimit -v)") from None
-    except av.error.FFmpegError as error:
+    except (MemoryError, av.error.FFmpegError) as error:
+        if is_out_of_memory(error):
+            raise UserError(f"{path} needs more memory than there is: free some, or raise the limit (ulimit)") from None
         raise UserError(f"{path} is damaged or not a video ({error.strerror}): give a whole video file") from None
 
 

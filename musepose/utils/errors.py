@@ -1,5 +1,6 @@
 """UserError, whose message is for users; Stopped; errors as one line; out-of-memory errors. Needs no torch."""
 
+import errno
 import re
 import reprlib
 
@@ -21,6 +22,7 @@ class Stopped(Exception):
 # Messages of torch, CUDA libraries and the operating system.
 NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
 NO_MEMORY += ("can't start new thread", "failed to map segment")
+NO_RESOURCES = (errno.ENOMEM, errno.EAGAIN)  # the latter of a thread or process that cannot start
 
 
 def one_line(message: object, longest: int = LONGEST_LINE) -> str:
@@ -49,5 +51,7 @@ def shown(value: object) -> str:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device or the host ran out of memory. Compares names, so that torch need not be imported."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError) and error.errno in NO_RESOURCES:
         return True
     return isinstance(error, RuntimeError | ImportError) and any(text in str(error).lower() for text in NO_MEMORY)
