@@ -118,6 +118,9 @@ def test_what_the_system_refuses_is_one_line(tmp_path):
     assert error_line(MemoryError()) == "out of memory (MemoryError): end other programs, or raise the limit (ulimit)"
     for number in (errno.ENOMEM, errno.EAGAIN):  # of a map of memory, of a process that cannot start
         assert error_line(OSError(number, "Cannot")).startswith("out of memory ([Errno")
+    wrapped = RuntimeError("Failed to import a module because of the following error:")
+    wrapped.__cause__ = MemoryError()
+    assert error_line(wrapped).startswith("out of memory (Failed to import a module")
     assert error_line(ValueError("a bug")) is None
 
 

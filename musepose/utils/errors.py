@@ -54,4 +54,6 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno in NO_RESOURCES:
         return True
-    return isinstance(error, RuntimeError | ImportError) and any(text in str(error).lower() for text in NO_MEMORY)
+    if isinstance(error, RuntimeError | ImportError) and any(text in str(error).lower() for text in NO_MEMORY):
+        return True
+    return error.__cause__ is not None and is_out_of_memory(error.__cause__)  # diffusers wraps errors of its imports
