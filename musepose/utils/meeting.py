@@ -9,7 +9,7 @@ from datetime import timedelta
 import torch
 
 from musepose.utils import launch
-from musepose.utils.errors import UserError
+from musepose.utils.errors import UserError, shown
 
 PATIENCE = 600.0  # seconds
 FIRST_LINE, NEXT_LINES = 10.0, 60.0  # seconds of waiting, then between two lines
@@ -65,11 +65,18 @@ def _open_store(host: str, port: int, rank: int, waiting: _Waiting) -> torch.dis
     """The launcher's store, or that of process 0, which opens it. Raises UserError: it cannot be opened or reached."""
     has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     is_master = rank == 0 and not has_agent
+    if is_master:
+        try:
+            socket.getaddrinfo(host, port)
+        except (OSError, UnicodeError) as error:  # torch would print pages of its own frames for half a minute
+            raise UserError(
+                f"MASTER_ADDR {shown(host)} cannot be looked up ({error}): give the address of process 0"
+            ) from None
     while not is_master:
         try:
             socket.create_connection((host, port), timeout=2).close()
             break
-        except OSError:
+        except (OSError, UnicodeError):
             waiting.pause(f"process 0 at {host}:{port}")
     try:
         store = torch.distributed.TCPStore(
