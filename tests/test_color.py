@@ -198,6 +198,26 @@ def test_the_same_shape_at_another_size_fills_the_picture(tmp_path):
     assert frames[-1].shape == (96, 128, 3) and frames[-1].min() > 180
 
 
+def test_another_sample_aspect_ratio_is_letter_boxed(tmp_path):
+    """As where a broadcast changes from 4 : 3 to 16 : 9; with B pictures, which are shown later than decoded."""
+    data = b""
+    for number, ratio in enumerate((Fraction(1), Fraction(2))):
+        with av.open(str(tmp_path / f"{number}.ts"), "w", format="mpegts") as output:
+            stream = output.add_stream("libx264", rate=25, options={"bf": "3"})
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            stream.codec_context.sample_aspect_ratio = ratio
+            for picture in range(20):
+                level = np.full((48, 64, 3), 150 + 4 * picture, np.uint8)
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(level, format="rgb24")))
+            output.mux(stream.encode(None))
+        data += (tmp_path / f"{number}.ts").read_bytes()
+    (tmp_path / "a.ts").write_bytes(data)
+    frames = list(read_frames(tmp_path / "a.ts"))
+    assert len(frames) == 40 and {frame.shape for frame in frames} == {(48, 64, 3)}
+    assert all(frame.min() > 130 for frame in frames[:20])
+    assert all(frame[14:34].min() > 130 and max(frame[:10].max(), frame[38:].max()) < 20 for frame in frames[20:])
+
+
 def test_transparency_lies_on_white(tmp_path):
     picture = np.dstack([corners(64, 48), np.full((48, 64), 255, np.uint8)])
     picture[24:, :, 3] = 0

@@ -129,7 +129,7 @@ def floating(path):
         (write_text, "not a picture"),
         (cut_off, "damaged or cut off"),
         (too_large, "too many pixels"),
-        (floating, "damaged or cut off"),
+        (floating, "floating-point pixels"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])

@@ -41,6 +41,25 @@ def read(path: Path) -> np.ndarray:
     return np.asarray(read_image(path))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_transparent_colour_of_16_bits(tmp_path, channels):
+    pixels = np.full((4, 8, channels), 20000, np.uint16)
+    pixels[:, 4:] = 40100  # whose low byte is not its high byte
+    transparent = chunk(b"tRNS", struct.pack(f">{channels}H", *[40100] * channels))
+    picture = read(write_png(tmp_path / "a.png", pixels, transparent))
+    assert (picture[:, 4:] == 255).all() and np.abs(picture[:, :4].astype(int) - 20000 / 257).max() <= 1
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError("out of memory error when reading image file")])
+def test_too_little_memory_is_not_blamed_on_the_picture(tmp_path, monkeypatch, error):
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr(image_module, "_to_rgb", full)
+    with pytest.raises(UserError, match="needs more memory than there is"):
+        read_image(write_picture(tmp_path / "a.png", "rgb"))
+
+
 @pytest.mark.parametrize("transfer", [PQ, HLG])
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_an_hdr_png_becomes_sdr(tmp_path, transfer, kind):

@@ -20,6 +20,15 @@ KINDS = {  # suffix: what to put into it
     ".mkv": {"container": "matroska"},
     ".webm": {"container": "webm", "codec": "libvpx", "stream_options": {"auto-alt-ref": "1", "lag-in-frames": "8"}},
     ".avi": {"container": "avi", "codec": "mpeg4"},
+    ".m4v": {},
+    ".3gp": {"container": "3gp"},
+    ".ts": {"container": "mpegts"},
+    ".mts": {"container": "mpegts", "options": {"mpegts_m2ts_mode": "1"}},
+    ".m2ts": {"container": "mpegts", "codec": "mpeg2video", "options": {"mpegts_m2ts_mode": "1"}},
+    ".flv": {"container": "flv"},
+    ".wmv": {"container": "asf", "codec": "msmpeg4"},
+    ".mpg": {"container": "mpeg", "codec": "mpeg1video"},
+    ".mpeg": {"container": "vob", "codec": "mpeg2video"},
 }
 CODECS = [("libx264", "mp4"), ("libx264", "avi"), ("libx264", "mpegts"), ("libvpx-vp9", "webm"), ("mjpeg", "avi")]
 
@@ -97,7 +106,7 @@ def test_single_frames_are_decoded_from_their_key_frame_on_and_nothing_else_is_c
             yield picture
 
     monkeypatch.setattr(video_reader, "decode_pictures", counting)
-    monkeypatch.setattr(FrameConverter, "__call__", lambda s, f: converted.append(f.pts) or convert(s, f))
+    monkeypatch.setattr(FrameConverter, "__call__", lambda s, f, *r: converted.append(f.pts) or convert(s, f, *r))
     path = write_video(tmp_path / "a.mp4", 100, stream_options={"g": "10", "sc_threshold": "0"})
     assert {n: frame_number(frame) for n, frame in read_frames_at(path, [97, 52, 54]).items()} == {
         52: 52,
@@ -254,7 +263,7 @@ def test_bad_videos_are_refused(tmp_path, name):
         list(read_frames(path))
 
 
-@pytest.mark.parametrize("suffix", VIDEO_SUFFIXES)
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".3gp"])  # which state lengths
 def test_whole_files_miss_no_bytes(tmp_path, suffix):
     path = write_video(tmp_path / f"a{suffix}", 12, **KINDS[suffix])
     assert missing_bytes(path) == 0

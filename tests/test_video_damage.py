@@ -3,6 +3,7 @@
 import errno
 import os
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -82,6 +83,11 @@ def test_a_damaged_first_picture_moves_the_start(tmp_path):
     numbers, rate, beeps = through_the_project(path, tmp_path)
     assert numbers == list(range(12, 60)) and beeps == pytest.approx([18 / 30], abs=1 / 60)
     assert "pictures are left out" in probe(path).notes[0] and not damaged_frames(probe(path))
+
+
+def test_runs_of_damaged_frames_are_named():
+    line = describe_damage(Path("a.mp4"), [3, *range(10, 60_000), 70_001])
+    assert line.endswith(": 3, 10 to 59999, 70001") and "59992 frames are damaged" in line
 
 
 def test_less_than_half_is_refused(tmp_path):

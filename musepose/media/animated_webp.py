@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from musepose.media.image import DECODE_ERRORS
+from musepose.media.image import DECODE_ERRORS, decode_error
 from musepose.utils.errors import UserError
 
 MAX_PIXELS = 2**29  # of all frames: losslessly compressed they lie in memory
@@ -50,6 +50,6 @@ def as_matroska(path: Path) -> io.BytesIO:
                     output.mux(stream.encode(frame))
                 output.mux(stream.encode(None))
     except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is damaged or cut off ({error}): copy or save it again") from None
+        raise decode_error(path, error) from None
     result.seek(0)
     return result

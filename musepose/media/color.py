@@ -34,9 +34,12 @@ class FrameConverter:
     letter-boxed, black. HDR and wide-gamut colours become SDR, see tone_mapping.py; transparency lies on white.
     """
 
-    def __init__(self, first: av.VideoFrame, stream: av.VideoStream) -> None:
-        """`first`: the video's first picture, which decides for all; `stream`: what the container says of it."""
-        self._stream, self._matrix = stream, _display_matrix(first)
+    def __init__(self, first: av.VideoFrame, stream: av.VideoStream, ratio: Fraction | None = None) -> None:
+        """`first`: the video's first picture, which decides for all; `stream`: what the container says of it.
+
+        `ratio`: the sample aspect ratio that the coded video states for it.
+        """
+        self._stream, self._matrix, self._ratio = stream, _display_matrix(first), ratio
         self._stored = (first.width, first.height)
         self._canvas = _square_pixels(self._stored, to_fraction(stream.sample_aspect_ratio))
         height, width = _turn(np.empty(self._canvas[::-1]), self._matrix).shape
@@ -47,18 +50,18 @@ class FrameConverter:
         # Reused: building their tables costs more than converting a frame.
         self._scaler, self._to_table, self._from_table = VideoReformatter(), VideoReformatter(), VideoReformatter()
 
-    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        size = self._canvas
-        if (frame.width, frame.height) != self._stored:
-            size = self._fitted(frame)
+    def __call__(self, frame: av.VideoFrame, ratio: Fraction | None = None) -> np.ndarray:
+        """`ratio`: the sample aspect ratio that the coded video states for this frame; None: that of the first."""
+        size, ratio = self._canvas, ratio or self._ratio
+        if (frame.width, frame.height) != self._stored or ratio != self._ratio:
+            size = self._fitted(frame, ratio)
         picture = self._to_rgb(frame, *size)
         if size != self._canvas:
             picture = _letterbox(picture, *self._canvas)
         return np.ascontiguousarray(_turn(picture, self._matrix))
 
-    def _fitted(self, frame: av.VideoFrame) -> tuple[int, int]:
+    def _fitted(self, frame: av.VideoFrame, ratio: Fraction | None) -> tuple[int, int]:
         """The size within the first frame's at which a frame of another shape keeps its own."""
-        ratio = to_fraction(self._stream.codec_context.sample_aspect_ratio)
         shown = _square_pixels((frame.width, frame.height), ratio)
         scale = min(Fraction(whole, own) for whole, own in zip(self._canvas, shown, strict=True))
         fitted = tuple(max(1, round(own * scale)) for own in shown)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from musepose.media.containers import to_fraction
 from musepose.utils.errors import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ class Picture:
 
     frame: av.VideoFrame
     whole: bool  # neither damaged itself nor, as far as can be known, a picture that it refers to
+    ratio: Fraction | None = None  # sample aspect ratio that the coded video states for it; None: unknown
 
 
 def decode_pictures(
@@ -40,7 +43,7 @@ def decode_pictures(
     damage = _Damage(wait_for_key, one_packet_one_picture)
     for packet, frames in _decode_packets(container, stream):
         if packet is not None:
-            damage.see_packet(packet)
+            damage.see_packet(packet, to_fraction(stream.codec_context.sample_aspect_ratio))
         for frame in frames if frames is not None else ():
             damage.see_frame(frame)
         if frames is None:
@@ -88,14 +91,16 @@ class _Damage:
         self._places: dict[int, int] = {}  # time stamp → place, of the last packets
         self._tops: dict[int, int] = {}  # place → latest time stamp up to there
         self._referred: dict[int, bool] = {}  # place → whether other pictures may refer to this one
+        self._ratios: dict[int, Fraction | None] = {}  # place → sample aspect ratio
         self._awaited: set[int] = set()  # time stamps of packets whose pictures have not come
         self._breaks: list[tuple[int, int | None]] = []  # place and time stamp of damaged pictures that others refer to
         self._waiting: deque[tuple[av.VideoFrame, int, int | None]] = deque()  # frame, place, stamp to wait for
         self._shown: int | None = None  # the latest time stamp that has come
 
-    def see_packet(self, packet: av.Packet) -> None:
+    def see_packet(self, packet: av.Packet, ratio: Fraction | None) -> None:
         place, stamp = self._packets, packet.pts
         self._packets += 1
+        self._ratios[place] = ratio
         self._referred[place] = may_be_referred_to(packet)
         top = self._tops.get(place - 1)
         self._tops[place] = stamp if top is None else top if stamp is None else max(top, stamp)
@@ -103,7 +108,7 @@ class _Damage:
             self._places[stamp] = place
             if self._complete and not packet.is_discard:
                 self._awaited.add(stamp)
-        for table in (self._tops, self._referred, self._places):
+        for table in (self._tops, self._referred, self._places, self._ratios):
             while len(table) > REMEMBERED:
                 del table[next(iter(table))]
 
@@ -142,7 +147,8 @@ class _Damage:
                 # Pictures that are decoded after the key picture and shown before it are referred to by none behind.
                 self._breaks = [one for one in self._breaks if one[0] >= place and not _earlier(one[1], frame.pts)]
             whole = self._key is not None and not frame.is_corrupt
-            yield Picture(frame, whole and not any(self._key <= one <= place for one, _ in self._breaks))
+            whole = whole and not any(self._key <= one <= place for one, _ in self._breaks)
+            yield Picture(frame, whole, self._ratios.get(place))
 
 
 def _earlier(stamp: int | None, other: int | None) -> bool:

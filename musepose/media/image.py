@@ -14,7 +14,7 @@ from PIL import Image, features
 
 from musepose.media.image_colors import ImageColors, read_colors, signal_to_srgb, to_srgb
 from musepose.media.png import read_chunks
-from musepose.utils.errors import UserError
+from musepose.utils.errors import UserError, is_out_of_memory
 from musepose.utils.paths import check_regular
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif")
@@ -28,7 +28,7 @@ MAX_JPEG_PIXELS = 1_000_000_000  # JPEG can be decoded at an eighth of its size
 
 # What Pillow's decoders raise on damaged files. UnidentifiedImageError is an OSError.
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError)
-DECODE_ERRORS += (struct.error, zlib.error, MemoryError)
+DECODE_ERRORS += (struct.error, zlib.error)
 
 AVIF_BRANDS = {b"avif", b"avis"}
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
@@ -58,6 +58,8 @@ def read_image(path: str | os.PathLike) -> Image.Image:
             warnings.simplefilter("ignore")  # about metadata
             with Image.open(path, formats=formats) as image:
                 _check_pixels(path, image)
+                if image.mode == "F":
+                    raise UserError(f"{path} has floating-point pixels, without a defined white: save it as PNG")
                 if (factor := _reduction(image.size)) > 1:  # JPEG then decodes to a half, a quarter or an eighth
                     image.draft(None, tuple(side // factor for side in image.size))
                 image.load()
@@ -68,14 +70,21 @@ def read_image(path: str | os.PathLike) -> Image.Image:
         raise UserError(f"{path} is not a picture that can be read: give a {READABLE} file") from None
     except Image.DecompressionBombError:
         raise _too_large(path) from None
-    except DECODE_ERRORS as error:
-        raise UserError(f"{path} is damaged or cut off ({error}): copy or save it again") from None
+    except (MemoryError, *DECODE_ERRORS) as error:
+        raise decode_error(path, error) from None
     return picture if orientation not in _TURNS else picture.transpose(_TURNS[orientation])
 
 
 def check_file(path: Path, kind: str) -> None:
     """As `check_regular`: raise a UserError if `path` is no file that can be read. `kind` names the content."""
     check_regular(path, kind)
+
+
+def decode_error(path: Path, error: Exception) -> UserError:
+    """What to print for an error of a decoder: a lack of memory is not blamed on the file."""
+    if is_out_of_memory(error) or "out of memory" in str(error):  # Pillow reports some as OSError
+        return UserError(f"{path} needs more memory than there is: free some, or raise the limit (ulimit -v)")
+    return UserError(f"{path} is damaged or cut off ({error}): copy or save it again")
 
 
 def _formats(path: Path) -> list[str]:
@@ -154,12 +163,16 @@ def _to_rgb(path: Path, image: Image.Image, colors: ImageColors) -> Image.Image:
 
 def _convert(image: Image.Image, colors: ImageColors) -> Image.Image:
     """Any Pillow mode to RGB, transparency on white."""
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no defined white")
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
-        grey = np.asarray(image, np.float32) / 257
-        return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8), "L").convert("RGB")
+        stored = np.asarray(image)
+        grey = np.clip(np.rint(stored.astype(np.float32) / 257), 0, 255).astype(np.uint8)
+        if isinstance(transparent := image.info.get("transparency"), int):
+            grey[stored == transparent] = 255
+        return Image.fromarray(grey, "L").convert("RGB")
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        transparent = image.info.get("transparency")
+        if image.mode == "RGB" and isinstance(transparent, tuple) and max(transparent) > 255:
+            image.info["transparency"] = tuple(value >> 8 for value in transparent)  # of 16 bits Pillow keeps 8
         return _on_white(to_srgb(image.convert("RGBA"), colors))
     if image.mode not in ("RGB", "CMYK"):
         image = image.convert("RGB")
@@ -175,7 +188,12 @@ def _deep_png(path: Path, colors: ImageColors) -> Image.Image:
     """A PNG with all of its bits, of which Pillow keeps eight: in HDR they make steps that one sees."""
     import cv2
 
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    try:
+        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from None
+        raise ValueError(error.err) from None
     if pixels is None:
         raise ValueError("its pixels cannot be decoded")
     pixels = pixels.reshape(*pixels.shape[:2], -1)

@@ -23,7 +23,8 @@ from musepose.utils.paths import checked_path
 if TYPE_CHECKING:
     import av
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".3gp", ".ts", ".mts", ".m2ts", ".flv", ".wmv")
+VIDEO_SUFFIXES += (".mpg", ".mpeg")
 MOST_NAMED = 5  # runs of damaged frames in a line
 
 
@@ -56,7 +57,7 @@ def probe(path: str | os.PathLike) -> VideoInfo:
         first = next((picture for number, picture in decode_stored(container, video) if number == 0), None)
         if first is None:
             raise no_frames(video.path)
-        width, height = FrameConverter(first.frame, stream).size
+        width, height = FrameConverter(first.frame, stream, first.ratio).size
     timeline = video.timeline
     has_audio, more = video.sound_stream is not None, (timeline.resampling, video.notes, video.stamp)
     return VideoInfo(video.path, width, height, timeline.frames, timeline.rate, has_audio, *more)
@@ -137,7 +138,8 @@ def picture_numbers(source: VideoInfo) -> list[int]:
 def describe_damage(path: Path, damaged: Sequence[int]) -> str:
     """A line that names the damaged frames."""
     starts = [number for place, number in enumerate(damaged) if place == 0 or damaged[place - 1] != number - 1]
-    runs = [(start, next(n for n in count_from(start) if n + 1 not in damaged)) for start in starts[:MOST_NAMED]]
+    among = set(damaged)
+    runs = [(start, next(n for n in count_from(start) if n + 1 not in among)) for start in starts[:MOST_NAMED]]
     named = ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in runs)
     named += ", …" if len(starts) > MOST_NAMED else ""
     what = "1 frame is damaged" if len(damaged) == 1 else f"{len(damaged)} frames are damaged"
@@ -174,10 +176,10 @@ def _read_frames(source: str | os.PathLike | VideoInfo, step: int, part: slice) 
         convert = decoded = None
         if pictures and (key := _key_before(video, pictures[0])):
             convert, decoded = _seek_stored(container, stream, video, key)
-        for wanted, frame in _whole_pictures(decoded or decode_stored(container, video), video, pictures):
+        for wanted, stored in _whole_pictures(decoded or decode_stored(container, video), video, pictures):
             if wanted != shown:
-                convert = convert or FrameConverter(frame, stream)
-                shown, picture = wanted, convert(frame)
+                convert = convert or FrameConverter(stored.frame, stream, stored.ratio)
+                shown, picture = wanted, convert(stored.frame, stored.ratio)
                 yield picture
             else:
                 yield picture.copy()  # the one before may have been changed
@@ -199,7 +201,8 @@ def _seek_stored(
 
     If the seek is inexact, or the key picture is damaged, the pictures from the first on.
     """
-    convert = FrameConverter(next(_whole_pictures(decode_stored(container, video), video, [0]))[1], stream)
+    _, start = next(_whole_pictures(decode_stored(container, video), video, [0]))
+    convert = FrameConverter(start.frame, stream, start.ratio)
     container.seek(video.stamps[key], stream=stream)
     decoded = decode_stored(container, video)
     first = next(decoded, None)
@@ -211,9 +214,9 @@ def _seek_stored(
 
 def _whole_pictures(
     decoded: Iterator[tuple[int, Picture]], video: StoredVideo, numbers: Iterable[int]
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """For ascending numbers, the last whole picture up to each: its number and frame."""
-    pictures = ((number, picture.frame) for number, picture in decoded if picture.whole)
+) -> Iterator[tuple[int, Picture]]:
+    """For ascending numbers, the last whole picture up to each, with its number."""
+    pictures = ((number, picture) for number, picture in decoded if picture.whole)
     current = ahead = next(pictures, None)
     for wanted in numbers:
         while ahead is not None and ahead[0] <= wanted:
@@ -228,9 +231,10 @@ def _find_pictures(video: StoredVideo, pictures: Sequence[int]) -> dict[int, np.
     found: dict[int, np.ndarray] = {}
     with open_video(video.path, video.stream) as (container, stream):
         shown = _whole_pictures(decode_stored(container, video), video, [0, *pictures])
-        convert = FrameConverter(next(shown)[1], stream)
-        for number, (_, frame) in zip(pictures, shown, strict=True):
-            found[number] = convert(frame)
+        _, start = next(shown)
+        convert = FrameConverter(start.frame, stream, start.ratio)
+        for number, (_, picture) in zip(pictures, shown, strict=True):
+            found[number] = convert(picture.frame, picture.ratio)
     return found
 
 
@@ -250,9 +254,9 @@ def _seek_pictures(video: StoredVideo, pictures: Sequence[int]) -> dict[int, np.
             if picture is None or not picture.whole:
                 break
             position = number
-            convert = convert or FrameConverter(picture.frame, stream)
+            convert = convert or FrameConverter(picture.frame, stream, picture.ratio)
             if number in pictures:
-                found[number] = convert(picture.frame)
+                found[number] = convert(picture.frame, picture.ratio)
     return found
 
 
