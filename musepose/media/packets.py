@@ -69,6 +69,7 @@ class Contents:
     rates: tuple[Fraction, ...]  # frames a second, the most trusted first
     end: Fraction | None  # seconds of the container's clock, where the pictures end as it says
     size: tuple[int, int]  # width, height
+    duration: Fraction | None  # of a Matroska file: seconds from 0 to the end of its longest track, as it says
     exact: bool  # one packet is one picture
     counted: bool  # AVI: it numbers pictures, and knows no other times
     sound: int | None  # index of the sound stream
@@ -100,6 +101,7 @@ def read_contents(container: av.container.InputContainer) -> Contents | None:
         end=_stated_end(stream, tick),
         size=(stream.codec_context.width, stream.codec_context.height),
         exact=container.format.name in EXACT_CONTAINERS and stream.codec_context.name in ONE_PACKET_ONE_PICTURE,
+        duration=_stated_duration(container),
         counted=container.format.name == "avi",
         sound=None if sound is None else sound.index,
         sound_packets=Packets() if sound is None else packets[sound.index],
@@ -175,6 +177,12 @@ def _stated_end(stream: av.VideoStream, tick: Fraction) -> Fraction | None:
     if stated is None and stream.duration is not None:
         stated = ((stream.start_time or 0) + stream.duration) * tick
     return stated
+
+
+def _stated_duration(container: av.container.InputContainer) -> Fraction | None:
+    if container.format.name != "matroska,webm" or not container.duration:
+        return None
+    return Fraction(container.duration, 1_000_000)
 
 
 def _clock_time(text: str) -> Fraction | None:

@@ -116,8 +116,7 @@ def _measure(path: Path, stamp: tuple[int, int]) -> StoredVideo:
         timeline = place_pictures(_bridge(times, clock, tick), tick, contents.rates, _last_stays(packets, times, tick))
     except ValueError as error:
         raise UserError(f"{path} has a rate of {error}: give a video of 1/1000 to 1000") from None
-    ends = max(times) * tick + 1 / timeline.rate
-    missing = Fraction(0) if contents.end is None else contents.end - ends
+    missing = _missing_end(contents, max(times) * tick + 1 / timeline.rate)
     return StoredVideo(
         path=path,
         stamp=stamp,
@@ -131,7 +130,9 @@ def _measure(path: Path, stamp: tuple[int, int]) -> StoredVideo:
         timeline=timeline,
         start=times[0] * tick,
         clock=clock,
-        notes=_notes(path.name, timeline, clock, pictures, missing, contents.whole),
+        notes=_notes(
+            path.name, timeline, clock, pictures, missing, _missing_start(contents, times[0] * tick), contents.whole
+        ),
     )
 
 
@@ -246,12 +247,28 @@ def _key_numbers(pictures: Packets, stamps: Sequence[int]) -> tuple[int, ...]:
     return tuple(number for number, stamp in enumerate(stamps) if stamp in keys)
 
 
+def _missing_end(contents: Contents, end: Fraction) -> Fraction:
+    """Seconds by which the pictures, or where that is unknown everything, end before the container says."""
+    if contents.end is not None or contents.duration is None:
+        return Fraction(0) if contents.end is None else contents.end - end
+    sound = [stamp for stamp in contents.sound_packets.stamps if stamp != NO_STAMP]
+    return contents.duration - max([end, *(stamp * contents.sound_tick for stamp in sound[-1:])])
+
+
+def _missing_start(contents: Contents, start: Fraction) -> Fraction:
+    """Seconds by which picture and sound of a Matroska file begin late; they begin at 0."""
+    if contents.duration is None:
+        return Fraction(0)
+    return min([start, *(stamp * contents.sound_tick for stamp in contents.sound_packets.stamps[:1])])
+
+
 def _notes(
     name: str,
     timeline: Timeline,
     clock: Clock,
     pictures: _Pictures,
     missing: Fraction,  # seconds by which the pictures end before the container says
+    before: Fraction,  # seconds by which everything begins late
     whole: bool,  # whether the container could be read to its end
 ) -> tuple[str, ...]:
     notes = []
@@ -266,7 +283,12 @@ def _notes(
     if timeline.resampling is not None:
         into = f"{timeline.frames} frames, {float(timeline.rate):.6g} a second"
         notes.append(f"{name}: its {len(timeline.slots)} pictures, of a variable rate or with gaps, become {into}")
-    if missing > max(LATE_END, 3 / timeline.rate) or not whole:
+    if before > LATE_END and not pictures.early:
+        notes.append(
+            f"{name} begins at {float(before):.1f} s of its own clock: what came before was cut off, or is lost"
+        )
+    steady = timeline.resampling is None
+    if missing > (Fraction(3, 2) / timeline.rate if steady else max(LATE_END, 3 / timeline.rate)) or not whole:
         ends = float(timeline.frames / timeline.rate)
         lost = f", {float(missing):.1f} s earlier than it says" if missing > 0 else ""
         notes.append(f"warning: {name} is damaged: its pictures end after {ends:.1f} s{lost}")
