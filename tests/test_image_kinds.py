@@ -50,6 +50,22 @@ def test_a_transparent_colour_of_16_bits(tmp_path, channels):
     assert (picture[:, 4:] == 255).all() and np.abs(picture[:, :4].astype(int) - 20000 / 257).max() <= 1
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_transparent_colour_beside_a_gamma(tmp_path, channels):
+    pixels = np.full((4, 8, channels), 20000, np.uint16)
+    pixels[:, 4:] = 40100
+    transparent = chunk(b"tRNS", struct.pack(f">{channels}H", *[40100] * channels))
+    linear = chunk(b"gAMA", struct.pack(">I", 100000))
+    picture = read(write_png(tmp_path / "a.png", pixels, linear, transparent))
+    expected = 255 * (1.055 * (20000 / 65535) ** (1 / 2.4) - 0.055)  # IEC 61966-2-1
+    assert (picture[:, 4:] == 255).all() and np.abs(picture[:, :4] - expected).max() <= 1
+
+
+def test_reserved_codes_of_cicp_change_nothing(tmp_path):
+    path = write_png(tmp_path / "a.png", corners(64, 48), cicp(200, 200))
+    np.testing.assert_array_equal(read(path), corners(64, 48))
+
+
 @pytest.mark.parametrize("error", [MemoryError(), OSError("out of memory error when reading image file")])
 def test_too_little_memory_is_not_blamed_on_the_picture(tmp_path, monkeypatch, error):
     def full(*_):

@@ -85,6 +85,17 @@ def test_a_damaged_first_picture_moves_the_start(tmp_path):
     assert "pictures are left out" in probe(path).notes[0] and not damaged_frames(probe(path))
 
 
+def test_a_decoder_that_takes_no_packets_after_damage_is_flushed(tmp_path):
+    """FFmpeg says EAGAIN where VP9 packets in turn are damaged, as where it cannot start a thread."""
+    options = {"g": "12", "lag-in-frames": "0"}
+    path = write_recording(tmp_path / "a.webm", PICTURES, container="webm", codec="libvpx-vp9", options=options)
+    path = rewrite(path, lambda number, content: bytes(len(content)) if number in (17, 18) else content)
+    info, damaged = probe(path), range(17, 24)  # to the next key picture
+    assert info.frames == 60 and set(damaged_frames(info)) <= set(damaged)
+    expected = [16 if number in damaged else number for number in range(60)]
+    assert [frame_number(frame) for frame in read_frames(info)] == expected
+
+
 def test_runs_of_damaged_frames_are_named():
     line = describe_damage(Path("a.mp4"), [3, *range(10, 60_000), 70_001])
     assert line.endswith(": 3, 10 to 59999, 70001") and "59992 frames are damaged" in line

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from musepose.media.containers import open_media, to_fraction
+from musepose.media.decoding import decode_packet
 from musepose.media.jumps import Clock
 from musepose.media.packets import choose_sound, picture_streams, read_packets, sound_streams
 from musepose.media.stored_video import measure, open_video
@@ -162,7 +163,7 @@ class _Samples:
                 return
             number += bool(packet.size)
             try:
-                frames = packet.decode()
+                frames = decode_packet(packet)
             except (av.error.FFmpegError, ValueError) as error:
                 if is_out_of_memory(error):
                     raise

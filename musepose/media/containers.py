@@ -56,6 +56,10 @@ def check_video_file(path: Path) -> None:
     for kind, is_kind, is_animated in (
         ("WebP", head[:4] == b"RIFF" and head[8:] == b"WEBP", is_animated_webp),
         ("PNG", head[:8] == SIGNATURE, is_animated_png),
+        ("JPEG", head[:3] == b"\xff\xd8\xff", lambda _: False),
+        ("BMP", head[:2] == b"BM", lambda _: False),
+        ("AVIF", head[4:] == b"ftypavif", lambda _: False),  # of a sequence the brand is avis
+        ("HEIC", head[4:] in (b"ftypheic", b"ftypheix", b"ftypmif1"), lambda _: False),
     ):
         if is_kind and not is_animated(path):
             raise UserError(f"{path} is a {kind} picture without motion, not a video: give a video or an animation")

@@ -69,7 +69,7 @@ def _decode_packets(
         if packet is None or not packet.size:
             break
         try:
-            frames = packet.decode()
+            frames = decode_packet(packet)
         except (av.error.FFmpegError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
@@ -79,6 +79,20 @@ def _decode_packets(
         yield None, stream.codec_context.decode(None)
     except (av.error.FFmpegError, ValueError, EOFError):
         return
+
+
+def decode_packet(packet: av.Packet) -> list[av.VideoFrame] | list[av.AudioFrame]:
+    """The frames that a packet completes; raises FFmpegError, ValueError.
+
+    After some damage a decoder (VP9's) takes no packet any more before it is flushed: FFmpeg calls that EAGAIN.
+    """
+    import av
+
+    try:
+        return packet.decode()
+    except av.error.BlockingIOError:
+        packet.stream.codec_context.flush_buffers()
+        return packet.decode()
 
 
 class _Damage:

@@ -151,7 +151,7 @@ def _to_rgb(path: Path, image: Image.Image, colors: ImageColors) -> Image.Image:
     factor, (width, height) = _reduction(image.size), image.size
     if factor == 1:
         if image.format == "PNG" and colors.transfer is not None:
-            return _deep_png(path, colors)
+            return _deep_png(path, colors, image.info.get("transparency"))
         return _convert(image, colors)
     small = Image.new("RGB", (math.ceil(width / factor), math.ceil(height / factor)))
     for top in range(0, height, rows := _BAND * factor):
@@ -184,8 +184,11 @@ def _on_white(layer: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
 
 
-def _deep_png(path: Path, colors: ImageColors) -> Image.Image:
-    """A PNG with all of its bits, of which Pillow keeps eight: in HDR they make steps that one sees."""
+def _deep_png(path: Path, colors: ImageColors, transparent: object) -> Image.Image:
+    """A PNG with all of its bits, of which Pillow keeps eight: in HDR they make steps that one sees.
+
+    `transparent`: the level or colour that tRNS makes transparent; None, or anything else, if there is none.
+    """
     import cv2
 
     try:
@@ -199,8 +202,11 @@ def _deep_png(path: Path, colors: ImageColors) -> Image.Image:
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     colours = pixels[..., 2::-1] if pixels.shape[2] > 2 else np.repeat(pixels[..., :1], 3, axis=2)
     picture = Image.fromarray(signal_to_srgb(colours, colors), "RGB")
-    if pixels.shape[2] != 4:
+    if pixels.shape[2] == 4:
+        alpha = pixels[..., 3] if pixels.dtype == np.uint8 else (pixels[..., 3] >> 8).astype(np.uint8)
+    elif isinstance(transparent, int | tuple):
+        alpha = np.where((colours == transparent).all(axis=-1), 0, 255).astype(np.uint8)
+    else:
         return picture
-    alpha = pixels[..., 3] if pixels.dtype == np.uint8 else (pixels[..., 3] >> 8).astype(np.uint8)
     picture.putalpha(Image.fromarray(np.ascontiguousarray(alpha), "L"))
     return _on_white(picture)

@@ -20,6 +20,7 @@ from musepose.media.tone_mapping import (
     UNSPECIFIED,
     Chromaticities,
     is_hdr,
+    is_known,
     to_sdr,
 )
 
@@ -64,7 +65,7 @@ def read_colors(path: Path, image: Image.Image, chunks: Mapping[bytes, bytes]) -
     transfer, primaries = codes
     if primaries not in PRIMARIES:
         primaries = BT2020 if is_hdr(transfer) else BT709
-    if transfer in ALIKE:
+    if transfer in ALIKE or not is_known(transfer):
         return ImageColors(None, SRGB, primaries) if primaries != BT709 else ImageColors()
     return ImageColors(None, transfer, primaries)
 

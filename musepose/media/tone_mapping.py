@@ -33,6 +33,11 @@ def is_hdr(transfer: int) -> bool:
     return transfer in (PQ, HLG)
 
 
+def is_known(transfer: int) -> bool:
+    """Whether `linear_light` knows these transfer characteristics; others are reserved or in no use."""
+    return is_hdr(transfer) or transfer in _CURVES
+
+
 def needs_conversion(transfer: int, primaries: int) -> bool:
     """Whether a video must be converted to look right on an SDR screen; other tags differ by less than screens do."""
     return is_hdr(transfer) or primaries in (BT2020, 11, 12)
