@@ -113,6 +113,14 @@ def test_only_python_serves_as_config(files, tmp_path, monkeypatch, name, text):
     assert [path.name for path in tmp_path.iterdir()] == [name] and "antigravity" not in sys.modules
 
 
+def test_a_full_temporary_folder_is_not_blamed_on_the_config(files, tmp_path):
+    (tmp_path / "config.py").write_text(
+        "raise OSError(28, 'No space left on device')"
+    )  # as mmengine's copy of it would
+    with pytest.raises(UserError, match="cannot write to the temporary folder .* or set TMPDIR"):
+        PoseDetector(**{**files, "yolox_config": tmp_path / "config.py"})
+
+
 @pytest.mark.parametrize("text", ["1 / 0", "[][0]", "raise RuntimeError('a' * 9999)", "def f(): f()\nf()"])
 def test_whatever_the_code_of_a_config_raises(files, tmp_path, text):
     (tmp_path / "config.py").write_text(text)

@@ -45,6 +45,17 @@ def test_a_process_whose_first_does_not_come_gives_up(place: str, monkeypatch: p
         meet(0.05)
 
 
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "x" * 300])
+def test_an_address_that_nobody_knows_is_one_line(place: str, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    def unknown(*_) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(meeting.socket, "getaddrinfo", unknown)  # as the network's answer may take long
+    monkeypatch.setenv("MASTER_ADDR", host)
+    with pytest.raises(UserError, match="MASTER_ADDR .* cannot be looked up"):
+        meet(0.05)
+
+
 def test_a_signal_ends_the_waiting(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Signal(BaseException):
         pass

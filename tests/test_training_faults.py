@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import signal
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from musepose.media.video_reader import read_frames
 from musepose.training.checkpoints import list_checkpoints
 from musepose.training.data.loading import load_batches
 from musepose.training.finite import OVERFLOWS, FiniteCheck
+from musepose.training.trainer import quiet_log_writers
 from musepose.utils.errors import UserError
 from musepose.utils.folder_lock import locked_folder
 
@@ -236,6 +238,16 @@ def test_a_log_that_cannot_be_written_ends_and_the_training_goes_on(workplace: P
     training.run()
     (message,) = [r.getMessage() for r in caplog.records if "log of losses" in r.getMessage()]
     assert "ends at step 1 ([Errno 28] No space left on device)" in message and training.done == 3
+
+
+def test_the_thread_that_writes_the_log_fails_without_a_traceback(monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(threading, "excepthook", seen.append)
+    quiet_log_writers()
+    writer = type("Writer", (), {"__module__": "tensorboard.summary.writer.event_file_writer"})()
+    for thread, error in ((writer, OSError()), (writer, ValueError()), (threading.current_thread(), OSError())):
+        threading.excepthook(SimpleNamespace(thread=thread, exc_value=error))
+    assert [type(failure.exc_value) for failure in seen] == [ValueError, OSError]
 
 
 def test_one_process_at_a_time_locks_a_folder(tmp_path: Path) -> None:

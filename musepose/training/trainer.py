@@ -1,6 +1,7 @@
 """The training loop of both stages."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -215,6 +216,8 @@ class Trainer:
             self.tracks = False
 
     def _start_tracker(self) -> None:
+        if self.config.report_to == "tensorboard":
+            quiet_log_writers()
         self.tracks = bool(self.accelerator.log_with)
         self._track(lambda: self.accelerator.init_trackers(self.stage.name))
 
@@ -230,6 +233,17 @@ class Trainer:
             yield
         finally:
             self.ema.restore(self.trained)
+
+
+def quiet_log_writers() -> None:
+    """Print no traceback where TensorBoard's writing thread fails: its next call raises the same error, see _track."""
+    before = threading.excepthook
+
+    def hook(failure: threading.ExceptHookArgs) -> None:
+        if not (isinstance(failure.exc_value, OSError) and "tensorboard" in type(failure.thread).__module__):
+            before(failure)
+
+    threading.excepthook = hook
 
 
 def sum_by_timestep_bin(losses: Tensor, timesteps: Tensor, steps: int) -> Tensor:

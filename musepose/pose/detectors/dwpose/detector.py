@@ -8,6 +8,7 @@ would leak into the other. mm* is imported when a PoseDetector is constructed, n
 """
 
 import pickle
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from musepose.pose.draw import GRID
 from musepose.pose.types import BODY, KEYPOINTS, People
 from musepose.utils.device import choose_device
 from musepose.utils.errors import UserError
-from musepose.utils.files import require_file
+from musepose.utils.files import DISK_FULL, require_file
 
 REASON = 300  # characters of a reason in an error line
 PREFETCH_PIXELS = 2**23  # limit of prepared frames in memory
@@ -282,6 +283,11 @@ def _read_config(path: Path):
         raise UserError(f"{path} is no .py file: mm configs are Python code, give one that you trust")
     try:
         return Config.fromfile(str(path))
+    except OSError as error:  # mmengine works on a copy
+        if error.errno not in DISK_FULL:
+            raise UserError(f"{path} cannot be read as an mm config ({_reason(error)}): fix it") from error
+        reason = f"cannot write to the temporary folder {tempfile.gettempdir()} ({error.strerror})"
+        raise UserError(f"{reason}: free some space, or set TMPDIR") from error
     except Exception as error:  # of the code, which may raise anything
         raise UserError(f"{path} cannot be read as an mm config ({_reason(error)}): fix it") from error
 
