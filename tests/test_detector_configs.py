@@ -114,9 +114,7 @@ def test_only_python_serves_as_config(files, tmp_path, monkeypatch, name, text):
 
 
 def test_a_full_temporary_folder_is_not_blamed_on_the_config(files, tmp_path):
-    (tmp_path / "config.py").write_text(
-        "raise OSError(28, 'No space left on device')"
-    )  # as mmengine's copy of it would
+    (tmp_path / "config.py").write_text("raise OSError(28, 'No space left on device')")  # as of mmengine's copy
     with pytest.raises(UserError, match="cannot write to the temporary folder .* or set TMPDIR"):
         PoseDetector(**{**files, "yolox_config": tmp_path / "config.py"})
 

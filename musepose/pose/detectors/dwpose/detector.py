@@ -283,12 +283,10 @@ def _read_config(path: Path):
         raise UserError(f"{path} is no .py file: mm configs are Python code, give one that you trust")
     try:
         return Config.fromfile(str(path))
-    except OSError as error:  # mmengine works on a copy
-        if error.errno not in DISK_FULL:
-            raise UserError(f"{path} cannot be read as an mm config ({_reason(error)}): fix it") from error
-        reason = f"cannot write to the temporary folder {tempfile.gettempdir()} ({error.strerror})"
-        raise UserError(f"{reason}: free some space, or set TMPDIR") from error
     except Exception as error:  # of the code, which may raise anything
+        if isinstance(error, OSError) and error.errno in DISK_FULL:  # mmengine works on a copy
+            reason = f"cannot write to the temporary folder {tempfile.gettempdir()} ({error.strerror})"
+            raise UserError(f"{reason}: free some space, or set TMPDIR") from error
         raise UserError(f"{path} cannot be read as an mm config ({_reason(error)}): fix it") from error
 
 
