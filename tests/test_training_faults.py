@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import Dataset, SequentialSampler, get_worker_info
 
 from musepose.cli.train import main
-from musepose.media.video_reader import read_frames
+from musepose.media.video_reader import VideoInfo, probe, read_frames
 from musepose.training.checkpoints import list_checkpoints
 from musepose.training.data.loading import load_batches
 from musepose.training.finite import OVERFLOWS, FiniteCheck
@@ -212,12 +212,12 @@ def test_a_validation_that_fails_is_said_and_the_training_goes_on(workplace: Pat
     else:
         error = {"full disk": OSError(errno.ENOSPC, "No space left"), "memory": RuntimeError("CUDA out of memory")}
 
-        def probe(path: Path):
+        def probe_or_fail(path: Path) -> VideoInfo:
             if path.name == "a.mp4":
                 raise error[fault]
-            return SimpleNamespace(frames=2, rate=15)
+            return probe(path)
 
-        monkeypatch.setattr("musepose.training.validation.probe", probe)
+        monkeypatch.setattr("musepose.training.validation.probe", probe_or_fail)
     training.run()
     messages = [record.getMessage() for record in caplog.records if "is not sampled" in record.getMessage()]
     assert len(messages) == 2 and all("ref_a.mp4 is not sampled (" in text for text in messages)
