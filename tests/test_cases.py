@@ -291,7 +291,7 @@ def test_names_too_long_for_a_file_are_refused_up_front(stage_2):
     """The comparison's name is the longest: here it has 256 bytes, the result's 252."""
     name = "r" * (252 - len("_dance_3.5_20_1.mp4")) + ".png"
     write_picture(Path(name), "rgb")
-    with pytest.raises(UserError, match="cannot write results/rrr.*_cmp.mp4 .*choose another output path"):
+    with pytest.raises(UserError, match="cannot write results/rrr.*_cmp.mp4 .*name.*: "):
         plan(stage_2, {"output": "results"}, test_cases={name: ["dance.mp4"]})
     with pytest.raises(UserError, match="xxx cannot be read"):
         plan(stage_2, test_cases={"x" * 300: ["dance.mp4"]})

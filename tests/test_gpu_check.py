@@ -252,7 +252,8 @@ sys.path[:0] = [".", "tests"]
 import benchmarks.gpu_check, musepose
 for package in (musepose, benchmarks.gpu_check):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        importlib.import_module(module.name)
+        if not module.name.startswith("musepose.app"):  # the page, which needs Gradio
+            importlib.import_module(module.name)
 for name in ("conftest", "tiny_training", "random_models.tiny_weights", "random_models.mm_weights"):
     importlib.import_module(name)
 for path in Path("tests").glob("test_*.py"):

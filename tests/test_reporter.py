@@ -91,7 +91,7 @@ class Pipeline:
 
 def render(folder, reporter, **arguments):
     settings = merge_settings({"width": 64, "height": 48, "steps": 3, "skip": 0}, {}, folder.path / "none.yaml")
-    case = Case(folder.image, probe(folder.video), FRAMES, 10, None, folder.path / "result.mp4")
+    case = Case(folder.image, probe(folder.video), FRAMES, 10, None, folder.path / "result.mp4", (64, 64))
     rendering.render(case, settings, Pipeline(), reporter=reporter, **arguments)
     return case
 

@@ -9,7 +9,7 @@ from tiny_training import GUIDER, UNET, config_of, random_animator, random_input
 from tolerance import network_rounding
 from torch import Tensor
 
-import musepose.models.unet
+import musepose.models.levels
 from musepose.models.pose_guider import PoseGuider
 from musepose.models.state_dicts import read_checkpoint
 from musepose.models.unet import UNet
@@ -127,8 +127,8 @@ def gradient_rounding(animator: Animator, dropped: Tensor) -> float:
 @pytest.mark.parametrize("motion", [False, True])
 def test_gradient_checkpointing_gives_the_same_gradients(motion: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    checkpoint = musepose.models.unet.checkpoint
-    monkeypatch.setattr(musepose.models.unet, "checkpoint", lambda *a, **k: calls.append(a) or checkpoint(*a, **k))
+    checkpoint = musepose.models.levels.checkpoint
+    monkeypatch.setattr(musepose.models.levels, "checkpoint", lambda *a, **k: calls.append(a) or checkpoint(*a, **k))
     gradients = []
     for checkpointing in (False, True):
         animator = random_animator(motion)

@@ -43,4 +43,5 @@ def main(arguments: Sequence[str] | None = None, load: Callable | None = None) -
     finally:
         if launch.rank() == 0 and plan.settings.output is None and plan.jobs:
             with suppress(OSError):  # it is not empty
-                plan.jobs[0].result.parent.rmdir()
+                for folder in list(plan.jobs[0].result.parents)[:3]:  # output/video-<date>/<time>…
+                    folder.rmdir()

@@ -63,7 +63,10 @@ def timesteps_of(scheduler: SchedulerMixin, steps: int, spacing: float) -> list[
 
     Raises ValueError: more steps than timesteps, or a scheduler that takes no timesteps.
     """
-    most = scheduler.config.num_train_timesteps
+    trained = most = scheduler.config.num_train_timesteps
+    offset = scheduler.config.get("steps_offset", 0)
+    if scheduler.config.get("timestep_spacing") == "leading" and (steps - 1) * (trained // steps) + offset >= trained:
+        most = trained - offset  # the first timestep would lie behind the last trained one
     if steps > most:
         raise ValueError(f"{steps} steps: at most {most} are possible")
     if spacing == 1:

@@ -21,7 +21,7 @@ def locked_folder(folder: Path, user: str) -> Iterator[None]:
     A killed process leaves no lock behind, nor do its children hold it. Raises UserError: another process holds the
     lock, or the folder cannot be created.
     """
-    created = not folder.exists()
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         held = [] if fcntl is None else [os.open(folder, os.O_RDONLY)]
@@ -43,9 +43,9 @@ def locked_folder(folder: Path, user: str) -> Iterator[None]:
             with suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
         release()
-        if created:
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
+        with suppress(OSError):  # it is not empty
+            for path in created:
+                path.rmdir()
 
 
 def _lock(descriptor: int, folder: Path, user: str) -> None:
