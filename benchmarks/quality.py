@@ -1,5 +1,6 @@
 """Quality of approximate sampling on held-out puppets; measures what its file does not hold yet, and prints tables.
 
+python -m benchmarks.quality costs                 # FLOPs and processor seconds of the full-size UNet's passes
 python -m benchmarks.quality speed                 # every variant of the table, three puppets
 python -m benchmarks.quality steady --puppets 5 --only triangle,shift
 python -m benchmarks.quality speed --table         # only prints
@@ -9,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ import numpy as np
 import torch
 
 from benchmarks.measure import ROOT, Table
-from benchmarks.quality_variants import SPEED, STEADY, Variant
+from benchmarks.quality_variants import SEAMS, SPEED, STEADY, Variant
+from benchmarks.step_costs import COSTS, kinds_of, total
 from musepose.evaluation.metrics import psnr, to_float
 from musepose.evaluation.report import save_json
 from musepose.models.weights import WeightPaths, scheduler_config
@@ -27,7 +30,7 @@ from puppet.image_score import Subject, make_subject, motion_figures, picture_fi
 from puppet.world import HELD_OUT
 
 SIZE = 192
-EXACT = "ddim 50"  # what every other variant is compared with
+EXACT_STEPS = 20  # of the variant whose cost is 1
 CONFIGS = {1: "inference_stage_1.yaml", 2: "inference.yaml"}
 FILE = Path("output/quality.json")
 
@@ -62,9 +65,7 @@ def sample(puppet: int, variant: Variant) -> tuple[list[np.ndarray], Subject]:
 def figures(puppet: int, variant: Variant) -> dict[str, Any]:
     """One variant on one puppet: see `picture_figures` and `motion_figures`; `exact`: PSNR to the exact result."""
     frames, shown = sample(puppet, variant)
-    seams = None
-    if variant.frames > variant.context[0]:
-        seams = seam_transitions(variant.frames, *variant.context)
+    seams = seam_transitions(variant.frames, *SEAMS) if variant.frames > SEAMS[0] else None
     own, motion = picture_figures(frames, shown), motion_figures(frames, shown, seams)
     found = {
         **own,
@@ -102,33 +103,45 @@ def measure(variants: Mapping[str, Variant], puppets: int, file: Path) -> dict[s
 
 def table(title: str, variants: Mapping[str, Variant], puppets: int, known: Mapping[str, Any]) -> Table:
     """Means over the puppets that have been measured with all variants."""
-    seams = any(variant.frames > variant.context[0] for variant in variants.values())
-    columns = {
-        "figure": "figure, dB",
-        "exact": "to 50 steps, dB",
-        "exact_figure": "figure",
-        "energy": "gradient energy",
-    }
-    columns |= {"change": "change", "error": "error"}
-    columns |= {"seam_error": "at seams", "rest_error": "inside"} if seams else {}
-    rows = []
+    seams = any(variant.frames > SEAMS[0] for variant in variants.values())
+    columns = {"figure": "figure, dB", "change": "change", "error": "error"}
+    if seams:
+        columns |= {"seam_error": "at seams", "rest_error": "inside", "gradient_energy": "gradient energy"}
+    else:
+        columns |= {"exact": "to 50 steps, dB", "exact_figure": "on the figure", "energy": "gradient energy"}
+    rows, costs = [], {} if seams else {name: known[name] for name in COSTS if name in known}
     for name, variant in variants.items():
         found = [known[key] for puppet in range(puppets) if (key := f"{variant.key}/{puppet}") in known]
         if found:
-            rows.append((name, *(f"{np.mean([one[column] for one in found]):.2f}" for column in columns)))
-    return Table(title, ("variant", *columns.values()), rows)
+            means = (f"{np.mean([one[column] for one in found]):.2f}" for column in columns)
+            rows.append((name, *(speed(variant, cost) for cost in costs.values()), *means))
+    return Table(title, ("variant", *costs, *columns.values()), rows)
+
+
+def speed(variant: Variant, costs: Mapping[str, float]) -> str:
+    """How many times less a sampling costs than 20 exact steps."""
+    exact = replace(variant.exact().sampling, num_inference_steps=EXACT_STEPS)
+    return f"{total(kinds_of(exact), costs) / total(kinds_of(variant.sampling), costs):.2f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("case", choices=("speed", "steady"))
+    parser.add_argument("case", choices=("costs", "speed", "steady"))
     parser.add_argument("--puppets", type=int, default=3, help="number of held-out puppets; default: 3")
     parser.add_argument("--only", default="", help="variants whose names contain one of these, with commas")
     parser.add_argument("--file", type=Path, default=FILE, help=f"figures measured so far; default: {FILE}")
     parser.add_argument("--table", action="store_true", help="measure nothing")
     args = parser.parse_args(arguments)
+    if args.case == "costs":
+        known = json.loads(args.file.read_text()) if args.file.is_file() else {}
+        for name, count in COSTS.items():
+            known[name] = count()
+            args.file.parent.mkdir(parents=True, exist_ok=True)
+            save_json(args.file, known)
+            print(name, {kind: round(cost, 2) for kind, cost in known[name].items()}, flush=True)
+        return 0
     words = args.only.split(",")
     groups = SPEED if args.case == "speed" else STEADY
     for title, group in groups.items():

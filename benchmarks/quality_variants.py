@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from musepose.pipelines.options import SamplingOptions
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -20,17 +22,17 @@ class Variant:
     @property
     def key(self) -> str:
         """Text that tells variants apart in the file of figures."""
-        return json.dumps(
-            [dict(sorted(self.options)), self.scheduler, self.frames, self.stage, self.dtype, self.smoothed]
-        )
+        return json.dumps([dict(sorted(self.options)), self.scheduler, self.frames, self.stage, self.dtype])
+
+    @property
+    def sampling(self) -> SamplingOptions:
+        return SamplingOptions(**dict(self.options))
 
     def exact(self) -> "Variant":
         """50 steps of ddim from the same noise, nothing approximated."""
         kept = ("guidance_scale", "shared_noise", "context_frames", "context_overlap")
         options = tuple((name, value) for name, value in self.options if name in kept)
-        return replace(
-            self, options=(*options, ("num_inference_steps", 50)), scheduler="ddim", dtype="float32", smoothed=0.0
-        )
+        return replace(self, options=(*options, ("num_inference_steps", 50)), scheduler="ddim", dtype="float32")
 
 
 def variant(
@@ -69,7 +71,10 @@ GUIDED: dict[str, dict[str, Any]] = {
     "dpm++ 10, spacing 1.6": spaced(10),
     "dpm++ 8, spacing 1.6": spaced(8),
     "dpm++ 6, spacing 1.6": spaced(6),
-    "euler 6, spacing 1.6 (`draft`)": spaced(6, "euler"),
+    "euler 6, spacing 1.6": spaced(6, "euler"),
+    "euler 4, spacing 1.6": spaced(4, "euler"),
+    "euler 8, spacing 1.6, cache 2, branch 1": spaced(8, "euler", **cached(2, 1)),
+    "euler 6, spacing 1.6, cache 2, branch 1 (`draft`)": spaced(6, "euler", **cached(2, 1)),
     "ddim 20, guidance 0 to 0.5": {"steps": 20, "guidance_stop": 0.5},
     "ddim 20, guidance 0.2 to 0.8": {"steps": 20, "guidance_start": 0.2, "guidance_stop": 0.8},
     "ddim 20, guidance_every 2": {"steps": 20, "guidance_every": 2},
@@ -88,8 +93,10 @@ SPEED: Mapping[str, Mapping[str, Variant]] = {
     "unguided": {name: variant(cfg=1.0, **one) for name, one in UNGUIDED.items()},
 }
 
+SEAMS = (16, 4)  # context windows between which errors at seams are measured
 THREE_WINDOWS: dict[str, dict[str, Any]] = {
     "as published": {},
+    "one window: no seams": {"context": (40, 0)},
     "triangle": {"blend": "triangle"},
     "shift 5": {"shift": 5},
     "triangle, shift 5": {"blend": "triangle", "shift": 5},
@@ -102,7 +109,7 @@ THREE_WINDOWS: dict[str, dict[str, Any]] = {
     "shared_noise 1": {"shared_noise": 1.0},
     "triangle, shift 5, noise shuffled": {"blend": "triangle", "shift": 5, "noise": "shuffled"},
 }
-WINDOWS: dict[str, Any] = {"steps": 10, "cfg": 1.0, "shared_noise": 0.0, "context": (16, 4), "frames": 40}
+WINDOWS: dict[str, Any] = {"steps": 10, "cfg": 1.0, "shared_noise": 0.0, "context": SEAMS, "frames": 40}
 
 STEADY: Mapping[str, Mapping[str, Variant]] = {
     f"stage {stage}": {name: variant(**{**WINDOWS, "stage": stage, **one}) for name, one in THREE_WINDOWS.items()}

@@ -16,7 +16,6 @@ from musepose.pipelines.steps import plan_steps
 FLOP_SIZE, FLOP_FRAMES = 512, 48
 TIMED_SIZE, TIMED_FRAMES = 256, 2
 BRANCHES = ("unconditional", "conditional")
-DTYPES = ("float32", "bfloat16")
 SHALLOW = (0, 1, 2)  # cache branches
 KINDS = [f"{branch}, {depth}" for branch in BRANCHES for depth in ("whole", *SHALLOW)]
 
@@ -71,3 +70,10 @@ def seconds(dtype: str, repeats: int = 2) -> dict[str, float]:
             run()
             taken[kind] = min(taken.get(kind, float("inf")), time.process_time() - start)
     return taken
+
+
+COSTS = {  # column of the table → what measures it
+    "× by FLOPs, 512²": flops,
+    "× by seconds, float32, 256²": lambda: seconds("float32"),
+    "× by seconds, bfloat16, 256²": lambda: seconds("bfloat16"),
+}

@@ -53,8 +53,8 @@ class Settings:
     )
     preset: str | None = option(
         None,
-        "steps, scheduler and what is computed anew in each step: exact, as published; fast: about 3 times as fast; "
-        "draft: faster still. Single flags win. The price of each: docs/speed.md",
+        "steps, scheduler and what is computed anew in each step: exact, as published; fast: 3 times as fast; "
+        "draft: 5 times. Single flags win. The price of each: docs/speed.md",
         choices=tuple(PRESETS),
     )
     guidance_start: float = option(0.0, "guidance from this part of the steps on", low=0, high=1)

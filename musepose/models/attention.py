@@ -19,7 +19,14 @@ from musepose.models.chunking import add, feed_forward, spans
 
 TRANSFORMER_NORM_EPS = 1e-6  # of a transformer's GroupNorm; the resnets have 1e-5
 MAX_SEQUENCES = 65535  # in one call: the limit of some CUDA attention kernels
-CPU_PLAIN_KEYS = 1024  # in bfloat16 on a CPU, plain attention is faster than fused up to this many keys
+# In bfloat16 on a CPU, plain attention is faster than fused up to this many keys: without AMX, and with it.
+CPU_PLAIN_KEYS, AMX_PLAIN_KEYS = 1024, 8
+
+
+def plain_keys() -> int:
+    """The limit for this processor."""
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return AMX_PLAIN_KEYS if has_amx() else CPU_PLAIN_KEYS
 
 
 @dataclass(frozen=True)
@@ -57,11 +64,12 @@ class Attention(nn.Module):
         self.to_k = nn.Linear(context_dim or dim, dim, bias=False)
         self.to_v = nn.Linear(context_dim or dim, dim, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
+        self.plain_keys = plain_keys()
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Projected query (b, n, c), key and value (b, m, c) → (b, n, c), before the output projection."""
         query, key, value = (rearrange(x, "b n (h d) -> b h n d", h=self.heads) for x in (query, key, value))
-        if query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[2] <= CPU_PLAIN_KEYS:
+        if query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[2] <= self.plain_keys:
             # Here the fused kernel is slower, up to four times at small sizes.
             weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(dim=-1)
             return rearrange(weights.to(value.dtype) @ value, "b h n d -> b n (h d)")
@@ -220,7 +228,10 @@ class TemporalTransformer(nn.Module):
         return x
 
     def _attend(self, normed: Tensor, frames: int) -> Tensor:  # (b f) c n → the same
-        hidden = self.proj_in(rearrange(normed, "(b f) c n -> (b n) f c", f=frames))
+        hidden = rearrange(normed, "(b f) c n -> (b n) f c", f=frames)
+        if hidden.device.type == "cpu":
+            hidden = hidden.contiguous()  # or torch copies proj_in's weights for each of the b n sequences
+        hidden = self.proj_in(hidden)
         for block in self.transformer_blocks:
             hidden = block(hidden)
         return rearrange(self.proj_out(hidden), "(b n) f c -> (b f) c n", n=normed.shape[-1])

@@ -16,8 +16,9 @@ EXACT: dict[str, Any] = {
     "cache_interval": 1,
     "cache_branch": 0,
 }
+CACHED = {"spacing": 1.6, "cache_interval": 2, "cache_branch": 1}
 PRESETS: dict[str, dict[str, Any]] = {
     "exact": EXACT,
-    "fast": EXACT | {"steps": 10, "scheduler": "dpm++", "spacing": 1.6, "cache_interval": 2, "cache_branch": 1},
-    "draft": EXACT | {"steps": 6, "scheduler": "euler", "spacing": 1.6},
+    "fast": EXACT | CACHED | {"steps": 10, "scheduler": "dpm++"},
+    "draft": EXACT | CACHED | {"steps": 6, "scheduler": "euler"},
 }
