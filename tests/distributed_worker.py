@@ -57,7 +57,6 @@ def mistake() -> None:
 def cases(arguments: list[str]) -> int:
     """The process whose number is in the file `dies` ends at its second case; the one in `stops` before it decodes."""
     import numpy as np
-    import torch
 
     import test_stage_2
 
@@ -77,6 +76,8 @@ def cases(arguments: list[str]) -> int:
             yield from self.decode_stream(self.sample_latents(image, pose_images, options, num_frames, progress))
 
         def sample_latents(self, image, pose_images, options, num_frames, progress):
+            import torch  # not before: a process that has torch prints its input errors itself
+
             note("log", num_frames)
             if rank == dies and done:
                 while not any(line.split()[0] != dies for line in Path("log").read_text().splitlines()):
