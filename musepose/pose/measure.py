@@ -9,25 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from musepose.pose.align import SEGMENTS as BODY_SEGMENTS
 from musepose.pose.align import SHORTEST
 from musepose.pose.types import NECK, NOSE, Pose
 
-# limb, and the joints between whose (mean) positions its length is taken; paired limbs have a row for each side
-SEGMENTS = (
-    ("neck", (NOSE,), (NECK,)),
-    ("face", (16,), (17,)),
-    ("shoulders", (2,), (5,)),
-    ("upper arms", (2,), (3,)),
-    ("upper arms", (5,), (6,)),
-    ("lower arms", (3,), (4,)),
-    ("lower arms", (6,), (7,)),
-    ("trunk", (NECK,), (8, 11)),
-    ("hips", (8,), (11,)),
-    ("upper legs", (8,), (9,)),
-    ("upper legs", (11,), (12,)),
-    ("lower legs", (9,), (10,)),
-    ("lower legs", (12,), (13,)),
-)
+# The alignment's segments, and the hips; paired limbs have a row for each side.
+_TRUNK = [limb for limb, _, _ in BODY_SEGMENTS].index("trunk")
+SEGMENTS = (*BODY_SEGMENTS[: _TRUNK + 1], ("hips", (8,), (11,)), *BODY_SEGMENTS[_TRUNK + 1 :])
 LIMBS = tuple(dict.fromkeys(limb for limb, _, _ in SEGMENTS))
 ROWS = {limb: [row for row, (name, _, _) in enumerate(SEGMENTS) if name == limb] for limb in LIMBS}
 LIMB_OF_ROW = np.array([LIMBS.index(limb) for limb, _, _ in SEGMENTS])
