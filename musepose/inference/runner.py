@@ -133,32 +133,28 @@ def sampling_of(job: Job, settings: Settings) -> SamplingOptions:
 
 def write_videos(job: Job, picture: Image.Image, frames: Iterable[np.ndarray], poses: Iterable[np.ndarray]) -> None:
     """Write the result, and the comparison of reference, poses and result side by side; both appear together."""
-    reference = reference_column(picture, video_sizes(job, picture)[0][1])
+    sizes = video_sizes(job, picture)
+    (width, height), (total, _) = sizes
+    reference = np.asarray(picture.resize((total - 2 * width, height), Image.Resampling.LANCZOS))
     with CompleteFiles() as files, ExitStack() as stack:
-        writers = [
+        result, comparison = (
             stack.enter_context(VideoWriter(path, *size, rate=job.rate, audio_from=job.audio, files=files))
-            for path, size in zip((job.result, job.comparison), video_sizes(job, picture), strict=True)
-        ]
+            for path, size in zip((job.result, job.comparison), sizes, strict=True)
+        )
         for pose, frame in zip(poses, frames, strict=True):
-            frame, pose = (resize(one, writers[0].width, writers[0].height) for one in (frame, pose))
-            writers[0].write(frame)
-            writers[1].write(np.hstack([reference, pose, frame]))
+            frame = resize(frame, width, height)
+            result.write(frame)
+            comparison.write(np.hstack([reference, resize(pose, width, height), frame]))
 
 
 def video_sizes(job: Job, picture: Image.Image) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Width and height of a job's result and comparison."""
-    width, height = even_size(job.pose.width, job.pose.height)
-    return (width, height), (reference_column(picture, height).shape[1] + 2 * width, height)
-
-
-def reference_column(picture: Image.Image, height: int) -> np.ndarray:
-    """The picture at a given height and an even width: RGB uint8 (height, width, 3).
+    """Width and height of a job's result and comparison, whose first column is the picture at an even width.
 
     A panorama is squeezed to MAX_ASPECT_RATIO, as an H.264 picture cannot be wider than 16384.
     """
-    width = min(round(picture.width * height / picture.height), MAX_ASPECT_RATIO * height)
-    size = even_size(width, height)
-    return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
+    width, height = even_size(job.pose.width, job.pose.height)
+    column = min(round(picture.width * height / picture.height), MAX_ASPECT_RATIO * height)
+    return (width, height), (even_size(column, height)[0] + 2 * width, height)
 
 
 def resize(picture: np.ndarray, width: int, height: int) -> np.ndarray:
