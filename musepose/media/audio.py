@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from musepose.media.containers import open_media, to_fraction
-from musepose.media.decoding import decode_packet
+from musepose.media.decoding import decode_packets
 from musepose.media.jumps import Clock
 from musepose.media.packets import choose_sound, picture_streams, read_packets, sound_streams
 from musepose.media.stored_video import measure, open_video
-from musepose.utils.errors import is_out_of_memory
 
 if TYPE_CHECKING:
     import av
@@ -148,26 +147,9 @@ class _Samples:
 
     def _decode(self, stream: av.AudioStream) -> Iterator[tuple[int, list[av.AudioFrame] | None]]:
         """Each packet's number and its frames; None for a damaged packet. A damaged container ends the sound early."""
-        import av
-
         number = -1
-        packets = self.source.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except (av.error.FFmpegError, ValueError) as error:
-                if is_out_of_memory(error):
-                    raise
-                return
-            if packet is None:
-                return
+        for packet, frames in decode_packets(self.source, stream):
             number += bool(packet.size)
-            try:
-                frames = decode_packet(packet)
-            except (av.error.FFmpegError, ValueError) as error:
-                if is_out_of_memory(error):
-                    raise
-                frames = None
             if packet.size or frames:
                 yield number, frames
 

@@ -58,22 +58,10 @@ def _decode_packets(
     """Each packet with the frames that it completes; None for an undecodable packet. No packet at the end."""
     import av
 
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except (av.error.FFmpegError, ValueError) as error:
-            if is_out_of_memory(error):
-                raise
-            break
-        if packet is None or not packet.size:
-            break
-        try:
-            frames = decode_packet(packet)
-        except (av.error.FFmpegError, ValueError) as error:
-            if is_out_of_memory(error):
-                raise
-            frames = None
+    for packet, frames in decode_packets(container, stream):
+        if not packet.size:
+            yield None, frames or []
+            return
         yield packet, frames
     try:
         yield None, stream.codec_context.decode(None)
@@ -81,7 +69,35 @@ def _decode_packets(
         return
 
 
-def decode_packet(packet: av.Packet) -> list[av.VideoFrame] | list[av.AudioFrame]:
+def decode_packets(
+    container: av.container.InputContainer, stream: av.VideoStream | av.AudioStream
+) -> Iterator[tuple[av.Packet, list[av.VideoFrame] | list[av.AudioFrame] | None]]:
+    """Each packet with the frames that it completes, the empty one at the end included; None: it does not decode.
+
+    A damaged container ends early, without the empty packet. Raises errors of memory.
+    """
+    import av
+
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except (av.error.FFmpegError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
+            return
+        if packet is None:
+            return
+        try:
+            frames = _decode_packet(packet)
+        except (av.error.FFmpegError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
+            frames = None
+        yield packet, frames
+
+
+def _decode_packet(packet: av.Packet) -> list[av.VideoFrame] | list[av.AudioFrame]:
     """The frames that a packet completes; raises FFmpegError, ValueError.
 
     After some damage a decoder (VP9's) takes no packet any more before it is flushed: FFmpeg calls that EAGAIN.
