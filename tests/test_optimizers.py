@@ -8,6 +8,7 @@ from tiny_training import random_animator
 from tolerance import rounding
 from torch import nn
 
+from musepose.training import optimizers
 from musepose.training.config import Solver
 from musepose.training.optimizers import Muon, make_optimizer, orthogonalise
 
@@ -32,12 +33,34 @@ def backward(network: nn.Module) -> float:
 def test_orthogonalising_keeps_directions_and_levels_singular_values(shape: tuple[int, int]):
     torch.manual_seed(0)
     matrix = torch.randn(shape)
-    found = orthogonalise(matrix)
+    found = orthogonalise(matrix[None])[0]
     values = torch.linalg.svdvals(found)
     assert values.min() > 0.5 and values.max() < 1.3
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
     aligned = (left.mT @ found @ right.mT).diagonal()
     assert (aligned > 0.5).all()
+
+
+@pytest.mark.parametrize("batch", [1, 2 * 64, 2**22])
+def test_each_matrix_is_orthogonalised_by_itself(batch: int, monkeypatch: pytest.MonkeyPatch):
+    """Matrices of one shape are orthogonalised together: each moves as it does alone, to half precision's rounding."""
+    monkeypatch.setattr(optimizers, "BATCH", batch)
+    torch.manual_seed(0)
+    together = [nn.Parameter(torch.zeros(8, 8)) for _ in range(5)]
+    scales = (1e-3, 1.0, 10.0, 0.1, 1e3)  # gradients of any size move a matrix as far
+    gradients = [scale * torch.randn(8, 8) for scale in scales]
+    for parameter, gradient in zip(together, gradients, strict=True):
+        parameter.grad = gradient
+    settings = {"lr": 1.0, "weight_decay": 0.0}
+    Muon([{"params": together, "orthogonal": True}], **settings).step()
+    for parameter, gradient in zip(together, gradients, strict=True):
+        alone = nn.Parameter(torch.zeros(8, 8))
+        alone.grad = gradient
+        Muon([{"params": [alone], "orthogonal": True}], **settings).step()
+        # Fifteen products of entries below 1, each rounded to bfloat16, with a margin of 3. Entries reach 0.3.
+        bound = 0.2 * 8**0.5 * 15 * torch.finfo(torch.bfloat16).eps * 3
+        assert alone.abs().max() > 1.2 * bound
+        assert (parameter - alone).abs().max() < bound
 
 
 def test_matrices_move_evenly_and_as_far_as_with_adamw():

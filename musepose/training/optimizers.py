@@ -1,6 +1,6 @@
 """Optimizers: AdamW, and Muon for training from scratch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ FIRST_AND_LAST = ("conv_in.weight", "conv_out.weight")  # layers that Muon's aut
 MOMENTUM = 0.95
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic Newton-Schulz iteration
 ITERATIONS = 5
+BATCH = 2**22  # elements that are orthogonalised together
 
 
 def make_optimizer(named: Iterable[tuple[str, nn.Parameter]], solver: Solver) -> torch.optim.Optimizer:
@@ -45,33 +46,54 @@ class Muon(torch.optim.AdamW):
         for parameter in gradients:
             parameter.grad = None  # AdamW skips parameters without a gradient
         loss = super().step(closure)
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient
         for group in groups:
-            for parameter in group["params"]:
-                if parameter in gradients:
-                    parameter.grad = gradients[parameter]
-                    self._orthogonal_step(parameter, group["lr"], group["weight_decay"])
+            for parameters in alike(p for p in group["params"] if p in gradients):
+                self._orthogonal_step(parameters, group["lr"], group["weight_decay"])
         return loss
 
-    def _orthogonal_step(self, parameter: nn.Parameter, rate: float, weight_decay: float) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-            state["step"] = torch.tensor(0.0)  # AdamW expects it in every loaded state
-        state["step"] += 1
-        momentum = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
-        direction = orthogonalise(parameter.grad.lerp(momentum, MOMENTUM).flatten(1))
-        scale = 0.2 * max(direction.shape) ** 0.5
-        parameter.mul_(1 - rate * weight_decay)
-        parameter.add_(direction.view_as(parameter), alpha=-rate * scale)
+    def _orthogonal_step(self, parameters: list[nn.Parameter], rate: float, weight_decay: float) -> None:
+        """One update of parameters of the same shape."""
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+                state["step"] = torch.tensor(0.0)  # AdamW expects it in every loaded state
+            state["step"] += 1
+        gradients = [parameter.grad for parameter in parameters]
+        momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        matrices = torch.stack(torch._foreach_lerp(gradients, momenta, MOMENTUM)).flatten(2)
+        directions = orthogonalise(matrices).view(-1, *parameters[0].shape).unbind()
+        scale = 0.2 * max(matrices.shape[1:]) ** 0.5
+        torch._foreach_mul_(parameters, 1 - rate * weight_decay)
+        torch._foreach_add_(parameters, directions, alpha=-rate * scale)
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
-    """The nearest semi-orthogonal matrix (singular values 0.7 to 1.2), by Newton-Schulz iterations in bfloat16."""
+def alike(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Group parameters of the same shape, type and device, up to BATCH elements: small matrices are faster together."""
+    groups: dict[tuple, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        group = groups.setdefault((parameter.shape, parameter.dtype, parameter.device), [])
+        if group and (len(group) + 1) * parameter.numel() > BATCH:
+            yield group[:]
+            group.clear()
+        group.append(parameter)
+    yield from groups.values()
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """The nearest semi-orthogonal matrices (singular values 0.7 to 1.2), by Newton-Schulz iterations in bfloat16.
+
+    matrices: n r c; the iterations are per matrix.
+    """
     a, b, c = COEFFICIENTS
-    is_tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.mT if is_tall else matrix).bfloat16()
-    x = x / x.norm().clamp(min=1e-7)
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if is_tall else matrices).bfloat16()
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(ITERATIONS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if is_tall else x).to(matrix.dtype)
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return (x.mT if is_tall else x).to(matrices.dtype)
