@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from musepose.inference.options import EXAMPLE, Inputs, Settings, merge_settings
+from musepose.inference.record import check_results, with_records
 from musepose.media.image import IMAGE_SUFFIXES, read_image
 from musepose.media.video_reader import VIDEO_SUFFIXES, VideoInfo, damaged_frames, list_media, probe
 from musepose.models.configs import check_configs
@@ -41,6 +42,7 @@ class Job:
     result: Path
     size: tuple[int, int]  # width and height of the sampling
     damaged: tuple[int, ...] = ()  # frames of the pose video up to the last used one that show the one before
+    record: str = ""  # all that the result depends on, for its metadata, see record.py
 
     @property
     def comparison(self) -> Path:
@@ -86,7 +88,8 @@ def make_plan(config_path: Path, flags: Mapping[str, Any], now: datetime) -> Pla
     """Read and check all input without torch; create nothing.
 
     `flags` are the command line's settings by name; None means not given.
-    Raises UserError: a setting, the YAML, a picture, a video, the output folder or a weight file is invalid.
+    Raises UserError: a setting, the YAML, a picture, a video, the output folder or a weight file is invalid, or the
+    result of other settings or inputs has the name of a job's.
     """
     config = read_config(config_path)
     settings = merge_settings(flags, config.values, config_path)
@@ -100,6 +103,9 @@ def make_plan(config_path: Path, flags: Mapping[str, Any], now: datetime) -> Pla
     read = [config_path, *weights.values(), *(path for job in jobs for path in (job.reference, job.pose.path))]
     refuse_inputs([path for job in jobs for path in (job.result, job.comparison)], read)
     _refuse_pose_folders(cases, jobs[0].result.parent)
+    jobs = with_records(jobs, settings, weights)
+    if not settings.overwrite:
+        check_results(jobs)
     return Plan(settings, weights, tuple(jobs))
 
 

@@ -52,7 +52,8 @@ class JobParts:
         """The job that makes a stretch of the two videos, without sound."""
         name = f"{frames.start}-{frames.stop}.part"
         paths = [self._folder / f"{self._own}{kind}-{name}" for kind in VIDEOS]
-        return PartJob(**(vars(self._job) | {"audio": None, "result": paths[0]}), comparison_path=paths[1])
+        changes = {"audio": None, "record": "", "result": paths[0], "comparison_path": paths[1]}
+        return PartJob(**(vars(self._job) | changes))
 
     def finished(self) -> list[range]:
         """The stretches of which both videos are complete, in order."""

@@ -139,10 +139,11 @@ class Settings:
     )
     output: Path | None = option(
         None,
-        "folder of the results; the next run skips finished cases; default: a new folder under ./output",
+        "folder of the results; the next run skips finished cases, and refuses to replace those of other settings; "
+        "default: a new folder under ./output",
         metavar="DIR",
     )
-    overwrite: bool = option(False, "with --output: render finished cases again")
+    overwrite: bool = option(False, "with --output: render finished cases again, and replace those of other settings")
     no_audio: bool = option(False, "do not copy the sound of the pose video")
 
     @property

@@ -14,6 +14,7 @@ from PIL import Image
 from musepose.inference.cases import Job, Plan
 from musepose.inference.job_parts import remove_parts
 from musepose.inference.options import Settings
+from musepose.inference.record import read_record
 from musepose.media.image import read_image
 from musepose.media.video_reader import VideoFrames, describe_damage
 from musepose.media.video_writer import VideoWriter, even_size
@@ -67,7 +68,8 @@ def run_plan(
             continue
         if job not in mine:
             if is_main:
-                print(f"{counter} {job.title}: finished before, skipped ({job.result})", flush=True)
+                doubt = "" if read_record(job.result) else "; it does not tell its settings"
+                print(f"{counter} {job.title}: finished before, skipped ({job.result}){doubt}", flush=True)
                 summary.skipped.append(job)
             continue
         if pipeline is None:
@@ -138,7 +140,9 @@ def write_videos(job: Job, picture: Image.Image, frames: Iterable[np.ndarray], p
     reference = np.asarray(picture.resize((total - 2 * width, height), Image.Resampling.LANCZOS))
     with CompleteFiles() as files, ExitStack() as stack:
         result, comparison = (
-            stack.enter_context(VideoWriter(path, *size, rate=job.rate, audio_from=job.audio, files=files))
+            stack.enter_context(
+                VideoWriter(path, *size, rate=job.rate, audio_from=job.audio, files=files, comment=job.record)
+            )
             for path, size in zip((job.result, job.comparison), sizes, strict=True)
         )
         for pose, frame in zip(poses, frames, strict=True):

@@ -86,7 +86,7 @@ def _join(job: Job, parts: JobParts, picture: Image.Image) -> None:
     with CompleteFiles() as files:
         for kind, size in zip(VIDEOS, video_sizes(job, picture), strict=True):
             segments = [getattr(parts.job_of(stretch), kind) for stretch in stretches]
-            sound = {"rate": job.rate, "audio_from": job.audio, "files": files}
+            sound = {"rate": job.rate, "audio_from": job.audio, "files": files, "comment": job.record}
             with SegmentJoiner(getattr(job, kind), segments, *size, **sound) as joiner:
                 joiner.copy()
     remove_parts(job)

@@ -40,6 +40,17 @@ def open_media(path: Path) -> av.container.InputContainer:
     return av.open(f"file:{path}", options=OPEN_OPTIONS, **lenient)
 
 
+def read_comment(path: Path) -> str:
+    """The comment in a video's metadata; empty: there is none, or this is no video."""
+    import av
+
+    try:
+        with open_media(path) as container:
+            return container.metadata.get("comment", "")
+    except (OSError, UserError, av.error.FFmpegError):
+        return ""
+
+
 def to_fraction(ratio) -> Fraction | None:
     """Convert PyAV's rates and time bases: up to 18 a Fraction or None; from 19 its own type, 0/0 if unknown."""
     return Fraction(ratio.numerator, ratio.denominator) if ratio else None

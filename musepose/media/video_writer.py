@@ -63,6 +63,7 @@ class VideoWriter:
         crf: int = 18,
         audio_start: Fraction | int = 0,  # seconds into `audio_from`, for a video that begins later
         files: CompleteFiles | None = None,
+        comment: str = "",
     ) -> None:
         if width < 2 or height < 2 or width % 2 or height % 2:
             raise ValueError(f"a video of {width} x {height}: both sides must be even, see even_size")
@@ -74,6 +75,7 @@ class VideoWriter:
         self.width, self.height, self.rate, self.crf = width, height, Fraction(rate), crf
         self.audio_from = None if audio_from is None else Path(audio_from)
         self.audio_start = Fraction(audio_start)
+        self.comment = comment
         self._complete_file = complete_file if files is None else files.file
         self.frames = 0  # written so far
         self._plan: SoundPlan | None = None
@@ -134,6 +136,8 @@ class VideoWriter:
         # With the index in front, players and browsers start before they have the whole file.
         options = {} if kind == "matroska" else {"movflags": "+faststart"}
         self._container = av.open(f"file:{self._partial}", "w", format=kind, options=options)
+        if self.comment:
+            self._container.metadata["comment"] = self.comment
         self._video = self._add_video()
         self._sound = None if source is None else AudioTrack(source, self._plan, self._container, self.audio_start)
 
