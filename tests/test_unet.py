@@ -214,3 +214,23 @@ def test_plain_and_fused_attention_agree_in_bfloat16(keys):
         attention.plain_keys = limit
         results.append(attention.attend(*inputs).float())
     assert (results[0] - results[1]).abs().max() < rounding(4, 5, torch.bfloat16)
+
+
+@pytest.mark.parametrize("keys", [6, 1030])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_half_precision_attention_s_gradients_are_float32_s_to_its_rounding(keys: int, autocast: bool):
+    """On a CPU training takes other kernels than sampling: plain attention, or above 1,024 keys fused in float32."""
+    torch.manual_seed(0)
+    attention = Attention(32, heads=2)
+    exact = [torch.randn(2, length, 32) / 3 for length in (5, keys, keys)]
+    upstream = torch.randn(2, 5, 32)
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        inputs = [tensor.bfloat16().to(dtype).requires_grad_() for tensor in exact]
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast and dtype == torch.bfloat16):
+            output = attention.attend(*inputs)
+        output.backward(upstream.bfloat16().to(dtype))
+        results.append([output.float(), *(tensor.grad.float() for tensor in inputs)])
+    for expected, found in zip(*results, strict=True):  # scores, weights, products, and their gradients' likewise
+        assert (found - expected).abs().max() < rounding(8, expected.abs().max().item(), torch.bfloat16)
+        assert found.abs().max() > 0

@@ -69,11 +69,22 @@ class Attention(nn.Module):
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Projected query (b, n, c), key and value (b, m, c) → (b, n, c), before the output projection."""
         query, key, value = (rearrange(x, "b n (h d) -> b h n d", h=self.heads) for x in (query, key, value))
-        if query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[2] <= self.plain_keys:
-            # Here the fused kernel is slower, up to four times at small sizes.
+        if query.device.type == "cpu" and query.dtype == torch.bfloat16:
+            result = self._attend_bfloat16(query, key, value)
+        else:
+            result = F.scaled_dot_product_attention(query, key, value)
+        return rearrange(result, "b h n d -> b n (h d)")
+
+    def _attend_bfloat16(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """On a CPU: the fused kernel is slower at small sizes, up to four times; its backward pass at all of them."""
+        trains = torch.is_grad_enabled() and query.requires_grad
+        if key.shape[2] <= (CPU_PLAIN_KEYS if trains else self.plain_keys):
             weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(dim=-1)
-            return rearrange(weights.to(value.dtype) @ value, "b h n d -> b n (h d)")
-        return rearrange(F.scaled_dot_product_attention(query, key, value), "b h n d -> b n (h d)")
+            return weights.to(value.dtype) @ value
+        if not trains:
+            return F.scaled_dot_product_attention(query, key, value)
+        with torch.autocast("cpu", enabled=False):
+            return F.scaled_dot_product_attention(query.float(), key.float(), value.float()).to(query.dtype)
 
 
 class SpatialBlock(nn.Module):
