@@ -94,6 +94,33 @@ def test_signals_during_the_imports_end_quietly(number, status):
     assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
 
 
+LOST = """
+import os, signal
+from contextlib import suppress
+from musepose.cli.entry import run_script
+from musepose.utils.errors import UserError
+def main():
+    with suppress(BaseException):
+        os.kill(os.getpid(), {number})
+    raise {error}
+run_script(main)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+@pytest.mark.parametrize("error", ["UserError('a mistake')", "ImportError('numpy._core')"])
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_a_library_drops_still_ends_the_program(number, status, error):
+    """The imports of C extensions do. A process that is not rank 0 would wait after its mistake, and be killed."""
+    code = LOST.format(number=int(number), error=error)
+    second = os.environ | {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=second, timeout=50
+    )
+    interrupted = "interrupted: nothing half-written was kept\n" * (number == signal.SIGINT)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", interrupted)
+
+
 def test_no_root_script_imports_much_before_signals_are_handled():
     for script in ROOT.glob("*.py"):
         lines = [line for line in script.read_text(encoding="utf-8").splitlines() if "import" in line]

@@ -32,30 +32,35 @@ def run_script(main: Callable[[], int | None]) -> None:
     """
     console.install()
     clean = provide_home()
+    signalled = interrupts.raise_them()
     try:
-        interrupts.raise_them()
         logging.basicConfig(format="%(levelname)s: %(message)s")
         launch.check()
         status = main()
     except SystemExit as leaving:
         status = leaving.code
     except KeyboardInterrupt:
-        print("interrupted: nothing half-written was kept", file=sys.stderr)
         status = 130
     except Exception as error:
-        line = error_line(error)
-        if line is None and not _in_group():
+        status, line = signalled(), error_line(error)
+        if status is not None:
+            pass  # the signal's exception was dropped within a library, or became this one
+        elif line is None and not _in_group():
             interrupts.leave_at_once()
             clean()
             raise
-        status = 1 if line is None else 2
-        if line is None:
+        elif line is None:
             sys.excepthook(*sys.exc_info())
-        elif _prints_errors():
-            print(f"error: {line}", file=sys.stderr)
+            status = 1
         else:
-            with suppress(SystemExit):  # the launcher ends all processes with the first one: rank 0 must print before
-                time.sleep(RANK_0_PRINTS_WITHIN)
+            if _prints_errors():
+                print(f"error: {line}", file=sys.stderr)
+            else:
+                with suppress(SystemExit):  # the launcher ends all processes with the first: rank 0 must print before
+                    time.sleep(RANK_0_PRINTS_WITHIN)
+            status = 2
+    if status == 130:
+        print("interrupted: nothing half-written was kept", file=sys.stderr)
     interrupts.leave_at_once()
     clean()
     try:
