@@ -1,6 +1,6 @@
 """The program that test_distributed_runner.py launches in several processes.
 
-distributed_worker.py sample FILE     sample a video together; process 0 writes latents and pictures to FILE
+distributed_worker.py sample FOLDER   sample and render a video together; latents and pictures are in FOLDER then
 distributed_worker.py fail EXCEPTION  process 1 raises it while the other waits for it
 distributed_worker.py cases ARGS      test_stage_2.py with a pipeline that stands in for the models
 """
@@ -17,20 +17,35 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).
 from musepose.cli.entry import run_script  # noqa: E402
 
 
-def sample(file: str) -> None:
+def sample(folder: str) -> None:
+    """N.npz has the latents, and what process N decodes of them, before rounding."""
     import numpy as np
     import torch
-    from test_pipeline import SHORT, pipeline, poses, reference
+    from test_pipeline import SHORT, pipeline
 
+    from musepose.inference.cases import Plan, make_job
+    from musepose.inference.options import Settings
+    from musepose.inference.runner import render
+    from musepose.inference.shared_job import render_together
+    from musepose.media.video_reader import probe
     from musepose.utils.distributed import ProcessGroup
 
-    made = pipeline()
+    made, folder = pipeline(), Path(folder)
     if "WORLD_SIZE" in os.environ:
         made.group = ProcessGroup.start(torch.device("cpu"))
-    latents = made.sample_latents(reference(), poses(9), num_frames=9, **SHORT)
-    pictures = np.stack(list(made.decode_stream(latents)))  # what `stream` does
-    if made.group.rank == 0:
-        np.savez(file, latents=latents.numpy(), pictures=pictures)
+    sampled, sample_latents = [], made.sample_latents
+    made.sample_latents = lambda *inputs, **options: sampled.append(sample_latents(*inputs, **options)) or sampled[-1]
+    decoded, decode = [], made.decode
+    made.decode = lambda latents: decoded.append(decode(latents)) or decoded[-1]
+    renamed = {"num_inference_steps": "steps"}
+    settings = Settings(skip=0, **{renamed.get(name, name): value for name, value in SHORT.items()})
+    job = make_job(folder / "ref.png", probe(folder / "poses.mp4"), settings, folder)
+    if made.group.count == 1:
+        render(job, settings, made)
+    else:
+        render_together(job, Plan(settings, {}, (job,)), made, made.group)
+    pictures = np.concatenate([part.numpy() for part in decoded])
+    np.savez(folder / f"{made.group.rank}.npz", latents=sampled[0].numpy(), pictures=pictures)
     made.group.close()
 
 
@@ -59,6 +74,7 @@ def cases(arguments: list[str]) -> int:
     import numpy as np
 
     import test_stage_2
+    from musepose.inference import distributed_runner
 
     dies = Path("dies").read_text() if Path("dies").exists() else ""
     stops = Path("stops").read_text() if Path("stops").exists() else ""
@@ -68,6 +84,14 @@ def cases(arguments: list[str]) -> int:
     def note(file: str, entry: object) -> None:
         with open(file, "a") as log:
             log.write(f"{rank} {entry}\n")
+
+    look = distributed_runner.look
+
+    def noted(video, pictures):
+        note("looked", f"{video.stored.path.name} {pictures.start} {pictures.stop}")
+        return look(video, pictures)
+
+    distributed_runner.look = noted
 
     class Numbers:
         """Pictures whose grey is their number; the processes' numbers are in the files `log` and `decoded`."""
@@ -93,7 +117,7 @@ def cases(arguments: list[str]) -> int:
                 os._exit(9)
             for index in latents.flatten().tolist():
                 note("decoded", index)
-                yield np.full((64, 64, 3), 20 * index, np.uint8)
+                yield np.full((64, 64, 3), min(255, 20 * index), np.uint8)
 
     return test_stage_2.main(arguments, lambda plan: Numbers())
 

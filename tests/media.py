@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,6 +79,26 @@ def write_video(
         if audio:
             write_tone(output, audio, sound, sound_start)
     return path
+
+
+def rewrite(path: Path, change: Callable[[int, bytes], bytes | None]) -> Path:
+    """Copy a video with packets changed by `change(number, content)`, None: left out."""
+    import av
+
+    copy = path.with_name(f"changed{path.suffix}")
+    with av.open(str(path)) as source, av.open(str(copy), "w", format=source.format.name.split(",")[0]) as target:
+        stream = source.streams.video[0]
+        added, number = target.add_stream_from_template(stream), 0
+        for packet in source.demux(stream):
+            if packet.dts is None and not packet.size:
+                continue
+            content = change(number, bytes(packet))
+            number += 1
+            if content is not None:
+                packet.update(content)
+                packet.stream = added
+                target.mux_one(packet)
+    return copy
 
 
 def write_tone(output: av.container.OutputContainer, stream: av.AudioStream, seconds: float, start: float) -> None:

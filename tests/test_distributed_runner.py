@@ -12,9 +12,10 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+from conftest import Stage2Folder
 from distributed_worker import sample
-from media import write_video
-from test_pipeline import latents_rounding
+from media import rewrite, write_video
+from test_pipeline import latents_rounding, poses, reference
 from together import started
 
 from musepose.inference.cases import Job
@@ -59,28 +60,42 @@ def run_together(count: int, *arguments: str) -> tuple[int, str]:
     return running.returncode, printed
 
 
+def write_inputs(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    reference().save(folder / "ref.png")
+    return write_video(folder / "poses.mp4", list(poses(9)), stream_options={"g": "4"}).parent
+
+
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory) -> dict[str, np.ndarray]:
-    """Latents and images from one process."""
-    file = tmp_path_factory.mktemp("alone") / "alone.npz"
-    sample(str(file))
-    return dict(np.load(file))
+def alone(tmp_path_factory) -> Path:
+    """Latents, pictures and video from one process."""
+    folder = write_inputs(tmp_path_factory.mktemp("alone"))
+    sample(str(folder))
+    return folder
 
 
-def assert_same(file: Path, alone: dict[str, np.ndarray]) -> None:
-    ours = np.load(file)
-    assert np.abs(ours["latents"] - alone["latents"]).max() < latents_rounding(9)
-    assert ours["pictures"].shape == alone["pictures"].shape
-    assert np.abs(ours["pictures"].astype(int) - alone["pictures"]).max() <= 1  # where half a level is rounded
+def assert_same(folder: Path, alone: Path, count: int) -> None:
+    expected, ours = np.load(alone / "0.npz"), [np.load(folder / f"{rank}.npz") for rank in range(count)]
+    for one in ours:
+        np.testing.assert_array_equal(one["latents"], ours[0]["latents"])
+    assert np.abs(ours[0]["latents"] - expected["latents"]).max() < latents_rounding(9)
+    parts = [one["pictures"] for one in ours]
+    assert [len(part) for part in parts] == [9 * (rank + 1) // count - 9 * rank // count for rank in range(count)]
+    assert np.abs(np.concatenate(parts) - expected["pictures"]).max() < 1e-5  # before rounding
+    videos = [list(read_frames(one / "ref_poses_3.5_2_0.mp4")) for one in (folder, alone)]
+    assert len(videos[0]) == len(videos[1]) == 9
+    mean = ((np.stack(videos[0]).astype(float) - videos[1]) ** 2).mean()
+    assert 10 * np.log10(255**2 / mean) > 30  # H.264's own error, with key frames elsewhere
+    assert not list(folder.glob(".*"))
 
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_one_video_by_several_processes(tmp_path, alone, count):
     """Nine frames in windows of four, guided: six branches of windows a step, shared evenly by three processes."""
-    with started(count, "test_pipeline,accelerate", WORKER, "sample", str(tmp_path / "shared.npz")) as running:
+    with started(count, "test_pipeline,accelerate", WORKER, "sample", str(write_inputs(tmp_path))) as running:
         printed, _ = running.communicate(timeout=600)
     assert running.returncode == 0, printed
-    assert_same(tmp_path / "shared.npz", alone)
+    assert_same(tmp_path, alone, count)
 
 
 def may_make_networks() -> bool:
@@ -119,11 +134,11 @@ def two_machines():
 def test_two_machines(tmp_path, alone, two_machines):
     """One process on each, with what a launcher tells it. The port is in their own network: no other run has it."""
     place = {"MASTER_ADDR": "10.77.0.1", "MASTER_PORT": "29555", "TORCHELASTIC_USE_AGENT_STORE": "False"}
-    arguments = [WORKER, "sample", str(tmp_path / "shared.npz")]
+    arguments = [WORKER, "sample", str(write_inputs(tmp_path))]
     with started(2, "test_pipeline,accelerate", *arguments, NETWORKS=",".join(two_machines), **place) as running:
         printed, _ = running.communicate(timeout=600)
     assert running.returncode == 0, printed
-    assert_same(tmp_path / "shared.npz", alone)
+    assert_same(tmp_path, alone, 2)
 
 
 @pytest.fixture
@@ -208,6 +223,33 @@ def test_each_process_decodes_and_encodes_its_own_stretch(four_cases):
     for name, column in (("ref_a_3.5_20_0", slice(None)), ("ref_a_3.5_20_0_cmp", slice(-20, None))):
         levels = [frame[:, column].mean() for frame in read_frames(Path("out") / f"{name}.mp4")]
         assert np.abs(levels - 20 * np.arange(12)).max() < 3  # H.264 on flat grey
+
+
+def damaged_case(folder: Stage2Folder, first: int) -> list[str]:
+    """Sixty frames, every second one damaged from `first` on. → the arguments."""
+    path = write_video(folder.path / "whole.mp4", 60, stream_options={"g": "1"})
+    path = rewrite(path, lambda n, content: bytes(len(content)) if n >= first and (n % 2 or n == 30) else content)
+    config = folder.write_config(test_cases={"ref.png": [path.name]})
+    return [*folder.arguments, "--config", str(config)]
+
+
+def test_each_process_looks_for_damage_in_its_own_stretch(four_cases):
+    """Before any model loads; the line about it is the same as from one process."""
+    arguments = damaged_case(four_cases, 50)
+    status, printed = run_together(2, *arguments)
+    assert status == 0, printed
+    assert sorted(Path("looked").read_text().split("\n")) == ["", "0 changed.mp4 0 30", "1 changed.mp4 30 60"]
+    told = "5 frames are damaged and left out, the one before is shown instead: 51, 53, 55, 57, 59"
+    assert printed.count(told) == printed.count("warning") == 1
+
+
+def test_a_damaged_video_is_refused_once(four_cases):
+    status, printed = launch(2, *damaged_case(four_cases, 0))
+    assert status != 0
+    assert printed.count("error: changed.mp4 is damaged: only 29 of 60 pictures can be decoded") == 1
+    assert printed.count("error: ") == 1
+    assert printed.count("exitcode  : 2 ") == 2  # in both processes
+    assert not Path("log").exists() and not Path("out").exists()
 
 
 def test_an_input_error_is_printed_once(four_cases):

@@ -7,8 +7,10 @@ import threading
 import pytest
 import torch
 
+from musepose.cli import entry
 from musepose.utils import meeting
-from musepose.utils.errors import UserError
+from musepose.utils.distributed import ProcessGroup
+from musepose.utils.errors import SharedError, UserError
 from musepose.utils.meeting import meet
 
 
@@ -95,3 +97,35 @@ def test_a_port_in_use_is_refused(place: str) -> None:
         used.listen()
         with pytest.raises(UserError, match=rf"MASTER_PORT {place}: no store there"):
             meet(0)
+
+
+class Pair(ProcessGroup):
+    """Process 0 of two; the other one gives `other`."""
+
+    def __init__(self, other: object) -> None:
+        super().__init__(0, 2)
+        self.other = other
+
+    def gather(self, value):
+        return [value, self.other]
+
+
+def test_what_one_process_cannot_do_is_an_error_in_all() -> None:
+    def fail() -> None:
+        raise UserError("mine: mend it")
+
+    assert Pair(None).together(lambda: 5) == 5
+    with pytest.raises(SharedError, match="theirs: mend it"):
+        Pair("theirs: mend it").together(lambda: 5)
+    with pytest.raises(SharedError, match="mine: mend it"):
+        Pair("theirs: mend it").together(fail)
+
+
+@pytest.mark.parametrize(("error", "rank", "printed"), [
+    (SharedError("all"), "0", True), (SharedError("all"), "1", False), (UserError("one"), "1", True)
+])  # fmt: skip
+def test_one_process_prints_what_all_raise(error: Exception, rank: str, printed: bool, monkeypatch) -> None:
+    """Torch is imported here, as in processes at work."""
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert entry._prints(error) == printed

@@ -9,33 +9,16 @@ import av
 import numpy as np
 import pytest
 from clocked import through_the_project, write_recording
-from media import corners, frame_number, write_video
+from media import corners, frame_number, rewrite, write_video
 
 from musepose.media import stored_video
-from musepose.media.video_reader import damaged_frames, describe_damage, probe, read_frames, read_frames_at
+from musepose.media.damage import damaged_frames, describe_damage
+from musepose.media.video_reader import probe, read_frames, read_frames_at
 from musepose.media.video_writer import VideoWriter
 from musepose.utils.errors import UserError
 
 PICTURES = [number / 30 for number in range(60)]
 NO_REFERENCES = {"g": "20", "bf": "0", "x264-params": "ref=1"}
-
-
-def rewrite(path, change):
-    """Copy a video with packets changed by `change(number, content)`, None: left out."""
-    copy = path.with_name(f"changed{path.suffix}")
-    with av.open(str(path)) as source, av.open(str(copy), "w", format=source.format.name.split(",")[0]) as target:
-        stream = source.streams.video[0]
-        added, number = target.add_stream_from_template(stream), 0
-        for packet in source.demux(stream):
-            if packet.dts is None and not packet.size:
-                continue
-            content = change(number, bytes(packet))
-            number += 1
-            if content is not None:
-                packet.update(content)
-                packet.stream = added
-                target.mux_one(packet)
-    return copy
 
 
 @pytest.mark.parametrize("container", ["mp4", "matroska"])

@@ -8,7 +8,8 @@ import pytest
 from clocked import through_the_project, write_recording
 from media import frame_number, write_video
 
-from musepose.media.video_reader import damaged_frames, probe, read_frames, read_frames_at
+from musepose.media.damage import damaged_frames
+from musepose.media.video_reader import probe, read_frames, read_frames_at
 
 ONSET = 0.005  # seconds by which a beep's beginning is known: AAC spreads it
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from musepose.utils import console, interrupts, launch
-from musepose.utils.errors import UserError, is_out_of_memory, one_line
+from musepose.utils.errors import SharedError, UserError, is_out_of_memory, one_line
 from musepose.utils.home import provide_home
 
 RANK_0_PRINTS_WITHIN = 60  # seconds
@@ -28,7 +28,7 @@ def run_script(main: Callable[[], int | None]) -> None:
 
     Other statuses: 2 with one `error: …` line for a UserError, a file that the system refuses, and memory that ran out;
     130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 141 for a closed pipe. Any other exception exits with a traceback
-    and 1. Only local rank 0 prints input errors.
+    and 1. Only local rank 0 prints input errors, and what all processes raise together.
     """
     console.install()
     clean = provide_home()
@@ -53,7 +53,7 @@ def run_script(main: Callable[[], int | None]) -> None:
             sys.excepthook(*sys.exc_info())
             status = 1
         else:
-            if _prints_errors():
+            if _prints(error):
                 print(f"error: {line}", file=sys.stderr)
             else:
                 with suppress(SystemExit):  # the launcher ends all processes with the first: rank 0 must print before
@@ -93,8 +93,9 @@ def _in_group() -> bool:
         return False
 
 
-def _prints_errors() -> bool:
+def _prints(error: Exception) -> bool:
+    """Whether this process tells it: once it has torch, it does work of its own, in which the others may not fail."""
     try:
-        return launch.local_rank() == 0 or "torch" in sys.modules
+        return launch.local_rank() == 0 or ("torch" in sys.modules and not isinstance(error, SharedError))
     except UserError:
         return True

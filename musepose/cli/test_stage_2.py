@@ -35,11 +35,12 @@ def main(arguments: Sequence[str] | None = None, load: Callable | None = None) -
     from musepose.inference.load import load_pipeline
     from musepose.inference.runner import run_plan
 
-    plan = make_plan(config, flags, datetime.now())
+    alone = launch.world_size() == 1
+    plan = make_plan(config, flags, datetime.now(), find_damage=alone)  # several processes share that
     if launch.rank() == 0:  # whose plan all processes use
         plan = claim_folder(plan)
     try:
-        return (run_plan if launch.world_size() == 1 else run_distributed)(plan, load or load_pipeline)
+        return (run_plan if alone else run_distributed)(plan, load or load_pipeline)
     finally:
         if launch.rank() == 0 and plan.settings.output is None and plan.jobs:
             with suppress(OSError):  # it is not empty

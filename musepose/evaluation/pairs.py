@@ -19,12 +19,11 @@ from musepose.evaluation.metrics import (
     ssim,
     to_float,
 )
+from musepose.media.damage import damaged_frames, describe_damage
 from musepose.media.image import check_file
 from musepose.media.video_reader import (
     VIDEO_SUFFIXES,
     VideoInfo,
-    damaged_frames,
-    describe_damage,
     list_media,
     probe,
     read_frames,

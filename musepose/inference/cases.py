@@ -11,8 +11,9 @@ from typing import Any
 
 from musepose.inference.options import EXAMPLE, Inputs, Settings, merge_settings
 from musepose.inference.record import check_results, with_records
+from musepose.media.damage import damaged_frames
 from musepose.media.image import IMAGE_SUFFIXES, read_image
-from musepose.media.video_reader import VIDEO_SUFFIXES, VideoInfo, damaged_frames, list_media, probe
+from musepose.media.video_reader import VIDEO_SUFFIXES, VideoInfo, list_media, probe
 from musepose.models.configs import check_configs
 from musepose.pipelines.context_windows import padded_length
 from musepose.utils.config_file import Config, read_config_file
@@ -84,10 +85,11 @@ class Plan:
         return max((job.size for job in self.jobs), key=math.prod)
 
 
-def make_plan(config_path: Path, flags: Mapping[str, Any], now: datetime) -> Plan:
+def make_plan(config_path: Path, flags: Mapping[str, Any], now: datetime, find_damage: bool = True) -> Plan:
     """Read and check all input without torch; create nothing.
 
-    `flags` are the command line's settings by name; None means not given.
+    `flags` are the command line's settings by name; None means not given. Without `find_damage` the pose videos are not
+    decoded, see `distributed_runner.find_damage`.
     Raises UserError: a setting, the YAML, a picture, a video, the output folder or a weight file is invalid, or the
     result of other settings or inputs has the name of a job's.
     """
@@ -95,7 +97,7 @@ def make_plan(config_path: Path, flags: Mapping[str, Any], now: datetime) -> Pla
     settings = merge_settings(flags, config.values, config_path)
     weights = vars(build(Inputs, config=config)).copy()
     cases = weights.pop("test_cases")
-    jobs = make_jobs(cases, settings, result_folder(settings, weights, now))
+    jobs = make_jobs(cases, settings, result_folder(settings, weights, now), find_damage)
     for job in jobs:
         check_writable(job.result)
         check_writable(job.comparison)
@@ -170,7 +172,7 @@ def claim_folder(plan: Plan) -> Plan:
     raise UserError(f"{wanted} and 999 more folders exist: give another with --output")
 
 
-def make_jobs(cases: Mapping[str, list[str]], settings: Settings, folder: Path) -> list[Job]:
+def make_jobs(cases: Mapping[str, list[str]], settings: Settings, folder: Path, find_damage: bool) -> list[Job]:
     """Expand folders, check all pictures and videos. Raises UserError: one is broken, or two jobs share a result."""
     pairs = [
         (image, pose)
@@ -182,10 +184,11 @@ def make_jobs(cases: Mapping[str, list[str]], settings: Settings, folder: Path) 
     for image in dict.fromkeys(image for image, _ in pairs):
         read_image(image)
     infos = {pose: probe(pose) for pose in dict.fromkeys(pose for _, pose in pairs)}
-    damaged = {pose: tuple(damaged_frames(info, settings.length)) for pose, info in infos.items()}
+    checked = infos if find_damage else {}
+    damaged = {pose: tuple(damaged_frames(info, settings.length)) for pose, info in checked.items()}
     jobs: dict[str, Job] = {}
     for image, pose in pairs:
-        job = replace(make_job(image, infos[pose], settings, folder), damaged=damaged[pose])
+        job = replace(make_job(image, infos[pose], settings, folder), damaged=damaged.get(pose, ()))
         other = jobs.setdefault(os.path.normcase(job.result), job)
         if other is not job:
             raise UserError(

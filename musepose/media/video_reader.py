@@ -1,4 +1,4 @@
-"""Reads videos as frames of a constant rate: properties, frames one by one, single frames, damaged frames."""
+"""Reads videos as frames of a constant rate: properties, frames one by one, single frames."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from itertools import count as count_from
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".3gp", ".ts", ".mts", ".m2ts", ".flv", ".wmv")
 VIDEO_SUFFIXES += (".mpg", ".mpeg")
-MOST_NAMED = 5  # runs of damaged frames in a line
 
 
 @dataclass(frozen=True)
@@ -106,44 +104,18 @@ def read_frames_at(path: str | os.PathLike, numbers: Iterable[int]) -> dict[int,
     return {number: found[picture] for number, picture in wanted.items()}
 
 
-def damaged_frames(source: VideoInfo, count: int | None = None) -> list[int]:
-    """Which of the first `count` frames show the one before, because their own picture is damaged. Decodes them all.
-
-    Raises UserError if fewer than half of them are whole, or if the file has changed since it was probed.
-    """
+def measure_unchanged(source: VideoInfo) -> StoredVideo:
+    """Raises what `measure` raises, and UserError if the file has changed since it was probed."""
     video = measure(source.path)
-    _check_unchanged(source, video)
-    count = video.timeline.frames if count is None else min(count, video.timeline.frames)
-    whole = set()
-    with open_video(video.path, video.stream) as (container, _):
-        last = video.timeline.picture(count - 1)
-        for number, picture in decode_stored(container, video):
-            if number > last:
-                break
-            if picture.whole:
-                whole.add(number)
-    pictures = last + 1 + video.damaged_start
-    if 2 * len(whole) < pictures:
-        told = f"{video.path} is damaged: only {len(whole)} of {pictures} pictures can be decoded"
-        raise UserError(f"{told}: copy it again, or repair it")
-    return [number for number in range(count) if video.timeline.picture(number) not in whole]
+    if source.stamp is not None and source.stamp != video.stamp:
+        raise _changed(video.path)
+    return video
 
 
 def picture_numbers(source: VideoInfo) -> list[int]:
     """The number of the stored picture that each frame shows."""
     timeline = measure(source.path).timeline
     return [timeline.picture(frame) for frame in range(timeline.frames)]
-
-
-def describe_damage(path: Path, damaged: Sequence[int]) -> str:
-    """A line that names the damaged frames."""
-    starts = [number for place, number in enumerate(damaged) if place == 0 or damaged[place - 1] != number - 1]
-    among = set(damaged)
-    runs = [(start, next(n for n in count_from(start) if n + 1 not in among)) for start in starts[:MOST_NAMED]]
-    named = ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in runs)
-    named += ", …" if len(starts) > MOST_NAMED else ""
-    what = "1 frame is damaged" if len(damaged) == 1 else f"{len(damaged)} frames are damaged"
-    return f"warning: {path}: {what} and left out, the one before is shown instead: {named}"
 
 
 def list_media(path: str | os.PathLike, suffixes: Sequence[str]) -> list[Path]:
@@ -167,9 +139,7 @@ def list_media(path: str | os.PathLike, suffixes: Sequence[str]) -> list[Path]:
 
 def _read_frames(source: str | os.PathLike | VideoInfo, step: int, part: slice) -> Iterator[np.ndarray]:
     """The frames `part` of frames 0, step, 2·step, …"""
-    video = measure(source.path if isinstance(source, VideoInfo) else source)
-    if isinstance(source, VideoInfo):
-        _check_unchanged(source, video)
+    video = measure_unchanged(source) if isinstance(source, VideoInfo) else measure(source)
     pictures = [video.timeline.picture(number) for number in range(0, video.timeline.frames, step)[part]]
     shown, picture = -1, None
     with open_video(video.path, video.stream) as (container, stream):
@@ -266,11 +236,6 @@ def _picture_at(video: StoredVideo, decoded: Iterator[Picture], number: int) -> 
         if position is not None and position >= number:
             return picture if position == number else None
     return None
-
-
-def _check_unchanged(source: VideoInfo, video: StoredVideo) -> None:
-    if source.stamp is not None and source.stamp != video.stamp:
-        raise _changed(video.path)
 
 
 def _changed(path: Path) -> UserError:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from musepose.media.damage import damaged_frames
 from musepose.media.image import read_image
-from musepose.media.video_reader import VideoInfo, damaged_frames, picture_numbers, probe
+from musepose.media.video_reader import VideoInfo, picture_numbers, probe
 from musepose.media.video_writer import VIDEO_OUTPUTS
 from musepose.pose.align import BODY_LIMBS
 from musepose.pose.detectors.choice import check_detector_files, chosen, detector_files

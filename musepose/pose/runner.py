@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from musepose.media.damage import describe_damage
 from musepose.media.side_by_side import fit, panel_layout, side_by_side
-from musepose.media.video_reader import describe_damage, read_frames
+from musepose.media.video_reader import read_frames
 from musepose.media.video_writer import VideoWriter
 from musepose.pose.detectors.base import Detector
 from musepose.pose.detectors.choice import load_chosen

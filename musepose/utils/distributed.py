@@ -1,10 +1,13 @@
 """Collective operations over the processes of a distributed run, by torch.distributed as set up by accelerate."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from musepose.utils.errors import SharedError, UserError
 
 Value = TypeVar("Value")
 # Long, as a process that finishes early waits for the others. The launcher ends all of them when one dies.
@@ -37,6 +40,25 @@ class ProcessGroup:
             torch.distributed.all_reduce(tensor)
         return tensor
 
+    def start_gather(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """Begin to gather tensors of equal shape: r … → a function that waits, and gives them by rank: n r ….
+
+        On a GPU only the device waits. The tensor must not change before.
+        """
+        if self.count == 1:
+            return lambda: tensor[None]
+        tensor = tensor.contiguous()
+        gathered = tensor.new_empty(self.count * len(tensor), *tensor.shape[1:])
+        # The older name is deprecated from torch 2.13 on.
+        gather = getattr(torch.distributed, "all_gather_single", None) or torch.distributed.all_gather_into_tensor
+        work = gather(gathered, tensor, async_op=True)
+
+        def finish() -> Tensor:
+            work.wait()
+            return gathered.unflatten(0, (self.count, -1))
+
+        return finish
+
     def barrier(self) -> None:
         """Wait until all processes are here."""
         self.all_reduce(torch.zeros(1, device=self.device)).item()
@@ -48,6 +70,26 @@ class ProcessGroup:
         box: list[Any] = [value]
         torch.distributed.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
+
+    def gather(self, value: Value) -> list[Value]:
+        """Every process's value, which must be picklable, in all processes, by rank."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    def together(self, work: Callable[[], Value]) -> Value:
+        """What `work` gives in this process. Raises SharedError in all processes if it raises UserError in one."""
+        result, message = None, None
+        try:
+            result = work()
+        except UserError as error:
+            message = str(error)
+        first = next((one for one in self.gather(message) if one is not None), None)
+        if first is not None:
+            raise SharedError(first)
+        return result
 
     def close(self) -> None:
         """Destroy the process group."""

@@ -15,6 +15,10 @@ class UserError(Exception):
     """An error that the user can fix. The message is one line: `what is wrong: what to do`."""
 
 
+class SharedError(UserError):
+    """A UserError that all processes of a run raise alike, so that one of them prints it."""
+
+
 class Stopped(Exception):
     """The run was asked to stop. No failure: it is neither reported nor retried."""
 

@@ -6,7 +6,8 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from musepose.media.video_reader import VideoInfo, damaged_frames, describe_damage, probe, read_frames
+from musepose.media.damage import damaged_frames, describe_damage
+from musepose.media.video_reader import VideoInfo, probe, read_frames
 from musepose.media.video_writer import VideoWriter
 from musepose.pose.detectors.base import Detector
 from musepose.pose.draw import Style, draw_video_frame, video_size
