@@ -80,6 +80,15 @@ def test_a_longer_video_takes_only_its_latents_and_predictions_more():
     assert long - short == pytest.approx(3 * 2700 * 4 * 64 * 64 * 2, rel=0.01)
 
 
+def test_predictions_gathered_from_other_processes_are_counted():
+    """A part of this process, 48 frames by both branches, and one of each process."""
+    alone, shared = (
+        peak_bytes(full_size(), LOW, Workload(512, 512, 48, 300, True, processes=count))["denoising"]
+        for count in (1, 8)
+    )
+    assert shared - alone == 9 * 2 * 48 * 4 * 64 * 64 * 2
+
+
 @torch.no_grad()
 def test_counts_what_torch_s_own_tracker_counts():
     """One step on real tensors, compared with the peak of MemTracker from torch.distributed."""

@@ -14,9 +14,9 @@ from musepose.pipelines.steps import plan_steps
 WINDOWS = {"context_frames": 4, "context_overlap": 1}
 
 
-def steps(count: int = 10, frames: int = 10, rank: int = 0, processes: int = 1, **changes):
+def steps(count: int = 10, frames: int = 10, processes: int = 1, **changes):
     options = SamplingOptions(num_inference_steps=count, **{**WINDOWS, **changes})
-    return plan_steps(options, frames, rank, processes)
+    return plan_steps(options, frames, processes)
 
 
 def test_by_default_every_step_computes_everything():
@@ -42,7 +42,7 @@ def test_guidance_by_step(changes, expected):
     assert "".join({"none": "-", "compute": "c", "reuse": "r"}[step.guidance] for step in plan) == expected
     for step in plan:  # without the unconditional branch, a step predicts the conditional one alone
         assert step.branches == (range(2) if step.guidance == "compute" else range(1, 2))
-        assert {branch for _, branches in step.parts for branch in branches} == set(step.branches)
+        assert {branch for _, branches in step.shares[0] for branch in branches} == set(step.branches)
 
 
 def test_a_branch_without_features_of_its_own_runs_whole():
@@ -56,17 +56,17 @@ def test_a_branch_without_features_of_its_own_runs_whole():
 @pytest.mark.parametrize("processes", [1, 2, 3, 5, 8])
 def test_each_process_has_the_features_that_it_reuses(processes):
     changes = {"guidance_every": 3, "cache_interval": 2, "shift": 2, "guidance_stop": 0.7}
-    plans = [steps(rank=rank, processes=processes, frames=16, **changes) for rank in range(processes)]
-    for plan in plans:
+    plan = steps(processes=processes, frames=16, **changes)
+    for rank in range(processes):
         kept = set()
         for step in plan:
             kept = set() if step.forget else kept
-            own = {(window, branch) for window, branches in step.parts for branch in branches}
+            own = {(window, branch) for window, branches in step.shares[rank] for branch in branches}
             assert {pair for pair in own if not step.refresh[pair[1]]} <= kept
             kept |= own
-    for number, together in enumerate(zip(*plans, strict=True)):
-        pairs = [(window, branch) for step in together for window, branches in step.parts for branch in branches]
-        assert len(pairs) == len(set(pairs)) == len(together[0].windows) * len(together[0].branches), number
+    for step in plan:
+        pairs = [(window, branch) for parts in step.shares for window, branches in parts for branch in branches]
+        assert len(pairs) == len(set(pairs)) == len(step.windows) * len(step.branches), step.number
 
 
 def test_windows_shift_from_step_to_step_but_not_between_refreshes():

@@ -42,7 +42,9 @@ def plan_loading(plan: Plan) -> Loading:
     if settings.compile:
         check_compiler(device)
     window, length = plan.longest
-    work = Workload(*plan.largest, window, length, settings.cfg > 1, settings.context_overlap, settings.sampling)
+    shape = (*plan.largest, window, length)
+    how = (settings.cfg > 1, settings.context_overlap, settings.sampling)
+    work = Workload(*shape, *how, processes=1 if settings.split == "cases" else launch.world_size())
     estimated = meta_pipeline(paths, dtype, settings.scheduler)
     try:
         estimated.check(settings.sampling)

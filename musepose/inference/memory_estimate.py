@@ -48,6 +48,7 @@ class Workload:
     guided: bool
     overlap: int = 0
     sampling: SamplingOptions = SamplingOptions()  # the rest: guidance_every, the cache and the shift take memory
+    processes: int = 1  # that share a video
 
     @property
     def options(self) -> SamplingOptions:
@@ -142,7 +143,7 @@ def peak_bytes(pipeline: Pose2VideoPipeline, plan: MemoryPlan, work: Workload) -
         arguments = (pipeline.denoising_unet, contexts, poses, offloader, ProcessGroup(), options.blend)
         denoiser = Denoiser(*arguments, options.shallow_layers)
         guide = Guide(options.guidance_scale, options.guidance_every > 1)
-        first = replace(steps[0], windows=(window,), parts=((window, steps[0].branches),))
+        first = replace(steps[0], windows=(window,), shares=(((window, steps[0].branches),),))
         scheduler = pipeline.scheduler
         scheduler.set_timesteps(SOLVER_STEPS + 1)
         with stage("denoising", "denoising_unet", "pose_guider", kept=[latents, *constant]) as memory:
@@ -152,6 +153,8 @@ def peak_bytes(pipeline: Pose2VideoPipeline, plan: MemoryPlan, work: Workload) -
                 latents = scheduler.step(torch.empty_like(latents), timestep, latents, return_dict=False)[0]
             predictions = denoiser(scheduler.scale_model_input(latents, timestep), 500.0, first)
             scheduler.step(guide(predictions, first), scheduler.timesteps[-1], latents)
+        if work.processes > 1:  # predictions of a part, of this process and gathered from all
+            memory.peak += (work.processes + 1) * len(steps[0].branches) * latents[: len(window)].nbytes
         # Cached pose features and deep features of all windows; those of this window are counted already.
         kept = sum(features.nbytes for features in poses.kept.values())
         memory.peak += kept * (sum(map(len, windows)) - len(window)) // len(window)

@@ -1,6 +1,7 @@
 """One denoising step of a whole video: predictions of all context windows and CFG branches, averaged over windows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from musepose.models.unet import UNet
 from musepose.pipelines.context_windows import blend_weights
 from musepose.pipelines.forecast import DeepCache
 from musepose.pipelines.pose_frames import PoseFrames
-from musepose.pipelines.steps import Step
+from musepose.pipelines.steps import Part, Step
 from musepose.utils.distributed import ProcessGroup
 
 GUIDER_FRAMES = 8  # frames in a call of the pose guider, which works at the pictures' full size
@@ -46,6 +47,52 @@ class PoseFeatures:
         return features
 
 
+class _Total:
+    """The sum of all processes' predictions in a step, b f c h w, the same to the last bit in every process.
+
+    In round n the n-th parts of all processes are gathered, while the next ones are predicted.
+    """
+
+    def __init__(self, latents: Tensor, step: Step, group: ProcessGroup):
+        self._sum = latents.new_zeros(len(step.branches), *latents.shape)
+        self._first, self._group = step.branches.start, group
+        self._rounds = list(zip_longest(*step.shares))
+        self._begun = 0
+        self._gather: Callable[[], Tensor] | None = None  # ends the round before the next one
+
+    def add(self, prediction: Tensor | None) -> None:
+        """Begin the next round with this process's part, b f c h w, or without one if it has no more."""
+        self._end_round()
+        rows = max(_rows(part) for part in self._rounds[self._begun])
+        own = self._sum.new_empty(0, *self._sum.shape[2:]) if prediction is None else prediction.flatten(0, 1)
+        if len(own) < rows:
+            own = torch.cat([own, own.new_zeros(rows - len(own), *own.shape[1:])])
+        self._gather = self._group.start_gather(own)
+        self._begun += 1
+
+    def finish(self) -> Tensor:
+        """The sum, when all processes have finished."""
+        while self._begun < len(self._rounds):
+            self.add(None)
+        self._end_round()
+        return self._sum
+
+    def _end_round(self) -> None:
+        if self._gather is None:
+            return
+        for part, gathered in zip(self._rounds[self._begun - 1], self._gather(), strict=True):
+            if part is not None:
+                window, branches = part
+                place = slice(branches.start - self._first, branches.stop - self._first)
+                prediction = gathered[: _rows(part)].unflatten(0, (len(branches), len(window)))
+                self._sum[place, window.start : window.stop] += prediction
+        self._gather = None
+
+
+def _rows(part: Part | None) -> int:
+    return 0 if part is None else len(part[0]) * len(part[1])
+
+
 class Denoiser:
     """Predictions for a whole video, by one or several processes.
 
@@ -71,17 +118,16 @@ class Denoiser:
     def __call__(self, latents: Tensor, timestep: float, step: Step) -> Tensor:
         """Latents f c h w → predictions of the step's CFG branches, b f c h w, averaged over the windows."""
         self.deep.begin(step)
-        first = step.branches.start
-        total = latents.new_zeros(len(step.branches), *latents.shape)
-        for window, branches in step.parts:
+        total = _Total(latents, step, self._group)
+        for window, branches in step.shares[self._group.rank]:
             prediction = self._predict(latents[window.start : window.stop], window, timestep, branches, step)
             if self._blend != "flat":
                 prediction = prediction * self._weights(window).to(prediction)
-            total[branches.start - first : branches.stop - first, window.start : window.stop] += prediction
+            total.add(prediction)
         weights = torch.zeros(len(latents), 1, 1, 1)  # of all windows together, by frame
         for window in step.windows:
             weights[window.start : window.stop] += self._weights(window)
-        return self._group.all_reduce(total).div_(weights.to(total))
+        return total.finish().div_(weights.to(latents))
 
     def _weights(self, window: range) -> Tensor:
         return torch.tensor(blend_weights(len(window), self._blend), dtype=torch.float32).view(-1, 1, 1, 1)

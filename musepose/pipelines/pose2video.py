@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -196,14 +195,12 @@ class Pose2VideoPipeline(DiffusionPipeline):
     def _read_poses(
         self, pictures: Iterable[Picture], num_frames: int | None, options: SamplingOptions
     ) -> tuple[PoseFrames, int, list[Step]]:
-        """→ pose frames, number of frames to return, this process's work in each step."""
-
-        divide = partial(plan_steps, options, rank=self.group.rank, count=self.group.count)
+        """→ pose frames, number of frames to return, the work of each step."""
         if num_frames is None:
             poses = PoseFrames(pictures, options.width, options.height)
-            return poses, poses.length, divide(poses.length)
-        steps = divide(num_frames)
-        wanted = set().union(*(frames_of(step.parts) for step in steps))
+            return poses, poses.length, plan_steps(options, poses.length, self.group.count)
+        steps = plan_steps(options, num_frames, self.group.count)
+        wanted = set().union(*(frames_of(step.shares[self.group.rank]) for step in steps))
         return PoseFrames(pictures, options.width, options.height, wanted), num_frames, steps
 
     def prepare(self, image: Picture, options: SamplingOptions) -> list[list[BlockContext]]:

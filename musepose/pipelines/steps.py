@@ -17,27 +17,29 @@ class Step:
 
     number: int  # from 0 on
     windows: tuple[range, ...]  # all of the video
-    parts: tuple[Part, ...]  # those that this process predicts
+    shares: tuple[tuple[Part, ...], ...]  # by process: the parts that it predicts
     branches: range  # the CFG branches of this step, the unconditional one being 0 if there are two
     guidance: Guidance  # "reuse": with the branches' difference of an earlier step
     refresh: tuple[bool, ...] = (True, True)  # by branch: whether the UNet's deeper layers run
     forget: bool = True  # what deeper layers gave in earlier steps is not needed any more
 
 
-def parts_of_step(windows: Sequence[range], branches: int, rank: int = 0, count: int = 1) -> tuple[Part, ...]:
-    """The share of process `rank` of `count`: a contiguous range of all (window, branch) pairs, ordered by window.
+def share_step(windows: Sequence[range], branches: int, count: int = 1) -> tuple[tuple[Part, ...], ...]:
+    """The shares of `count` processes: contiguous ranges of all (window, branch) pairs, ordered by window.
 
     Shares differ by at most one pair. Both branches of a window form one part if they fall into one share.
     """
     pairs = [(window, branch) for window in windows for branch in range(branches)]
-    first, last = (len(pairs) * place // count for place in (rank, rank + 1))
-    parts: list[Part] = []
-    for window, branch in pairs[first:last]:
-        if parts and parts[-1][0] == window:
-            parts[-1] = (window, range(parts[-1][1].start, branch + 1))
-        else:
-            parts.append((window, range(branch, branch + 1)))
-    return tuple(parts)
+    shares = []
+    for rank in range(count):
+        parts: list[Part] = []
+        for window, branch in pairs[len(pairs) * rank // count : len(pairs) * (rank + 1) // count]:
+            if parts and parts[-1][0] == window:
+                parts[-1] = (window, range(parts[-1][1].start, branch + 1))
+            else:
+                parts.append((window, range(branch, branch + 1)))
+        shares.append(tuple(parts))
+    return tuple(shares)
 
 
 def frames_of(parts: Sequence[Part]) -> set[int]:
@@ -45,8 +47,8 @@ def frames_of(parts: Sequence[Part]) -> set[int]:
     return {frame for window, _ in parts for frame in window}
 
 
-def plan_steps(options: SamplingOptions, frames: int, rank: int = 0, count: int = 1) -> list[Step]:
-    """The steps for a video of `frames`, without padding, as process `rank` of `count` computes them.
+def plan_steps(options: SamplingOptions, frames: int, count: int = 1) -> list[Step]:
+    """The steps for a video of `frames`, without padding, shared by `count` processes.
 
     Step 0 sees pure noise: nothing that it computes is reused in step 1. The last step reuses what it can. A (window,
     branch) pair belongs to the same process in all steps between two refreshes, so that each process has the features
@@ -70,13 +72,16 @@ def plan_steps(options: SamplingOptions, frames: int, rank: int = 0, count: int 
         if refresh:
             shift = -(-number // options.cache_interval) * options.shift
             windows = tuple(context_windows(length, *sizes, shift))
-            shares = parts_of_step(windows, every, rank, count)
+            shares = share_step(windows, every, count)
             fresh.clear()
         steps.append(
             Step(
                 number,
                 windows,
-                tuple((window, part) for window, own in shares if (part := _common(own, branches))),
+                tuple(
+                    tuple((window, part) for window, own in parts if (part := _common(own, branches)))
+                    for parts in shares
+                ),
                 branches,
                 guidance,
                 tuple(branch not in fresh for branch in range(every)),
