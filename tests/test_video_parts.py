@@ -5,7 +5,8 @@ import pytest
 from media import frame_number, write_video
 
 from musepose.media import decoding
-from musepose.media.video_reader import VideoFrames, damaged_frames, probe, read_frames
+from musepose.media.damage import damaged_frames
+from musepose.media.video_reader import VideoFrames, probe, read_frames
 from musepose.pipelines.pose_frames import PoseFrames
 
 KEY_UNIT = b"\x65\x88"  # header of an IDR slice
@@ -58,7 +59,7 @@ def test_a_damaged_key_picture_before_the_part(tmp_path):
 
 
 def test_pose_frames_of_a_part(tmp_path):
-    """Only the wanted pictures and the last one are decoded; they are those of the whole video."""
+    """Only the wanted pictures are decoded, the last one where it pads; they are those of the whole video."""
     path = write_video(tmp_path / "a.mp4", 60)
     asked = []
 
@@ -70,9 +71,12 @@ def test_pose_frames_of_a_part(tmp_path):
     wanted = {*range(10, 14), *range(30, 33)}
     part = PoseFrames(Frames(probe(path), 1, 60), 32, 32, wanted)
     whole = PoseFrames(read_frames(path), 32, 32)
-    assert asked == [range(10, 14), range(30, 33), range(59, 60)]
-    assert part.length == whole.length == 60
-    for frames in (range(10, 14), range(30, 33), range(59, 62)):
+    assert asked == [range(10, 14), range(30, 33)]
+    end = PoseFrames(Frames(probe(path), 1, 60), 32, 32, {60, 61})
+    assert asked[2:] == [range(59, 60)]
+    assert PoseFrames(Frames(probe(path), 1, 60), 32, 32, set()).length == part.length == whole.length == 60
+    for frames in (range(10, 14), range(30, 33)):
         assert part.read(frames).equal(whole.read(frames))
+    assert end.read(range(60, 62)).equal(whole.read(range(60, 62)))
     with pytest.raises(ValueError, match="pose frame 20 was not wanted"):
         part.read(range(20, 21))

@@ -15,16 +15,19 @@ from musepose.inference.cases import Job, Plan
 from musepose.inference.job_parts import remove_parts
 from musepose.inference.options import Settings
 from musepose.inference.record import read_record
+from musepose.media.damage import describe_damage
 from musepose.media.image import read_image
-from musepose.media.video_reader import VideoFrames, describe_damage
+from musepose.media.video_reader import VideoFrames
 from musepose.media.video_writer import VideoWriter, even_size
 from musepose.pipelines.options import SamplingOptions
 from musepose.utils import launch
 from musepose.utils.errors import UserError, is_out_of_memory
 from musepose.utils.files import CompleteFiles
+from musepose.utils.prefetch import prefetch
 from musepose.utils.reporter import CONSOLE, Reporter, Stages
 
 MAX_ASPECT_RATIO = 4  # of the reference in the comparison video
+POSES_AHEAD = 4  # frames that are decoded while others are encoded
 
 
 @dataclass
@@ -138,7 +141,7 @@ def write_videos(job: Job, picture: Image.Image, frames: Iterable[np.ndarray], p
     sizes = video_sizes(job, picture)
     (width, height), (total, _) = sizes
     reference = np.asarray(picture.resize((total - 2 * width, height), Image.Resampling.LANCZOS))
-    with CompleteFiles() as files, ExitStack() as stack:
+    with CompleteFiles() as files, closing(prefetch(poses, POSES_AHEAD)) as poses, ExitStack() as stack:
         result, comparison = (
             stack.enter_context(
                 VideoWriter(path, *size, rate=job.rate, audio_from=job.audio, files=files, comment=job.record)

@@ -1,6 +1,6 @@
 """Renders one job by several processes: they denoise together, each writes stretches of the videos, one joins them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -32,10 +32,10 @@ def render_together(job: Job, plan: Plan, pipeline: Any, group: Any) -> None:
     poses = VideoFrames(job.pose, plan.settings.skip + 1, job.frames)
     picture = read_image(job.reference)
     with Stages({"denoising": plan.settings.steps, "decoding": own_frames}, Reporter(bars=leads)) as stages:
-        latents = _denoise(job, plan, pipeline, group, parts, picture, poses, stages)
+        latents_of = _denoise(job, plan, pipeline, group, parts, picture, poses, stages)
         done = 0
         for stretch in mine:
-            with closing(pipeline.decode_stream(latents[stretch.start : stretch.stop])) as frames:
+            with closing(pipeline.decode_stream(latents_of(stretch))) as frames:
                 shown = _counted(frames, stages, done, own_frames)
                 write_videos(parts.job_of(stretch), picture, shown, poses.read(stretch))
             done += len(stretch)
@@ -60,16 +60,16 @@ def _denoise(
     picture: Image.Image,
     poses: VideoFrames,
     stages: Stages,
-) -> Any:
-    """The job's latents f c h w in every process: those of an interrupted run, or new ones, which are kept."""
+) -> Callable[[range], Any]:
+    """→ what gives the latents f c h w of some frames: those of an interrupted run, or new ones, which are kept."""
     if group.broadcast(parts.has_latents() if group.rank == 0 else None):
-        return parts.load_latents()
+        return parts.load_latents
     latents = pipeline.sample_latents(
         picture, poses, sampling_of(job, plan.settings), num_frames=job.frames, progress=stages.update
     )
     if group.rank == 0:
         parts.save_latents(latents)
-    return latents
+    return lambda frames: latents[frames.start : frames.stop]
 
 
 def _counted(frames: Iterable[np.ndarray], stages: Stages, before: int, total: int) -> Iterator[np.ndarray]:

@@ -2,9 +2,10 @@
 
 import tempfile
 import zlib
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,13 +35,9 @@ def _temporary_folder_errors() -> Iterator[None]:
         ) from error
 
 
-def _numbered(pictures: Iterable[Picture], wanted: Container[int] | None) -> Iterator[tuple[int, Picture]]:
-    """The pictures with their indices; of a source that can `read` parts, only the wanted ones and the last."""
-    if wanted is None or not hasattr(pictures, "read"):
-        yield from enumerate(pictures)
-        return
-    length = len(pictures)
-    needed = [index for index in range(length) if index in wanted or index == length - 1]
+def _read_wanted(pictures: Any, wanted: Set[int]) -> Iterator[tuple[int, Picture]]:
+    """The wanted ones of `pictures`, which can `read` parts, with their indices."""
+    needed = sorted({min(index, len(pictures) - 1) for index in wanted})
     for _, run in groupby(enumerate(needed), lambda entry: entry[1] - entry[0]):
         run = [index for _, index in run]
         yield from zip(run, pictures.read(range(run[0], run[-1] + 1)), strict=True)
@@ -49,16 +46,15 @@ def _numbered(pictures: Iterable[Picture], wanted: Container[int] | None) -> Ite
 class PoseFrames:
     """Pose pictures at sampling size in a temporary file, so that memory does not grow with the video.
 
-    Indices past the end give the last frame, which pads the video. Only frames in `wanted` (default: all) and the last
-    one are kept. Raises ValueError: no picture, or one that `rgb_array` refuses; UserError: the temporary folder cannot
+    Indices past the end give the last frame, which pads the video. Only frames in `wanted` (default: all) are kept.
+    Raises ValueError: no picture, or one that `rgb_array` refuses; UserError: the temporary folder cannot
     hold them.
     """
 
-    def __init__(
-        self, pictures: Iterable[Picture], width: int, height: int, wanted: Container[int] | None = None
-    ) -> None:
+    def __init__(self, pictures: Iterable[Picture], width: int, height: int, wanted: Set[int] | None = None) -> None:
+        in_parts = wanted is not None and hasattr(pictures, "read")
         self.shape = (height, width, 3)
-        self.length = 0
+        self.length = len(pictures) if in_parts else 0
         self._places: dict[int, tuple[int, int]] = {}  # frame → offset and length in the file
         self._end = 0
         with _temporary_folder_errors():
@@ -75,13 +71,15 @@ class PoseFrames:
             picture = rgb_array(picture)
             return index, picture, compress(picture) if wanted is None or index in wanted else None
 
-        for index, picture, compressed in parallel_map(prepare, _numbered(pictures, wanted)):  # noqa: B007 (used below)
+        picture = compressed = None
+        numbered = _read_wanted(pictures, wanted) if in_parts else enumerate(pictures)
+        for index, picture, compressed in parallel_map(prepare, numbered):  # noqa: B007 (used below)
             if compressed is not None:
                 self._write(index, compressed)
-            self.length = index + 1
+            self.length = max(self.length, index + 1)
         if not self.length:
             raise ValueError("there is no pose frame")
-        if compressed is None:
+        if picture is not None and compressed is None:
             self._write(self.length - 1, compress(picture))
 
     def _write(self, index: int, data: bytes) -> None:
