@@ -61,7 +61,8 @@ gradio:
 # In a real browser: a Chromium of the system, or $$CHROMIUM. Fails where there is none; `make test` then leaves these out.
 test-app: gradio
 	@$(VENV)/bin/python -c "import playwright" 2>/dev/null || $(PIP) playwright -c constraints.txt
-	MUSEPOSE_BROWSER=required $(VENV)/bin/python -m pytest -n 0 tests/test_app_page.py tests/test_app_browser.py
+	MUSEPOSE_BROWSER=required $(VENV)/bin/python -m pytest -n 0 tests/test_app_page.py tests/test_app_browser.py \
+		tests/test_segments_browser.py
 
 # Train $(PUPPET) from scratch, in hours; after an interruption, run it again to resume.
 demo-weights:

@@ -28,6 +28,7 @@ CASES = {
     "tail": ("sampling", "tail"),
     "drift": ("drift", "drift"),
     "processes": ("sampling", "processes"),
+    "scaling": ("scaling", "scaling"),
     "pose_frames": ("frames", "pose_frames"),
     "pose_windows": ("frames", "pose_windows"),
     "training_samples": ("training_data", "training_samples"),

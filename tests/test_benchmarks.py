@@ -1,9 +1,12 @@
 """The benchmarks' framework: cases, interleaved timing, Markdown tables."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from benchmarks.measure import Table, median_times, peak_memory, with_speedups
 from benchmarks.run import CASES, load_case, main
+from benchmarks.scaling import RATE, denoising, efficiency, parts
 from musepose.utils.errors import UserError
 
 
@@ -42,3 +45,20 @@ def test_peak_of_a_process():
     assert large - small == pytest.approx(199, rel=0.1)
     with pytest.raises(RuntimeError, match="ended with 3"):
         peak_memory(["-c", "raise SystemExit(3)"])
+
+
+def test_scaling_counts_all_windows_and_the_largest_share():
+    """205 windows of both branches in 20 steps; of 64 shares of these 410, the largest has 4 conditional of 7."""
+    assert parts(1)["denoising"] == pytest.approx(20 * 205 * (51.9 + 57.7) / RATE)
+    assert parts(64)["denoising"] == pytest.approx(20 * (3 * 51.9 + 4 * 57.7) / RATE, rel=0.01)
+    assert efficiency(1) == 1 and efficiency(8) > 0.92 and efficiency(64) > 0.75
+
+
+def test_scaling_waits_for_the_slowest_of_each_round():
+    """The last round waits for process 1; gathering takes time once nothing is computed."""
+    window = range(48)
+    both, one = (window, range(2)), (window, range(1))
+    even = denoising(SimpleNamespace(shares=((both,), (both,))), 2)
+    uneven = denoising(SimpleNamespace(shares=((one, one), (both, both))), 2)
+    assert even == pytest.approx(109.6 / RATE, rel=0.01) and even > 109.6 / RATE
+    assert uneven == pytest.approx(2 * 109.6 / RATE, rel=0.01)

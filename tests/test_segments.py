@@ -83,3 +83,30 @@ def test_a_spoilt_segment_is_named(tmp_path):
     ):
         joiner.copy()
     assert not (tmp_path / "joined.mp4").exists()
+
+
+def test_ffmpeg_plays_joined_segments_without_a_word(tmp_path):
+    """From the start and from each segment's start; what is shown there does not depend on the segment before."""
+    cuts = [0, 17, 18, 40]
+    source = write_video(tmp_path / "source.mp4", 60, sound=2)
+    with SegmentJoiner(
+        tmp_path / "joined.mp4", write_segments(tmp_path, cuts), *SIZE, RATE, audio_from=source
+    ) as joiner:
+        joiner.copy()
+    av.logging.set_level(av.logging.WARNING)
+    try:
+        with av.logging.Capture() as told, av.open(str(tmp_path / "joined.mp4")) as container:
+            pictures = list(container.decode(video=0))
+            container.seek(0)
+            assert sum(frame.samples for frame in container.decode(audio=0)) > 0
+            stream = container.streams.video[0]
+            for start in cuts[:-1]:
+                container.seek(pictures[start].pts, stream=stream)
+                first = next(container.decode(stream))
+                assert (first.pts, first.key_frame) == (pictures[start].pts, 1)
+                np.testing.assert_array_equal(first.to_ndarray(), pictures[start].to_ndarray())
+    finally:
+        av.logging.set_level(None)
+    assert told == []
+    assert [frame.pts for frame in pictures] == sorted({frame.pts for frame in pictures})
+    assert len(pictures) == 40 and not any(frame.is_corrupt for frame in pictures)
