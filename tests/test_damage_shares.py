@@ -12,7 +12,7 @@ from media import rewrite, write_video
 from musepose.inference.cases import Job, Plan
 from musepose.inference.distributed_runner import find_damage
 from musepose.inference.options import Settings
-from musepose.media import damage
+from musepose.media import damage, video_reader
 from musepose.media.damage import Seen, UsedVideo, damaged_frames, divide, fit, judge, look
 from musepose.media.video_reader import probe
 from musepose.utils.errors import UserError
@@ -117,14 +117,15 @@ def test_stretches_find_any_damage_of_the_file(tmp_path, container):
 def test_a_process_decodes_little_more_than_its_stretch(tmp_path, monkeypatch):
     path = noise(tmp_path)
     decoded = []
-    decode = damage.decode_stored
+    decode = video_reader.decode_stored
 
     def counted(*arguments):
         for number, picture in decode(*arguments):
             decoded.append(number)
             yield number, picture
 
-    monkeypatch.setattr(damage, "decode_stored", counted)
+    for module in (damage, video_reader):
+        monkeypatch.setattr(module, "decode_stored", counted)
     video = UsedVideo.of(probe(path))
     for share in divide([video], 3):
         ((_, part),) = share

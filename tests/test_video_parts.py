@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from media import frame_number, write_video
+from media import frame_number, rewrite, write_video
 
 from musepose.media import decoding
 from musepose.media.damage import damaged_frames
@@ -56,6 +56,17 @@ def test_a_damaged_key_picture_before_the_part(tmp_path):
     part = range(damaged[0] + 1, damaged[-1] + 3)
     assert len(damaged) > 2 and (whole[part.start] == whole[damaged[0] - 1]).all()
     np.testing.assert_array_equal(list(VideoFrames(probe(path), 1, 40).read(part)), whole[part.start : part.stop])
+
+
+def test_decoding_starts_with_the_last_whole_key_picture(tmp_path, monkeypatch):
+    """The first and the last two keys are whole, those between are damaged."""
+    path = write_video(tmp_path / "a.mp4", 100, stream_options={"g": "10", "bf": "0", "sc_threshold": "0"})
+    path = rewrite(path, lambda n, content: bytes(len(content)) if n in (50, 60, 70) else content)
+    whole, seen = list(read_frames(path)), []
+    monkeypatch.setattr(decoding, "_decode_packets", counting(decoding._decode_packets, seen))
+    np.testing.assert_array_equal(list(VideoFrames(probe(path), 1, 100).read(range(75, 85))), whole[75:85])
+    assert {frame_number(frame) for frame in whole[75:80]} == {49}
+    assert 45 < len(seen) < 60  # from 40 on, and the beginnings
 
 
 def test_pose_frames_of_a_part(tmp_path):

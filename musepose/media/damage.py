@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
 from itertools import count as count_from
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from musepose.media.decoding import Picture
 from musepose.media.stored_video import StoredVideo, decode_stored, open_video
-from musepose.media.video_reader import VideoInfo, measure_unchanged
+from musepose.media.video_reader import VideoInfo, decode_from_key, measure_unchanged
 from musepose.utils.errors import UserError
-
-if TYPE_CHECKING:
-    import av
 
 MOST_NAMED = 5  # runs of damaged frames in a line
 
@@ -87,7 +81,8 @@ def look(used: UsedVideo, pictures: range) -> Seen:
     whole, next_whole = set(), False
     for start in [cut for cut in reversed(used.cuts) if cut <= pictures.start]:
         with open_video(used.stored.path, used.stored.stream) as (container, stream):
-            decoded = _decode_from(container, stream, used.stored, start)
+            whole_file = decode_stored(container, used.stored)
+            decoded = decode_from_key(container, stream, used.stored, start) if start else whole_file
             if decoded is None:
                 continue
             for number, picture in decoded:
@@ -98,23 +93,6 @@ def look(used: UsedVideo, pictures: range) -> Seen:
                     whole.add(number)
             break
     return Seen(pictures, tuple(number for number in pictures if number not in whole), next_whole)
-
-
-def _decode_from(
-    container: av.container.InputContainer, stream: av.VideoStream, stored: StoredVideo, start: int
-) -> Iterator[tuple[int, Picture]] | None:
-    """The pictures from a key picture on; None if it is damaged, or if seeking leads elsewhere. 0: from the start."""
-    import av
-
-    if not start:
-        return decode_stored(container, stored)
-    with suppress(av.error.FFmpegError):  # of a damaged container
-        container.seek(stored.stamps[start], stream=stream)
-        decoded = decode_stored(container, stored)
-        first = next(decoded, None)
-        if first is not None and first[0] == start and first[1].whole:
-            return chain([first], decoded)
-    return None
 
 
 def fit(stretches: Sequence[Seen]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -144,8 +145,8 @@ def _read_frames(source: str | os.PathLike | VideoInfo, step: int, part: slice) 
     shown, picture = -1, None
     with open_video(video.path, video.stream) as (container, stream):
         convert = decoded = None
-        if pictures and (key := _key_before(video, pictures[0])):
-            convert, decoded = _seek_stored(container, stream, video, key)
+        if pictures and _key_before(video, pictures[0]):
+            convert, decoded = _seek_stored(container, stream, video, pictures[0])
         for wanted, stored in _whole_pictures(decoded or decode_stored(container, video), video, pictures):
             if wanted != shown:
                 convert = convert or FrameConverter(stored.frame, stream, stored.ratio)
@@ -165,21 +166,35 @@ def _key_before(video: StoredVideo, picture: int) -> int:
 
 
 def _seek_stored(
-    container: av.container.InputContainer, stream: av.VideoStream, video: StoredVideo, key: int
+    container: av.container.InputContainer, stream: av.VideoStream, video: StoredVideo, picture: int
 ) -> tuple[FrameConverter, Iterator[tuple[int, Picture]]]:
-    """Seek to a key picture. → the converter that the first picture defines; the pictures from the key picture on.
+    """→ the converter that the first picture defines; the pictures from the last whole key picture up to `picture` on.
 
-    If the seek is inexact, or the key picture is damaged, the pictures from the first on.
+    The pictures from the first on if seeking leads to none.
     """
     _, start = next(_whole_pictures(decode_stored(container, video), video, [0]))
     convert = FrameConverter(start.frame, stream, start.ratio)
-    container.seek(video.stamps[key], stream=stream)
-    decoded = decode_stored(container, video)
-    first = next(decoded, None)
-    if first is not None and first[0] == key and first[1].whole:
-        return convert, chain([first], decoded)
+    for key in reversed(video.keys[1 : bisect_right(video.keys, picture)]):
+        decoded = decode_from_key(container, stream, video, key)
+        if decoded is not None:
+            return convert, decoded
     container.seek(video.stamps[0], stream=stream)
     return convert, decode_stored(container, video)
+
+
+def decode_from_key(
+    container: av.container.InputContainer, stream: av.VideoStream, video: StoredVideo, key: int
+) -> Iterator[tuple[int, Picture]] | None:
+    """The stored pictures from a key picture on; None if it is damaged, or if seeking leads elsewhere."""
+    import av
+
+    with suppress(av.error.FFmpegError):  # of a damaged container
+        container.seek(video.stamps[key], stream=stream)
+        decoded = decode_stored(container, video)
+        first = next(decoded, None)
+        if first is not None and first[0] == key and first[1].whole:
+            return chain([first], decoded)
+    return None
 
 
 def _whole_pictures(
