@@ -53,7 +53,7 @@ def variant(
 
 
 def spaced(steps: int, scheduler: str = "dpm++", **more: Any) -> dict[str, Any]:
-    return {"steps": steps, "scheduler": scheduler, "spacing": 1.6, **more}
+    return {"steps": steps, "scheduler": scheduler, "spacing": 2.0, **more}
 
 
 def cached(interval: int, branch: int) -> dict[str, int]:
@@ -68,22 +68,22 @@ GUIDED: dict[str, dict[str, Any]] = {
     "ddim 6": {"steps": 6},
     "dpm++ 10": {"steps": 10, "scheduler": "dpm++"},
     "unipc 10": {"steps": 10, "scheduler": "unipc"},
-    "dpm++ 10, spacing 1.6": spaced(10),
-    "dpm++ 8, spacing 1.6": spaced(8),
-    "dpm++ 6, spacing 1.6": spaced(6),
-    "euler 6, spacing 1.6": spaced(6, "euler"),
-    "euler 4, spacing 1.6": spaced(4, "euler"),
-    "euler 8, spacing 1.6, cache 2, branch 1": spaced(8, "euler", **cached(2, 1)),
-    "euler 6, spacing 1.6, cache 2, branch 1 (`draft`)": spaced(6, "euler", **cached(2, 1)),
+    "dpm++ 10, spacing 2": spaced(10),
+    "dpm++ 8, spacing 2": spaced(8),
+    "dpm++ 6, spacing 2": spaced(6),
+    "euler 6, spacing 2": spaced(6, "euler"),
+    "euler 4, spacing 2": spaced(4, "euler"),
+    "euler 8, spacing 2, cache 2, branch 1": spaced(8, "euler", **cached(2, 1)),
+    "euler 6, spacing 2, cache 2, branch 1 (`draft`)": spaced(6, "euler", **cached(2, 1)),
     "ddim 20, guidance 0 to 0.5": {"steps": 20, "guidance_stop": 0.5},
     "ddim 20, guidance 0.2 to 0.8": {"steps": 20, "guidance_start": 0.2, "guidance_stop": 0.8},
     "ddim 20, guidance_every 2": {"steps": 20, "guidance_every": 2},
     "ddim 20, cache 3, branch 0": {"steps": 20, **cached(3, 0)},
     "ddim 20, cache 3, branch 1": {"steps": 20, **cached(3, 1)},
-    "dpm++ 10, spacing 1.6, guidance_every 2": spaced(10, guidance_every=2),
-    "dpm++ 10, spacing 1.6, cache 2, branch 1 (`fast`)": spaced(10, **cached(2, 1)),
-    "dpm++ 10, spacing 1.6, cache 2, branch 0": spaced(10, **cached(2, 0)),
-    "dpm++ 12, spacing 1.6, cache 3, branch 1": spaced(12, **cached(3, 1)),
+    "dpm++ 10, spacing 2, guidance_every 2": spaced(10, guidance_every=2),
+    "dpm++ 10, spacing 2, cache 2, branch 1 (`fast`)": spaced(10, **cached(2, 1)),
+    "dpm++ 10, spacing 2, cache 2, branch 0": spaced(10, **cached(2, 0)),
+    "dpm++ 12, spacing 2, cache 3, branch 1": spaced(12, **cached(3, 1)),
     "`fast`, bfloat16": spaced(10, dtype="bfloat16", **cached(2, 1)),
 }
 UNGUIDED = {name: one for name, one in GUIDED.items() if "guidance" not in name}

@@ -53,7 +53,7 @@ def test_a_preset_beside_its_own_steps_and_scheduler(stage_2):
     """Both names hold the cfg, the steps, the skip and the scheduler, and nothing of the cache."""
     steps, scheduler = str(PRESETS["fast"]["steps"]), PRESETS["fast"]["scheduler"]
     assert run(stage_2, "--steps", steps, "--scheduler", scheduler, pipeline=MirrorPipeline()) == 0
-    refused(stage_2, "spacing 1.0, now 1.6", "--preset", "fast")
+    refused(stage_2, "spacing 1.0, now 2.0", "--preset", "fast")
 
 
 def test_the_published_name_of_other_steps_is_another(made):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tolerance import rounding
 
-from musepose.pipelines.forecast import History
+from musepose.pipelines.forecast import TREND, History
 from musepose.pipelines.guidance import Guide, guide
 from musepose.pipelines.options import SamplingOptions
 from musepose.pipelines.steps import plan_steps
@@ -83,13 +83,15 @@ def test_the_branches_difference_is_reused():
     assert run(torch.full((1, 1, 1, 1, 1), 10.0), second).item() == pytest.approx(15, abs=rounding(3, 15))
 
 
-def test_forecasts_go_on_linearly_from_two_steps_after_the_first():
+def test_forecasts_follow_most_of_the_trend_of_two_steps_after_the_first():
     history, device = History(), torch.device("cpu")
     values = []
     for step, value in [(0, 7.0), (2, 1.0), (4, 2.0), (8, 6.0)]:
         history.add(step, torch.tensor(value))
         values.append([history.at(step + later, device).item() for later in (0, 1, 2)])
-    assert values == [[7, 7, 7], [1, 1, 1], [2, 2.5, 3], [6, 7, 8]]
+    trends = [0, 0, 0.5 * TREND, TREND]  # per step
+    for found, value, trend in zip(values, (7, 1, 2, 6), trends, strict=True):
+        assert found == pytest.approx([value + later * trend for later in (0, 1, 2)], abs=rounding(3, 8))
 
 
 @pytest.mark.parametrize(

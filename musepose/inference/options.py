@@ -46,7 +46,7 @@ class Settings:
     scheduler: str = option("ddim", "noise scheduler (solver); published: ddim", choices=SCHEDULERS)
     spacing: float = option(
         1.0,
-        "timesteps lie denser towards the end: evenly spaced places to this power; 1: evenly, as published. "
+        "above 1: timesteps lie denser at both ends, the more the higher; 1: evenly, as published. "
         "Needs --scheduler dpm++ or euler",
         low=1,
         high=4,

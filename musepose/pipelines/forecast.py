@@ -8,10 +8,11 @@ from musepose.models.unet import DeepFeatures
 from musepose.pipelines.steps import Step
 
 KEPT_STEPS = 2  # of which a forecast is made
+TREND = 0.8  # share of the linear trend that a forecast follows: the whole of it overshoots, see docs/speed.md
 
 
 class History:
-    """The last two values of a tensor, by step; `at` forecasts linearly (Liu et al. 2025, "TaylorSeer").
+    """The last two values of a tensor, by step; `at` forecasts almost linearly (Liu et al. 2025, "TaylorSeer").
 
     The first step sees pure noise: the next values are unlike its own, and their difference says nothing.
     """
@@ -34,7 +35,7 @@ class History:
         if known == 1:
             return value
         before, older = self.values[0]
-        return value.add(value - older.to(device), alpha=(step - last) / (last - before))
+        return value.add(value - older.to(device), alpha=TREND * (step - last) / (last - before))
 
 
 class DeepCache:

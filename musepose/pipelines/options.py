@@ -27,7 +27,7 @@ class SamplingOptions:
     width: int = 768  # pixels, as the height: a multiple of the VAE's factor, 8
     height: int = 768
     num_inference_steps: int = 20
-    spacing: float = 1.0  # above 1: timesteps lie denser towards the end, see `timesteps_of`
+    spacing: float = 1.0  # above 1: timesteps lie denser at both ends, see `timesteps_of`
     guidance_scale: float = 3.5  # up to 1: no guidance
     seed: int = 99  # of the noise, if no generator is given
     shared_noise: float = 0.0  # share of the noise's variance that is the same in all frames

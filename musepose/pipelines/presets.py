@@ -16,7 +16,7 @@ EXACT: dict[str, Any] = {
     "cache_interval": 1,
     "cache_branch": 0,
 }
-CACHED = {"spacing": 1.6, "cache_interval": 2, "cache_branch": 1}
+CACHED = {"spacing": 2.0, "cache_interval": 2, "cache_branch": 1}
 PRESETS: dict[str, dict[str, Any]] = {
     "exact": EXACT,
     "fast": EXACT | CACHED | {"steps": 10, "scheduler": "dpm++"},
