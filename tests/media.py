@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 CORNERS = ((220, 30, 40), (30, 200, 60), (40, 60, 210), (230, 220, 40))
 
 
+# What the length and the beginning of a sound are known by, in seconds: AAC's blocks are 1,024 samples long, the last
+# one is filled up, and a window reaches over two of them.
+AAC_BLOCKS = 2 * 1024 / 44_100
+
+
 def corners(width: int, height: int) -> np.ndarray:
     """An image of four coloured quarters, RGB uint8 (height, width, 3)."""
     picture = np.zeros((height, width, 3), np.uint8)

@@ -8,7 +8,7 @@ import torch
 from dancer import POSE_CASES, dancer, golden_case, golden_pose
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tolerance import rounding
+from tolerance import assert_near, rounding
 
 from musepose.pose.align import BODY_LIMBS, SEGMENT_LIMBS, fit_alignment, limb_scales, segment_lengths, typical_lengths
 from musepose.pose.types import NECK, Pose, to_pose
@@ -191,4 +191,5 @@ def test_without_a_visible_neck_the_common_joints_decide_the_place():
     first.body[NECK] += (0.5, 0.5)  # junk
     legs = slice(8, 14)
     aligned = fit_alignment(reference, first, 0.75, 0.75).apply(first)
-    np.testing.assert_allclose(aligned.body[legs].mean(axis=0), reference.body[legs].mean(axis=0), atol=0.02)
+    # All common joints together get their place: of the legs alone a tenth of the move (0.2, 0.1) may be left.
+    assert_near(aligned.body[legs].mean(axis=0), reference.body[legs].mean(axis=0), 0.02)

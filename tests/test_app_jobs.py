@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tolerance import near
 
 from musepose.app.folders import new_token, remove_old, safe_name, take_input
 from musepose.app.jobs import DONE, FAILED, QUEUED, RUNNING, STOPPED, Job, JobQueue, JobReporter, Stage
@@ -186,10 +187,10 @@ def test_timings_predict_from_the_jobs_done(tmp_path):
     timings, work = Timings(tmp_path / "timings.json"), Work(2, 32, 24, 1000.0, 100.0)
     assert timings.seconds("puppets cpu", work) is None
     timings.record("puppets cpu", work, 1, 10, 2)
-    assert timings.seconds("puppets cpu", work) == pytest.approx(13)
-    assert timings.seconds("puppets cpu", Work(2, 32, 24, 2000.0, 100.0)) == pytest.approx(23)
+    assert timings.seconds("puppets cpu", work) == near(13)
+    assert timings.seconds("puppets cpu", Work(2, 32, 24, 2000.0, 100.0)) == near(23)
     timings.record("puppets cpu", work, 1, 20, 2)  # the newest job counts half
-    assert Timings(tmp_path / "timings.json").seconds("puppets cpu", work) == pytest.approx(18)
+    assert Timings(tmp_path / "timings.json").seconds("puppets cpu", work) == near(18)
     assert timings.seconds("puppets cuda:0", work) is None
 
 
@@ -200,4 +201,4 @@ def test_a_damaged_file_of_timings_is_none(tmp_path, text):
     work = Work(1, 1, 1, 1.0, 1.0)
     assert Timings(path).seconds("a", work) is None
     Timings(path).record("a", work, 2, 3, 1)
-    assert Timings(path).seconds("a", work) == pytest.approx(6)
+    assert Timings(path).seconds("a", work) == near(6)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tolerance import assert_near, rounding
 
 from musepose.media.video_reader import probe, read_frames
 from musepose.pose.keypoint_file import Source, load_keypoints
@@ -47,7 +48,7 @@ def test_the_dance_video_is_what_the_program_draws():
     placement = fit(character, stances, 576, 576, margin=make_assets.MARGIN)
     drawn = render([Actor(character, stances[0], placement)], 576, 576, stage).image
     shown = next(iter(read_frames(path, count=1)))
-    assert np.abs(shown.astype(int) - drawn).mean() < 3.0
+    assert np.abs(shown.astype(int) - drawn).mean() < 3.0  # H.264; another frame or scene is off by over 10
 
 
 def test_the_keypoint_file_belongs_to_the_examples():
@@ -56,7 +57,7 @@ def test_the_keypoint_file_belongs_to_the_examples():
     assert (content.image, content.video) == (Source.of(reference), Source.of(dance))
     assert len(content.video_keypoints.points) == probe(dance).frames
     _, person = make_assets.reference_picture()
-    assert np.allclose(content.image_keypoints.points[0], person.keypoints, atol=1e-6)
+    assert_near(content.image_keypoints.points[0], person.keypoints, rounding(1))  # stored as float32
     assert np.array_equal(content.image_keypoints.scores[0] > 0.5, person.visible)
 
 

@@ -42,7 +42,7 @@ def test_tables():
 
 def test_peak_of_a_process():
     small, large = (peak_memory(["-c", f"x = bytearray({size} * 2**20)"])[0] for size in (1, 200))
-    assert large - small == pytest.approx(199, rel=0.1)
+    assert large - small == pytest.approx(199, rel=0.1)  # what the interpreter itself takes varies by a few MB
     with pytest.raises(RuntimeError, match="ended with 3"):
         peak_memory(["-c", "raise SystemExit(3)"])
 

@@ -45,4 +45,6 @@ def test_compiled_layers(tmp_path, monkeypatch):
         assert (step(unet, *size) - plain).abs().max() < bound
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert graphs[0] > 0
-    assert graphs[2] == graphs[1] == graphs[0]
+    # torch 2.6 compiles the spatial layers again for another number of frames, 2.11 does not.
+    again = 0 if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 11) else 1
+    assert graphs[1] - graphs[0] <= again and graphs[2] - graphs[1] <= again

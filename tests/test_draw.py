@@ -8,8 +8,9 @@ from musepose.media.side_by_side import MAX_WIDTH, panel_layout, side_by_side
 from musepose.pose.draw import canvas_size, draw_pose_map, draw_poses, draw_video_frame, grid_size, video_size
 from musepose.pose.types import Pose, to_pose
 
-MOST_DIFFERENT = 0.005  # share of pixels; OpenCV releases differ that much
-MOST_DIFFERENT_STROKES = 0.05
+# Share of the pixels that are not black. OpenCV 4.10 and 4.11 draw the recorded pictures to the byte; another may
+# round a corner of a limb's ellipse to the next pixel. A missing fingertip is 1.8 in a thousand.
+MOST_DIFFERENT = 0.001
 
 
 def lone_joint(joint: int, place: tuple[float, float] = (0.5, 0.5)) -> Pose:
@@ -20,11 +21,9 @@ def lone_joint(joint: int, place: tuple[float, float] = (0.5, 0.5)) -> Pose:
 
 
 def assert_same_drawing(drawn: np.ndarray, expected: np.ndarray) -> None:
-    """At most 0.5 % of the pixels differ; and as most are black, at most 5 % of those that are not."""
     assert drawn.shape == expected.shape and drawn.dtype == expected.dtype == np.uint8
     different = (drawn != expected).any(axis=-1)
-    assert different.mean() <= MOST_DIFFERENT
-    assert different.sum() <= MOST_DIFFERENT_STROKES * expected.any(axis=-1).sum()
+    assert different.sum() <= MOST_DIFFERENT * expected.any(axis=-1).sum()
 
 
 @pytest.mark.parametrize("name", POSE_CASES)
@@ -43,6 +42,23 @@ def test_equals_the_recorded_aligned_drawings(name):
         assert_same_drawing(canvas, drawings["canvas"][number])
         frame = draw_video_frame(pose, frame_size, image_size)
         assert_same_drawing(frame, drawings["pose_video"][number])
+
+
+@pytest.mark.parametrize("fault", ["a pixel aside", "no ankle", "no fingertip", "red and blue exchanged"])
+def test_faults_make_another_drawing(fault):
+    pose = to_pose(dancer(), np.ones(133))
+    right = wrong = draw_poses([pose], 256, 192)
+    if fault == "a pixel aside":
+        wrong = np.roll(right, 1, axis=1)
+    elif fault == "red and blue exchanged":
+        wrong = right[..., ::-1]
+    else:
+        visible, joint = (pose.body_visible, 10) if fault == "no ankle" else (pose.hands_visible, (0, 4))
+        visible[joint] = False
+        wrong = draw_poses([pose], 256, 192)
+    assert_same_drawing(right, right)
+    with pytest.raises(AssertionError):
+        assert_same_drawing(wrong, right)
 
 
 @pytest.mark.parametrize("name", DWPOSE_CASES)

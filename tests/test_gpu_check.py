@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from diffusers import DDIMScheduler
+from tolerance import near, rounding
 
 from benchmarks.gpu_check import DEVICE_LOST, SECTIONS, Section, accuracy, layers, training, video, worker
 from benchmarks.gpu_check.__main__ import choose, main, supervise
@@ -72,12 +73,12 @@ def test_other_initial_noise_is_out_of_bounds(check, monkeypatch):
         return {"latents": torch.randn(shape, generator=torch.Generator().manual_seed(next(seeds)))}
 
     monkeypatch.setattr(accuracy, "same_start", other_start)
-    accuracy.halves(check)
+    accuracy.halves(replace(check, scale=replace(check.scale, near=(32, 1, 1))))
     assert [line["ok"] for line in check.report.lines[:2]] == [False, False]
 
 
 def test_psnr():
-    assert accuracy.psnr(torch.full((4,), 0.1)) == pytest.approx(20)
+    assert accuracy.psnr(torch.full((4,), 0.1)) == near(20, rounding(1, 20 / 2.3))  # of 20 · log10
 
 
 def test_videos_are_timed_and_memory_is_compared_with_the_estimate(check, monkeypatch):
@@ -86,10 +87,10 @@ def test_videos_are_timed_and_memory_is_compared_with_the_estimate(check, monkey
     lines = lines_by_name(check)
     whole = lines["2 frames of 40 x 40, 3 steps, plan low"]
     parts = sum(whole[f"{part}_s"] for part in ("before", "denoising", "decoding"))
-    assert parts == pytest.approx(whole["whole_s"], rel=0.2)
+    assert parts == near(whole["whole_s"], rounding(10, 1e6, torch.float64))  # clocks count seconds since a start
     assert 0 < whole["matrix_rate_in_denoising"] < 1
     memory = lines["2 frames of 40 x 40, 3 steps, plan low, memory of the decoding"]
-    assert memory["off_by"] == pytest.approx(1 / memory["estimated_GiB"] - 1)
+    assert memory["off_by"] == near(1 / memory["estimated_GiB"] - 1)
     assert memory["ok"] is False  # a GiB is far from what so small a model takes
 
 
@@ -130,7 +131,11 @@ def test_the_profile_has_ten_rows_by_time(check):
     assert times == sorted(times, reverse=True)
 
 
-def test_variants_are_timed_and_failing_ones_are_reported(check):
+def test_variants_are_timed_and_failing_ones_are_reported(check, monkeypatch):
+    assert all(hasattr(torch.nn.attention.SDPBackend, name) for name in layers.BACKENDS)
+    # Fewer: torch takes half a second to describe each failure.
+    monkeypatch.setattr(layers, "BACKENDS", ("CUDNN_ATTENTION", "MATH"))
+    monkeypatch.setattr(layers, "ATTENTION", {size: layers.ATTENTION[size] for size in (40, 160)})
     layers.memory_formats(check)
     layers.attention(check)
     lines = lines_by_name(check)
@@ -142,10 +147,12 @@ def test_variants_are_timed_and_failing_ones_are_reported(check):
 def test_padded_heads_give_the_same():
     query, key, value = (torch.randn(1, 2, length, 40) for length in (5, 7, 7))
     plain = torch.nn.functional.scaled_dot_product_attention(query, key, value)
-    torch.testing.assert_close(layers.padded(query, key, value), plain)
+    # Sums of 40 and of 7 products, an exponential between them; values are below 5.
+    assert (layers.padded(query, key, value) - plain).abs().max() < rounding(40 + 7 + 10, 5)
 
 
-def test_training_steps_of_both_stages(check):
+def test_training_steps_of_both_stages(check, monkeypatch):
+    monkeypatch.setattr(training, "STEPS", 1)
     AcceleratorState._reset_state(reset_partial_state=True)  # of another test's training
     GradientState._reset_state()
     training.training_steps(check)

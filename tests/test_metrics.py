@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tolerance import rounding
+from tolerance import assert_near, near, rounding
 
 from musepose.evaluation.metrics import MAX_PSNR, FrameDifferences, joint_distances, psnr, ssim, to_float
 from musepose.evaluation.networks import frechet_distance
@@ -85,14 +85,14 @@ def test_changes_of_a_result_that_changes_twice_as_much():
     truths = [np.full((4, 4, 3), value, np.uint8) for value in (10, 11, 12)]
     results = [np.full((4, 4, 3), value, np.uint8) for value in (50, 52, 54)]
     changes = FrameDifferences.of(results, truths)
-    np.testing.assert_allclose((changes.result, changes.truth, changes.error), [[2, 2], [1, 1], [1, 1]])
+    assert_near((changes.result, changes.truth, changes.error), [[2, 2], [1, 1], [1, 1]])
 
 
 def test_changes_in_opposite_directions_do_not_cancel():
     up, down = np.zeros((2, 4, 4, 3), np.uint8)
     up[0], down[1] = 30, 30
     changes = FrameDifferences.of([np.zeros_like(up), up], [np.zeros_like(down), down])
-    assert changes.error == pytest.approx([15])
+    assert changes.error == near([15])
 
 
 def standing_pose() -> Pose:
@@ -107,7 +107,7 @@ def test_joint_distances_are_in_torso_lengths_of_pixels():
     """Torso: 0.4 of the height. A shift by 0.1 of the width is 0.2 of the height in a picture twice as wide as high."""
     truth = standing_pose()
     shifted = replace(truth, body=truth.body + (0.1, 0))
-    np.testing.assert_allclose(joint_distances(shifted, truth, aspect=2), np.full(18, 0.5))
+    assert_near(joint_distances(shifted, truth, aspect=2), np.full(18, 0.5))
 
 
 def test_joints_that_only_the_result_lacks_are_infinitely_far_and_others_do_not_count():

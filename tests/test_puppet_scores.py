@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from tolerance import near
 
 import evaluate
 from musepose.pose.align import fit_alignment
@@ -17,7 +18,7 @@ from puppet.world import HELD_OUT
 from random_models.tiny_weights import ROOT, write_published_layout
 
 MOTION_MODULE = ROOT / "pretrained_weights" / "puppet" / "MusePose" / "motion_module.pth"  # what is trained last
-# Of eight characters, well below what the weights reach: this catches what is broken, not what is worse.
+# Of four characters, well below what the weights reach: this catches what is broken, not what is worse.
 LOWEST_PSNR, LOWEST_FIGURE, LOWEST_SSIM, LOWEST_GAIN = 23.0, 17.0, 0.82, 3.0
 
 
@@ -43,7 +44,7 @@ def test_every_row_is_a_mean_over_characters(run: tuple[dict, Path]):
         for name in ("psnr", "gradient_energy"):
             each = [character["image"][row][name] for character in scores["characters"]]
             assert len(set(each)) == 2
-            assert scores["image"][row][name] == pytest.approx({"mean": np.mean(each), "worst_tenth": min(each)})
+            assert scores["image"][row][name] == near({"mean": np.mean(each), "worst_tenth": min(each)})
 
 
 def test_motion_is_measured_with_and_without_motion_modules(run: tuple[dict, Path]):
@@ -84,11 +85,11 @@ def test_gradient_energy_is_the_mean_squared_gradient_inside_the_mask():
     picture, mask = wave(GRADIENT_SIZE), np.zeros((GRADIENT_SIZE, GRADIENT_SIZE))
     mask[30:90, 24:48] = 1  # two whole waves of 12 pixels
     slope = 0.4 * np.sin(2 * np.pi / 12)  # the largest: half the difference of the two neighbours
-    assert gradient_energy(picture, mask) == pytest.approx(slope**2 / 2)
+    assert gradient_energy(picture, mask) == near(slope**2 / 2)
     changed = picture.copy()
     changed[:, 50:] = 0
     assert gradient_energy(changed, mask) == gradient_energy(picture, mask)
-    assert gradient_energy(wave(GRADIENT_SIZE, 0.2), mask) == pytest.approx(gradient_energy(picture, mask) / 4)
+    assert gradient_energy(wave(GRADIENT_SIZE, 0.2), mask) == near(gradient_energy(picture, mask) / 4)
 
 
 def test_gradient_energy_is_measured_at_one_size_for_any_rendered_size():
@@ -139,7 +140,7 @@ def test_with_ground_truth_keypoints_alignment_gives_the_targets_limbs():
 @pytest.mark.skipif(not MOTION_MODULE.is_file(), reason="the puppet weights are not there")
 def test_the_puppet_weights_animate_held_out_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
-    flags = "--characters 8 --clip_frames 3 --baseline_frames 1 --workers 1 --motion 0 --across 0".split()
+    flags = "--characters 4 --clip_frames 3 --baseline_frames 1 --workers 1 --motion 0 --across 0".split()
     flags += ["--set_ups", "0"]
     assert evaluate.main(["--puppets", *flags, "--json", str(tmp_path / "scores.json")]) == 0
     image = json.loads((tmp_path / "scores.json").read_text())["image"]

@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from media import corners, frame_number, numbered_frame, read_sound, write_picture, write_video
+from media import AAC_BLOCKS, corners, frame_number, numbered_frame, read_sound, write_picture, write_video
 
 import test_stage_2
 from musepose.media.video_reader import probe, read_frames
@@ -62,7 +62,7 @@ def test_result_has_size_rate_length_frames_and_sound_of_the_pose_video(stage_2)
     result = probe(RESULT)
     assert (result.width, result.height, result.frames, result.rate) == (64, 48, 5, 15)
     assert numbers(RESULT) == [0, 2, 4, 6, 8]
-    assert read_sound(RESULT)[2] == pytest.approx(5 / 15, abs=0.05)
+    assert read_sound(RESULT)[2] == pytest.approx(5 / 15, abs=AAC_BLOCKS)
 
 
 def test_comparison_shows_reference_pose_and_result(stage_2):

@@ -6,6 +6,9 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from media import AAC_BLOCKS
+from test_blazepose_geometry import LOGITS, OUTPUTS
+from test_detector import PIXELS
 from test_metrics import EXACT
 from test_pipeline import SHORT, latents_rounding, pipeline, poses, reference
 from test_training_loss import alpha_bars
@@ -17,6 +20,7 @@ from torch import Tensor, nn
 
 from musepose.evaluation.metrics import psnr
 from musepose.evaluation.networks import frechet_distance
+from musepose.pose.detectors.blazepose.boxes import decode
 
 CLEARLY = 2  # bounds
 
@@ -158,6 +162,31 @@ def test_single_precision_among_keypoints():
     assert np.abs(points.astype(np.float32) - points).max() > CLEARLY * rounding(1000, dtype=torch.float64)
     pixels = 1000 * points
     assert np.abs(pixels.astype(np.float32) - pixels).max() > CLEARLY * POINTS
+
+
+def test_half_precision_among_stored_keypoints_and_blazepose_s_outputs():
+    """They are float32: one rounding of parts of a picture, and of logits."""
+    points = np.random.default_rng(0).random(1000)
+    assert np.abs(points.astype(np.float16) - points).max() > CLEARLY * rounding(1)
+    raw, logits = np.float32([[11.2, 22.4, 44.8, 89.6]]), np.float32([2.1])
+    found, off = (decode(raw.astype(kind), logits.astype(kind), np.zeros((1, 2)), 224) for kind in ("f4", "f2"))
+    assert np.abs(found.corners - off.corners).max() > CLEARLY * OUTPUTS
+    assert np.abs(found.scores - off.scores).max() > CLEARLY * LOGITS
+
+
+def test_half_precision_among_detected_pixels():
+    pixels = np.random.default_rng(0).uniform(0, 1000, 1000)
+    assert np.abs(pixels.astype(np.float16) - pixels).max() > CLEARLY * PIXELS
+
+
+def test_a_frame_s_sound_is_longer_than_what_a_sound_s_length_is_known_by():
+    """Of videos with 10 and 15 frames a second, from which one frame's sound is missing."""
+    assert AAC_BLOCKS < 1 / 15 and CLEARLY * AAC_BLOCKS < 1 / 10
+
+
+def test_a_predicted_original_in_half_precision():
+    values = torch.linspace(-4, 4, 1000)
+    assert largest(values.half().float() - values) > CLEARLY * rounding(6, 4)
 
 
 def test_single_precision_among_metrics():

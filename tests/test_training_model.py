@@ -180,9 +180,9 @@ def test_saved_models_are_the_published_layout(workplace: Path, tmp_path: Path) 
     assert all("motion_modules." in name and not name.endswith(".pe") for name in saved)
     models = load_models(weight_paths(config_of(workplace, 2), tmp_path), "cpu", torch.float32)
     state = animator.denoising_unet.state_dict()
-    loaded = models["denoising_unet"].state_dict()
-    for name, tensor in loaded.items():
-        wanted = tensor if name.endswith(".pe") else read_checkpoint(stage_1 / "denoising_unet.pth").get(name)
+    of_stage_1 = read_checkpoint(stage_1 / "denoising_unet.pth")
+    for name, tensor in models["denoising_unet"].state_dict().items():
+        wanted = tensor if name.endswith(".pe") else of_stage_1.get(name)
         wanted = state[name].half().float() if wanted is None else wanted
         assert torch.equal(tensor, wanted), name
 

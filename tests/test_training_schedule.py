@@ -3,10 +3,10 @@
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from tiny_training import config_of, make_trainer, random_animator, train, write_workplace
+from tolerance import near, rounding
 from torch import nn
 
 from musepose.models.state_dicts import read_checkpoint
@@ -44,9 +44,9 @@ def factors(**settings) -> list[float]:
 
 def test_the_learning_rate_falls_at_the_end() -> None:
     assert factors() == [1] * 10
-    assert factors(lr_decay_steps=4) == pytest.approx([1] * 7 + [0.75, 0.5, 0.25])
+    assert factors(lr_decay_steps=4) == near([1] * 7 + [0.75, 0.5, 0.25])
     warm = factors(lr_scheduler="constant_with_warmup", lr_warmup_steps=4, lr_decay_steps=4)
-    assert warm == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1, 1, 0.75, 0.5, 0.25])
+    assert warm == near([0, 0.25, 0.5, 0.75, 1, 1, 1, 0.75, 0.5, 0.25])
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "polynomial", "cosine_with_restarts"])
@@ -64,9 +64,9 @@ def test_a_plateau_is_prolonged_and_harvested_from_a_named_state(workplace: Path
     state = str(workplace / "stage_1/states/step-0000003")
     harvest, losses = train(workplace, 1, *long, *decay, f"output_dir={tmp_path}/harvest", resume=state)
     whole, every = train(workplace, 1, *long, *decay, f"output_dir={tmp_path}/whole")
-    np.testing.assert_allclose(losses, every[3:], rtol=1e-6)
+    assert losses == every[3:]  # the same operations on the same numbers
     for found, expected in zip(harvest.ema.shadow_params, whole.ema.shadow_params, strict=True):
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        assert torch.equal(found, expected)
     assert harvest.schedule.get_last_lr() == [0]
 
 
@@ -81,7 +81,7 @@ def test_a_plateau_is_prolonged_and_harvested_from_a_named_state(workplace: Path
     ],
 )
 def test_settings_that_make_the_learning_rate_jump_are_refused(workplace: Path, before: tuple, after: tuple) -> None:
-    run = (*EVERY_STEP, "solver.max_train_steps=4")
+    run = ("checkpointing_steps=3", "solver.max_train_steps=4")
     train(workplace, 1, *run, *before)
     state = str(workplace / "stage_1/states/step-0000003")
     with pytest.raises(UserError, match=r"the state of step 3 has .* of the peak learning rate, these settings go on"):
@@ -148,13 +148,13 @@ def test_weights_of_pixels_change_the_loss_and_1_is_the_published_one(workplace:
     plain = loss.per_frame(prediction, latents, sample)
     assert torch.equal(loss.per_frame(prediction, latents, sample, None), plain)
     even = loss.per_frame(prediction, latents, sample, torch.full((2, 1, 8, 8), 3.0))
-    torch.testing.assert_close(even, plain, rtol=1e-5, atol=0)
+    torch.testing.assert_close(even, plain, rtol=rounding(256), atol=0)  # sums of 4 x 8 x 8 squares
     weights = torch.ones(2, 1, 8, 8)
     weights[:, :, :4] = 0
     rest = loss.per_frame(prediction, latents, sample, weights)
     weights[:, :, :4] = 1
     half = loss.per_frame(prediction, latents, sample, 1 - weights + (weights.cumsum(2) <= 4))
-    torch.testing.assert_close((rest + half) / 2, plain, rtol=1e-5, atol=0)
+    torch.testing.assert_close((rest + half) / 2, plain, rtol=rounding(256), atol=0)
 
 
 def test_a_training_weighs_the_figure(workplace: Path) -> None:

@@ -9,6 +9,8 @@ times what is expected. Nothing is fitted to what a machine was seen to do; test
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +34,16 @@ def rounding(
 
 # Of coordinates, in float64: pixels below a thousand, after at most a hundred roundings in a row.
 POINTS = rounding(100, 1000, torch.float64)
+
+
+def near(expected: object, bound: float = POINTS) -> object:
+    """What equals numbers that are at most `bound` from `expected`, which may be a list or a dict of them."""
+    return pytest.approx(expected, rel=0, abs=bound)
+
+
+def assert_near(found: np.ndarray, expected: np.ndarray, bound: float = POINTS) -> None:
+    """No number is further than `bound` from its expected one."""
+    np.testing.assert_allclose(found, expected, rtol=0, atol=bound)
 
 
 def variance(layer: nn.Module, result: Tensor, dtype: torch.dtype) -> float:

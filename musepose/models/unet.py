@@ -118,7 +118,7 @@ class UNet(ModelMixin, ConfigMixin):
             self.conv_out = nn.Conv2d(widths[0], out_channels, 3, padding=1)
 
     def compile_layers(self) -> None:
-        """Compile each layer at its first use, once for all lengths and sizes."""
+        """Compile each layer at its first use, once for all sizes and lengths (with torch 2.6 once a length)."""
         # Layers of one class share their code, so that each width counts as a recompilation.
         for name in ("recompile_limit", "cache_size_limit"):  # from torch 2.7 on, and before
             if hasattr(torch._dynamo.config, name):
