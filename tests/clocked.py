@@ -49,7 +49,7 @@ def write_recording(
         video.codec_context.time_base = tick
         audio = [output.add_stream("aac", rate=SOUND_RATE, layout="mono") for _ in tracks if sound]
         for stream, disposition in zip(audio, tracks, strict=False):
-            stream.disposition = getattr(av.stream.Disposition, disposition) if disposition else 0
+            stream.disposition = getattr(av.stream.Disposition, disposition).value if disposition else 0
         packets = []
         for number, time in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(numbered_frame(number, 64, 48), format="rgb24")

@@ -214,4 +214,4 @@ def test_followed_puppets_are_found_where_yolox_finds_them():
     seen = (each.scores > 0.3) & (followed.scores > 0.3)
     off = np.linalg.norm(each.points - followed.points, axis=-1) / torso[:, None]
     assert seen.sum() > 0.99 * (each.scores > 0.3).sum()
-    assert off[seen].mean() < 0.01
+    assert off[seen].mean() < 0.01  # torso lengths: a tenth of what a detector is off by

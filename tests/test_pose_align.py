@@ -97,6 +97,7 @@ def test_the_demo_shows_picture_and_dance_in_true_colours(folder):
     strip = frames_of(folder.demo)
     picture = panels(strip[0])[0]
     height, width = picture.shape[:2]
+    # H.264 and its range of 219 levels, in flat places.
     for row, column, colour in zip((1, 1, 7, 7), (1, 7, 1, 7), CORNERS, strict=True):
         assert np.abs(picture[row * height // 8, column * width // 8].astype(int) - colour).max() < 12
     assert [frame_number(panels(frame)[3]) for frame in strip] == list(range(FRAMES))
@@ -109,7 +110,8 @@ def test_the_demo_shows_the_poses_of_picture_and_dance_beside_them(folder):
     points, scores = dance(1, aspect=IMAGE_ASPECT)
     own = panels(strip[0])[1]
     expected = fit(draw_pose_map(to_pose(points[0], scores[0]), (60, 80), 512, 720), own.shape[1], own.shape[0])
-    assert np.abs(own.astype(int) - expected).mean() < 1.5
+    # H.264 smears the strokes' edges; all that is drawn has a mean of more than twice that.
+    assert np.abs(own.astype(int) - expected).mean() < min(1.5, expected.mean() / 2)
     assert [int(panels(frame)[4].max()) > 100 for frame in strip] == [index != 4 for index in range(FRAMES)]
 
 

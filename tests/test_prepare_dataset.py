@@ -112,7 +112,8 @@ def test_pose_videos_are_drawn_as_at_inference_and_faces_only_when_asked(folder:
     for row, frame in enumerate(read_frames(folder.clips()[0].poses)):
         drawing = draw_video_frame(to_pose(points[row], scores[row]), size, size)
         assert frame.shape == drawing.shape == (*video_size(*size)[::-1], 3)
-        assert np.abs(frame.astype(float) - drawing).mean() < 4
+        # H.264 smears the strokes' edges. All that is drawn has a mean of more than twice that.
+        assert np.abs(frame.astype(float) - drawing).mean() < min(4, drawing.mean() / 2)
         # The dancer's chin, a circle of points below the nose, lies off every drawn line.
         x, y = (points[row, 23 + 12] * video_size(*size)).astype(int)
         assert (frame[y - 1 : y + 2, x - 1 : x + 2].min() > 150) == face

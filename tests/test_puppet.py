@@ -292,7 +292,7 @@ def test_the_picture_does_not_depend_on_the_resolution():
     small, large = (render([actor], size, size, plain(size, size)) for size in (128, 512))
     np.testing.assert_allclose(small.people[0].keypoints, large.people[0].keypoints, rtol=0, atol=POINTS)
     reduced = cv2.resize(large.image, (128, 128), interpolation=cv2.INTER_AREA)
-    assert np.abs(reduced.astype(int) - small.image).mean() < 2.0
+    assert np.abs(reduced.astype(int) - small.image).mean() < 2.0  # levels: edges are smoothed in 16ths of a pixel
 
 
 def test_fit_keeps_the_whole_dance_in_the_picture():
