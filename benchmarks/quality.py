@@ -3,6 +3,7 @@
 python -m benchmarks.quality costs                 # FLOPs and processor seconds of the full-size UNet's passes
 python -m benchmarks.quality speed                 # every variant of the table, three puppets
 python -m benchmarks.quality steady --puppets 5 --only triangle,shift
+python -m benchmarks.quality speed --first 6 --only exact,fast
 python -m benchmarks.quality speed --table         # only prints
 """
 
@@ -84,10 +85,10 @@ def figures(puppet: int, variant: Variant) -> dict[str, Any]:
     return found | {"exact": whole, "exact_figure": figure, "energy": own["gradient_energy"] / true["gradient_energy"]}
 
 
-def measure(variants: Mapping[str, Variant], puppets: int, file: Path) -> dict[str, dict[str, Any]]:
+def measure(variants: Mapping[str, Variant], puppets: range, file: Path) -> dict[str, dict[str, Any]]:
     """→ figures by "variant/puppet"; those in `file` are not measured again, each new one is written at once."""
     known = json.loads(file.read_text()) if file.is_file() else {}
-    for puppet in range(puppets):
+    for puppet in puppets:
         for name, variant in variants.items():
             key = f"{variant.key}/{puppet}"
             if key not in known:
@@ -101,7 +102,7 @@ def measure(variants: Mapping[str, Variant], puppets: int, file: Path) -> dict[s
     return known
 
 
-def table(title: str, variants: Mapping[str, Variant], puppets: int, known: Mapping[str, Any]) -> Table:
+def table(title: str, variants: Mapping[str, Variant], puppets: range, known: Mapping[str, Any]) -> Table:
     """Means over the puppets that have been measured with all variants."""
     seams = any(variant.frames > SEAMS[0] for variant in variants.values())
     columns = {"figure": "figure, dB", "change": "change", "error": "error"}
@@ -111,7 +112,7 @@ def table(title: str, variants: Mapping[str, Variant], puppets: int, known: Mapp
         columns |= {"exact": "to 50 steps, dB", "exact_figure": "on the figure", "energy": "gradient energy"}
     rows, costs = [], {} if seams else {name: known[name] for name in COSTS if name in known}
     for name, variant in variants.items():
-        found = [known[key] for puppet in range(puppets) if (key := f"{variant.key}/{puppet}") in known]
+        found = [known[key] for puppet in puppets if (key := f"{variant.key}/{puppet}") in known]
         if found:
             means = (f"{np.mean([one[column] for one in found]):.2f}" for column in columns)
             rows.append((name, *(speed(variant, cost) for cost in costs.values()), *means))
@@ -130,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("case", choices=("costs", "speed", "steady"))
     parser.add_argument("--puppets", type=int, default=3, help="number of held-out puppets; default: 3")
+    parser.add_argument("--first", type=int, default=0, help="number of the first of them; default: 0")
     parser.add_argument("--only", default="", help="variants whose names contain one of these, with commas")
     parser.add_argument("--file", type=Path, default=FILE, help=f"figures measured so far; default: {FILE}")
     parser.add_argument("--table", action="store_true", help="measure nothing")
@@ -142,12 +144,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             save_json(args.file, known)
             print(name, {kind: round(cost, 2) for kind, cost in known[name].items()}, flush=True)
         return 0
-    words = args.only.split(",")
+    words, puppets = args.only.split(","), range(args.first, args.first + args.puppets)
     groups = SPEED if args.case == "speed" else STEADY
     for title, group in groups.items():
         variants = {name: one for name, one in group.items() if any(word in f"{title}: {name}" for word in words)}
-        known = measure(variants, 0 if args.table else args.puppets, args.file)
-        print(f"\n{table(title, variants, args.puppets, known)}", flush=True)
+        known = measure(variants, range(0) if args.table else puppets, args.file)
+        print(f"\n{table(title, variants, puppets, known)}", flush=True)
     return 0
 
 

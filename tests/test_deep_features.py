@@ -1,7 +1,9 @@
 """Features of the UNet's deeper layers, kept from step to step: exact for equal inputs, equal for all memory plans."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
@@ -83,6 +85,38 @@ def test_every_plan_gives_the_same_result(plan):
     own = Pose2VideoPipeline(**tiny_models(), scheduler=DDIMScheduler(**pipeline().scheduler.config))
     own.offloader.plan = replace(plan, offload=False)
     assert (own(reference(), poses(7), **CACHED).frames - expected).abs().max() < bound
+
+
+class Threads:
+    """What sampling uses of a ProcessGroup, for threads that stand for its processes."""
+
+    def __init__(self, rank: int, given: list, barrier: threading.Barrier):
+        self.rank, self.count, self._given, self._barrier = rank, len(given), given, barrier
+
+    def start_gather(self, tensor):
+        self._given[self.rank] = tensor.clone()
+        self._barrier.wait(60)
+        gathered = torch.stack(self._given)
+        self._barrier.wait(60)
+        return lambda: gathered
+
+
+@pytest.mark.parametrize("changes", [{}, {"shift": 1}, {"guidance_every": 1}], ids=["", "shift", "all guided"])
+def test_each_process_forecasts_from_features_of_its_own(changes):
+    """Two windows of two branches for three processes."""
+    arguments = CACHED | changes
+    plans = [partial(pipeline(), reference(), poses(7), **arguments)]
+    given, barrier = [None] * 3, threading.Barrier(3)
+    for rank in range(3):
+        own = Pose2VideoPipeline(**tiny_models(), scheduler=DDIMScheduler(**pipeline().scheduler.config))
+        own.group = Threads(rank, given, barrier)
+        plans.append(partial(own, reference(), poses(7), num_frames=7, **arguments))
+    expected = plans[0]().frames
+    with ThreadPoolExecutor(3) as pool:
+        together = [result.frames for result in pool.map(lambda sample: sample(), plans[1:])]
+    bound = network_rounding(lambda: plans[0]().frames, pipeline().reference_unet, pipeline().denoising_unet)
+    assert all(torch.equal(one, together[0]) for one in together)
+    assert (together[0] - expected).abs().max() < bound
 
 
 def test_it_is_an_approximation_and_only_where_asked_for():
