@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.measure import ROOT, Table
 from benchmarks.quality_variants import SEAMS, SPEED, STEADY, Variant
-from benchmarks.step_costs import COSTS, kinds_of, total
+from benchmarks.step_costs import COLUMNS, COSTS, kinds_of, total
 from musepose.evaluation.metrics import psnr, to_float
 from musepose.evaluation.report import save_json
 from musepose.models.weights import WeightPaths, scheduler_config
@@ -110,19 +110,22 @@ def table(title: str, variants: Mapping[str, Variant], puppets: range, known: Ma
         columns |= {"seam_error": "at seams", "rest_error": "inside", "gradient_energy": "gradient energy"}
     else:
         columns |= {"exact": "to 50 steps, dB", "exact_figure": "on the figure", "energy": "gradient energy"}
-    rows, costs = [], {} if seams else {name: known[name] for name in COSTS if name in known}
+    rows, costs = [], {} if seams else COLUMNS
     for name, variant in variants.items():
         found = [known[key] for puppet in puppets if (key := f"{variant.key}/{puppet}") in known]
         if found:
             means = (f"{np.mean([one[column] for one in found]):.2f}" for column in columns)
-            rows.append((name, *(speed(variant, cost) for cost in costs.values()), *means))
+            rows.append((name, *(speed(variant, cost, known) for cost in costs.values()), *means))
     return Table(title, ("variant", *costs, *columns.values()), rows)
 
 
-def speed(variant: Variant, costs: Mapping[str, float]) -> str:
-    """How many times less a sampling costs than 20 exact steps."""
-    exact = replace(variant.exact().sampling, num_inference_steps=EXACT_STEPS)
-    return f"{total(kinds_of(exact), costs) / total(kinds_of(variant.sampling), costs):.2f}"
+def speed(variant: Variant, cost: str, known: Mapping[str, Any]) -> str:
+    """How many times less a sampling costs than 20 exact steps in float32; empty: not measured."""
+    exact, own = (known.get(cost.format(dtype)) for dtype in ("float32", variant.dtype))
+    if exact is None or own is None:
+        return ""
+    steps = replace(variant.exact().sampling, num_inference_steps=EXACT_STEPS)
+    return f"{total(kinds_of(steps), exact) / total(kinds_of(variant.sampling), own):.2f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -72,8 +72,10 @@ def seconds(dtype: str, repeats: int = 2) -> dict[str, float]:
     return taken
 
 
-COSTS = {  # column of the table → what measures it
-    "× by FLOPs, 512²": flops,
-    "× by seconds, float32, 256²": lambda: seconds("float32"),
-    "× by seconds, bfloat16, 256²": lambda: seconds("bfloat16"),
+FLOPS, SECONDS = "TFLOP, 512²", "seconds, {}, 256²"
+COSTS = {  # what is measured → how
+    FLOPS: flops,
+    SECONDS.format("float32"): lambda: seconds("float32"),
+    SECONDS.format("bfloat16"): lambda: seconds("bfloat16"),
 }
+COLUMNS = {"× by FLOPs": FLOPS, "× by seconds": SECONDS}  # of the table → the costs, of the variant's type
