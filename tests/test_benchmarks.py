@@ -5,8 +5,11 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.measure import Table, median_times, peak_memory, with_speedups
+from benchmarks.quality import speed
+from benchmarks.quality_variants import cached, variant
 from benchmarks.run import CASES, load_case, main
 from benchmarks.scaling import RATE, denoising, efficiency, parts
+from benchmarks.step_costs import FLOPS, SECONDS
 from musepose.utils.errors import UserError
 
 
@@ -62,3 +65,13 @@ def test_scaling_waits_for_the_slowest_of_each_round():
     uneven = denoising(SimpleNamespace(shares=((one, one), (both, both))), 2)
     assert even == pytest.approx(109.6 / RATE, rel=0.01) and even > 109.6 / RATE
     assert uneven == pytest.approx(2 * 109.6 / RATE, rel=0.01)
+
+
+def test_a_variant_s_cost_is_that_of_its_type_over_20_exact_steps_in_float32():
+    """Ten steps of half the price; with the cache, five whole and five shallow ones of a quarter."""
+    known = {SECONDS.format("float32"): {"conditional, whole": 2.0, "conditional, 1": 0.5}}
+    known[SECONDS.format("bfloat16")] = {"conditional, whole": 1.0}
+    halves = variant(10, cfg=1.0, dtype="bfloat16")
+    assert speed(halves, SECONDS, known) == "4.00"
+    assert speed(variant(10, cfg=1.0, **cached(2, 1)), SECONDS, known) == "3.20"
+    assert speed(halves, FLOPS, known) == ""
