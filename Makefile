@@ -29,7 +29,7 @@ test:
 # The tests whose bounds follow from rounding, under the kernels of other processors.
 KERNELS = MKL_CBWR=COMPATIBLE ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ATEN_CPU_CAPABILITY=avx512 \
 	ONEDNN_MAX_CPU_ISA=SSE41 ONEDNN_MAX_CPU_ISA=AVX2 ONEDNN_MAX_CPU_ISA=AVX512_CORE OMP_NUM_THREADS=2
-NUMERIC = $(shell grep -lE 'import.*(rounding|POINTS|EXACT)' tests/test_*.py) tests/test_golden_pipeline.py
+NUMERIC = $(shell grep -lE 'tolerance import|import.*(rounding|POINTS|EXACT)' tests/test_*.py) tests/test_golden_pipeline.py
 test-kernels:
 	@failed=; for kernels in $(KERNELS); do echo "== $$kernels"; \
 		env $$kernels $(VENV)/bin/python -m pytest -q -n auto --dist worksteal $(NUMERIC) || failed="$$failed $$kernels"; \

@@ -18,6 +18,8 @@ from musepose.media.video_reader import probe, read_frames
 from musepose.media.video_writer import VideoWriter, even_size
 from musepose.utils.errors import UserError
 
+MILLISECONDS = 2 / 1000  # an mp4 file counts in them where a track begins and ends
+
 
 def writer(path, width=64, height=48, rate=30, **options):
     return VideoWriter(path, width, height, rate, **options)
@@ -120,7 +122,7 @@ def test_a_place_that_cannot_be_written(tmp_path, make):
 def test_sound_is_cut_to_the_video(tmp_path):
     source = write_video(tmp_path / "dance.mp4", 45, sound=1.5)
     samples, rate, seconds = read_sound(write_numbered(tmp_path / "a.mp4", 30, audio_from=source))
-    assert rate == 44100 and seconds == pytest.approx(1, abs=AAC_BLOCKS)
+    assert rate == 44100 and seconds == pytest.approx(1, abs=MILLISECONDS)
     # The tone's amplitude is 0.5: neither silence, nor clipped, nor half of it; AAC changes a tone by far less.
     assert np.abs(samples[0, 2000:40000]).max() == pytest.approx(0.5, abs=0.1)
     assert probe(tmp_path / "a.mp4").frames == 30
@@ -129,7 +131,7 @@ def test_sound_is_cut_to_the_video(tmp_path):
 def test_sound_keeps_step_at_another_rate(tmp_path):
     source = write_video(tmp_path / "dance.mp4", 45, sound=1.5)
     _, _, seconds = read_sound(write_numbered(tmp_path / "a.mp4", 15, rate=15, audio_from=source))
-    assert seconds == pytest.approx(1, abs=AAC_BLOCKS)
+    assert seconds == pytest.approx(1, abs=MILLISECONDS)
 
 
 def test_sound_can_begin_later_in_the_source(tmp_path):
