@@ -151,6 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     groups = SPEED if args.case == "speed" else STEADY
     for title, group in groups.items():
         variants = {name: one for name, one in group.items() if any(word in f"{title}: {name}" for word in words)}
+        if not variants:
+            continue
         known = measure(variants, range(0) if args.table else puppets, args.file)
         print(f"\n{table(title, variants, puppets, known)}", flush=True)
     return 0
