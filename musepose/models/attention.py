@@ -23,10 +23,16 @@ MAX_SEQUENCES = 65535  # in one call: the limit of some CUDA attention kernels
 CPU_PLAIN_KEYS, AMX_PLAIN_KEYS = 1024, 8
 
 
+def fuses_bfloat16() -> bool:
+    """Whether torch's fused attention runs in bfloat16: not on AVX-512 that ATEN_CPU_CAPABILITY forbids."""
+    has_avx512 = getattr(torch.cpu, "_is_avx512_supported", lambda: False)
+    return not has_avx512() or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
 def plain_keys() -> int:
     """The limit for this processor."""
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return AMX_PLAIN_KEYS if has_amx() else CPU_PLAIN_KEYS
+    return AMX_PLAIN_KEYS if has_amx() and fuses_bfloat16() else CPU_PLAIN_KEYS
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class Attention(nn.Module):
         if key.shape[2] <= (CPU_PLAIN_KEYS if trains else self.plain_keys):
             weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(dim=-1)
             return weights.to(value.dtype) @ value
-        if not trains:
+        if not trains and fuses_bfloat16():
             return F.scaled_dot_product_attention(query, key, value)
         with torch.autocast("cpu", enabled=False):
             return F.scaled_dot_product_attention(query.float(), key.float(), value.float()).to(query.dtype)
