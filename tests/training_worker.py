@@ -1,5 +1,6 @@
 """One of several processes: only the last one has a loss that is not finite, and a state that it cannot read."""
 
+import gc
 import sys
 from pathlib import Path
 
@@ -32,7 +33,12 @@ def main(folder: Path) -> None:
     checkpoints.read_state = read
     done = training.states.load("latest")
     (folder / f"said-{accelerator.process_index}").write_text(f"{done} {' '.join(said)}")
+    group = torch.distributed.group.WORLD
     accelerator.end_training()
+    # One by getrefcount, one by `group`; without the third DDP would hold the last when `training` is freed.
+    del training, accelerator, check
+    gc.collect()
+    assert sys.getrefcount(group) > 2
 
 
 main(Path(sys.argv[1]))

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from musepose.training.state_files import StateParts, read_state, write_checksums, write_state
+from musepose.utils.distributed import keep_group
 from musepose.utils.errors import UserError
 from musepose.utils.files import sync_file, write_error
 
@@ -29,6 +30,7 @@ class Checkpoints:
 
     def __init__(self, accelerator: Accelerator, folder: str | os.PathLike, keep: int, parts: StateParts):
         self.accelerator, self.folder, self.keep, self.parts = accelerator, Path(folder), keep, parts
+        keep_group()
 
     def save(self, step: int) -> None:
         """Write the checkpoint of step `step`, then delete all older ones but `keep` - 1. Every process must call this.

@@ -12,6 +12,7 @@ from musepose.utils.errors import SharedError, UserError
 Value = TypeVar("Value")
 # Long, as a process that finishes early waits for the others. The launcher ends all of them when one dies.
 TIMEOUT = timedelta(days=30)
+_kept: list[Any] = []  # see keep_group
 
 
 class ProcessGroup:
@@ -95,3 +96,13 @@ class ProcessGroup:
         """Destroy the process group."""
         if self.count > 1:
             torch.distributed.destroy_process_group()
+
+
+def keep_group() -> None:
+    """Keep torch's process group, if there is one, until the program ends. Call it before the model can be freed.
+
+    Otherwise DistributedDataParallel may hold the last reference. Its destructor keeps the GIL and waits for gloo's
+    thread, which waits for the GIL if it is releasing a tensor: a training would never end (seen with torch 2.13).
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        _kept.append(torch.distributed.group.WORLD)
