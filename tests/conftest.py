@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from musepose.inference.cases import WEIGHT_KEYS
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "requires_cuda: skipped where there is no CUDA device")
+    # A background job of a shell ignores Ctrl-C, and so would the programs that the tests interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if "PYTEST_XDIST_WORKER" in os.environ:
         # For this worker, which has not imported torch yet, and for what it starts: the cores are the workers'.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
