@@ -70,7 +70,7 @@ class Attention(nn.Module):
         self.to_k = nn.Linear(context_dim or dim, dim, bias=False)
         self.to_v = nn.Linear(context_dim or dim, dim, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
-        self.plain_keys = plain_keys()
+        self.plain_keys, self.fuses_bfloat16 = plain_keys(), fuses_bfloat16()
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Projected query (b, n, c), key and value (b, m, c) → (b, n, c), before the output projection."""
@@ -87,7 +87,7 @@ class Attention(nn.Module):
         if key.shape[2] <= (CPU_PLAIN_KEYS if trains else self.plain_keys):
             weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(dim=-1)
             return weights.to(value.dtype) @ value
-        if not trains and fuses_bfloat16():
+        if not trains and self.fuses_bfloat16:
             return F.scaled_dot_product_attention(query, key, value)
         with torch.autocast("cpu", enabled=False):
             return F.scaled_dot_product_attention(query.float(), key.float(), value.float()).to(query.dtype)

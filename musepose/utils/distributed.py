@@ -12,7 +12,7 @@ from musepose.utils.errors import SharedError, UserError
 Value = TypeVar("Value")
 # Long, as a process that finishes early waits for the others. The launcher ends all of them when one dies.
 TIMEOUT = timedelta(days=30)
-_kept: list[Any] = []  # see keep_group
+_kept: set[Any] = set()  # see keep_group
 
 
 class ProcessGroup:
@@ -105,4 +105,4 @@ def keep_group() -> None:
     thread, which waits for the GIL if it is releasing a tensor: a training would never end (seen with torch 2.13).
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        _kept.append(torch.distributed.group.WORLD)
+        _kept.add(torch.distributed.group.WORLD)
