@@ -15,7 +15,7 @@ import pytest
 from conftest import Stage2Folder
 from distributed_worker import sample
 from media import rewrite, write_video
-from test_pipeline import latents_rounding, poses, reference
+from test_pipeline import latents_rounding, pictures_rounding, poses, reference
 from together import started
 
 from musepose.inference.cases import Job
@@ -81,7 +81,7 @@ def assert_same(folder: Path, alone: Path, count: int) -> None:
     assert np.abs(ours[0]["latents"] - expected["latents"]).max() < latents_rounding(9)
     parts = [one["pictures"] for one in ours]
     assert [len(part) for part in parts] == [9 * (rank + 1) // count - 9 * rank // count for rank in range(count)]
-    assert np.abs(np.concatenate(parts) - expected["pictures"]).max() < 1e-5  # before rounding
+    assert np.abs(np.concatenate(parts) - expected["pictures"]).max() < pictures_rounding(9)
     videos = [list(read_frames(one / "ref_poses_3.5_2_0.mp4")) for one in (folder, alone)]
     assert len(videos[0]) == len(videos[1]) == 9
     mean = ((np.stack(videos[0]).astype(float) - videos[1]) ** 2).mean()

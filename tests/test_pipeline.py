@@ -12,6 +12,7 @@ import torch
 from diffusers import DDIMScheduler
 from PIL import Image
 from tolerance import network_rounding
+from torch import nn
 
 from musepose.pipelines.options import SamplingOptions
 from musepose.pipelines.pose2video import Pose2VideoPipeline
@@ -49,10 +50,18 @@ def levels() -> float:
 def latents_rounding(frames: int) -> float:
     """Bound for the latents of a SHORT sampling."""
     made = pipeline()
-    arguments = {"output_type": "latent", **SHORT}
-    return network_rounding(
-        *(lambda: made(reference(), poses(frames), **arguments).frames, made.reference_unet, made.denoising_unet)
-    )
+    return sampling_rounding(made, frames, "latent", made.reference_unet, made.denoising_unet)
+
+
+def pictures_rounding(frames: int) -> float:
+    """Bound for its decoded pictures, from 0 to 1: also the autoencoder errs, in the reference and in each picture."""
+    made = pipeline()
+    return sampling_rounding(made, frames, "pt", made.reference_unet, made.denoising_unet, made.vae)
+
+
+def sampling_rounding(made: Pose2VideoPipeline, frames: int, output_type: str, *networks: nn.Module) -> float:
+    arguments = {"output_type": output_type, **SHORT}
+    return network_rounding(lambda: made(reference(), poses(frames), **arguments).frames, *networks)
 
 
 def test_stream_is_the_call_on_padded_poses_cut_to_length():

@@ -6,11 +6,12 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from einops import rearrange
 from media import AAC_BLOCKS
 from test_blazepose_geometry import LOGITS, OUTPUTS
 from test_detector import PIXELS
 from test_metrics import EXACT
-from test_pipeline import SHORT, latents_rounding, pipeline, poses, reference
+from test_pipeline import SHORT, latents_rounding, pictures_rounding, pipeline, poses, reference
 from test_training_loss import alpha_bars
 from test_training_model import NONE_DROPPED, gradient_rounding, predict
 from test_unet import models
@@ -147,6 +148,10 @@ def test_bfloat16_in_place_of_float16():
 def test_half_precision_between_processes():
     latents = pipeline()(reference(), poses(9), output_type="latent", **SHORT).frames
     assert largest(latents.half().float() - latents) > CLEARLY * latents_rounding(9)
+    pictures, others = (
+        pipeline().decode(rearrange(kind, "1 c f h w -> f c h w")) for kind in (latents, latents.half().float())
+    )
+    assert largest(others - pictures) > CLEARLY * pictures_rounding(9)
 
 
 def test_a_level_of_a_resized_picture_and_its_half_precision():
