@@ -8,9 +8,8 @@ PIP = $(VENV)/bin/python -m pip install --only-binary :all:
 PUPPET = pretrained_weights/puppet
 PUPPET_DETECTOR = --yolox_config configs/puppet/yolox.py --yolox_ckpt $(PUPPET)/dwpose/yolox.pth \
 	--dwpose_config configs/puppet/dwpose.py --dwpose_ckpt $(PUPPET)/dwpose/dwpose.pth
-# Training on CPUs: processes of one thread each are faster than one process with many threads.
-PROCESSES ?= 2
-TRAIN = OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node $(PROCESSES)
+# Training on a CPU: one thread a process, and two processes that train different models.
+TRAIN = OMP_NUM_THREADS=1 $(VENV)/bin/python
 
 .PHONY: setup test test-kernels test-app lint format demo app gradio demo-weights
 
@@ -64,14 +63,13 @@ test-app: gradio
 	MUSEPOSE_BROWSER=required $(VENV)/bin/python -m pytest -n 0 tests/test_app_page.py tests/test_app_browser.py \
 		tests/test_segments_browser.py
 
-# Train $(PUPPET) from scratch, in hours; after an interruption, run it again to resume.
+# Train $(PUPPET) from scratch, in hours on two cores; after an interruption, run it again to resume.
 demo-weights:
 	$(VENV)/bin/python -m puppet.make_models --folder $(PUPPET)
 	$(VENV)/bin/python -m puppet.make_dataset --output output/puppet/data/stills --scenes 3200 --frames 6 --spread
-	$(VENV)/bin/python -m puppet.make_dataset --output output/puppet/data/clips --first 500000 --scenes 200 --frames 48
+	$(VENV)/bin/python -m puppet.make_dataset --output output/puppet/data/clips --first 500000 --scenes 120 --frames 32
 	$(VENV)/bin/python pose_align.py --keypoints assets/keypoints/img_ref_video_dance.npz
-	$(TRAIN) -m puppet.train_vae --resume latest
-	$(TRAIN) train_stage_1.py --config configs/puppet/train_stage_1.yaml --resume latest
-	OMP_NUM_THREADS=1 $(VENV)/bin/python train_stage_2.py --config configs/puppet/train_stage_2.yaml --resume latest & \
-	for part in yolox dwpose; do OMP_NUM_THREADS=1 $(VENV)/bin/python -m puppet.train_pose --part $$part --resume latest \
-		|| exit; done && wait $$!
+	{ $(TRAIN) -m puppet.train_vae --resume latest \
+		&& $(TRAIN) train_stage_1.py --config configs/puppet/train_stage_1.yaml --resume latest \
+		&& $(TRAIN) train_stage_2.py --config configs/puppet/train_stage_2.yaml --resume latest; } & \
+	for part in yolox dwpose; do $(TRAIN) -m puppet.train_pose --part $$part --resume latest || exit; done && wait $$!

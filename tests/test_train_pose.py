@@ -31,9 +31,9 @@ TINY = {
     ],
     "dwpose": [
         ("_input = (192, 256)", "_input = (96, 128)"),
-        ("in_featuremap_size=(12, 16)", "in_featuremap_size=(6, 8)"),
-        ("widen_factor=0.25", "widen_factor=0.125"),
-        ("in_channels=128", "in_channels=64"),
+        ("in_featuremap_size=(24, 32)", "in_featuremap_size=(12, 16)"),
+        ("widen_factor=0.375", "widen_factor=0.125"),
+        ("in_channels=96", "in_channels=32"),
         ("hidden_dims=128", "hidden_dims=32"),
     ],
 }
