@@ -292,9 +292,12 @@ def refuse_links(*_) -> None:
     raise OSError("another file system")
 
 
-@pytest.mark.parametrize(("stage", "shared"), [(1, 0.0), (2, 0.5)])
+NOISE = [(1, (), 0.0), (2, ("shared_noise=0.5",), 0.5), (1, ("shared_noise=0.5", "val.shared_noise=1"), 1.0)]
+
+
+@pytest.mark.parametrize(("stage", "noise", "shared"), NOISE)
 def test_validation_videos_are_the_pipeline_s(
-    workplace: Path, stage: int, shared: float, monkeypatch: pytest.MonkeyPatch
+    workplace: Path, stage: int, noise: tuple[str, ...], shared: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rendered: list[np.ndarray] = []
     write = VideoWriter.write
@@ -303,8 +306,7 @@ def test_validation_videos_are_the_pipeline_s(
     Image.fromarray(next(read_frames(workplace / "video-1.mp4"))).save(picture)
     cases = f"val.test_cases={{{picture}: [{workplace}/pose-0.mp4, {workplace}/pose-1.mp4]}}"
     overrides = (cases, "val.validation_steps=1", "val.num_inference_steps=2", "val.frames=6", "solver.ema_decay=0.5")
-    overrides += (f"shared_noise={shared}",)
-    training, losses = train(with_stage_1(workplace), stage, *NEVER, *overrides)
+    training, losses = train(with_stage_1(workplace), stage, *NEVER, *overrides, *noise)
     samples = Path(training.config.output_dir) / "samples"
     names = ["ref_pose-0.mp4", "ref_pose-1.mp4"]
     assert sorted(p.name for p in samples.iterdir()) == ["step-0000001", "step-0000002"]

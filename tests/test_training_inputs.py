@@ -204,7 +204,7 @@ def test_puppets_are_validated_as_the_demo_samples_them() -> None:
     demo = yaml.safe_load((ROOT / "configs/puppet/demo.yaml").read_text())
     assert config.val.test_cases == demo["test_cases"]
     assert (config.val.num_inference_steps, config.val.guidance_scale) == (demo["steps"], demo["cfg"])
-    assert (config.shared_noise, config.data.n_sample_frames) == (demo["shared_noise"], demo["context_frames"])
+    assert (config.val.shared_noise, config.data.n_sample_frames) == (demo["shared_noise"], demo["context_frames"])
     assert (config.data.train_width, config.data.train_height) == (demo["width"], demo["height"])
 
 

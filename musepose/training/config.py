@@ -89,6 +89,9 @@ class Validation:
     test_cases: dict[str, list[str]] = option({}, "reference picture: [aligned pose video, ...]")
     num_inference_steps: int = option(20, "denoising steps", low=1, high=1000)
     guidance_scale: float = option(3.5, "up to 1: no guidance", low=0)
+    shared_noise: float | None = option(
+        None, "as --shared_noise of test_stage_2.py; null: the training's shared_noise", low=0, high=1
+    )
     frames: int = option(24, "maximum number of frames of each video", low=1)
     seed: int = option(99, "seed of the noise", low=-(2**63), high=2**63 - 1)
 

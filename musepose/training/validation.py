@@ -69,7 +69,7 @@ def _sample(pipeline: Pose2VideoPipeline, config: TrainConfig, picture: Path, vi
         num_inference_steps=val.num_inference_steps,
         guidance_scale=val.guidance_scale,
         seed=val.seed,
-        shared_noise=config.shared_noise,
+        shared_noise=config.shared_noise if val.shared_noise is None else val.shared_noise,
         context_frames=min(frames, data.n_sample_frames),
         context_overlap=0,
     )
