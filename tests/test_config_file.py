@@ -114,3 +114,17 @@ def test_required_and_unknown_keys():
     assert check_section({"width": 1, "height": None, "x": 2}, rules, "c: ") == {"width": 1}
     with pytest.raises(UserError, match="c: unknown key widht: is it width"):
         check_section({"width": 1, "widht": 2}, rules, "c: ", others=False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "values"),
+    [
+        (["cases={}"], {}),
+        (["cases={}", "cases.b=[2]"], {"b": [2]}),
+        (["cases={b: [2]}"], {"a": [1], "b": [2]}),
+        (["cases={a: [3]}"], {"a": [3]}),
+    ],
+)
+def test_an_empty_mapping_empties_what_others_are_merged_with(tmp_path, overrides, values):
+    (tmp_path / "a.yaml").write_text("cases: {a: [1]}\n")
+    assert read_config_file(tmp_path / "a.yaml", "b.yaml", overrides).values == {"cases": values}

@@ -55,7 +55,12 @@ def read_config_file(path: Path, example: str, overrides: Sequence[str] = ()) ->
             raise UserError(f"{override} changes no setting: write key=value, such as solver.learning_rate=1e-4")
     loaded = _load(path, f"compare it with {example}")
     try:
-        merged = OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides)))
+        merged = loaded
+        for override in overrides:
+            given, (key, _) = OmegaConf.from_dotlist([override]), _split(override)
+            if OmegaConf.select(given, key) == {}:  # merging would leave all that it is to empty
+                OmegaConf.update(merged, key, {}, merge=False)
+            merged = OmegaConf.merge(merged, given)
         values = _resolve(merged)
     except Exception as error:  # an override that is not YAML, or a ${…} without a target
         reason = f"{_first_line(error)}: correct it"
