@@ -5,11 +5,10 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import save_file
 from torch import Tensor
 
 from musepose.utils.files import CompleteFiles
-from musepose.utils.saving import system_errors
+from musepose.utils.saving import save_tensors
 
 
 def build_vae(config: DictConfig) -> AutoencoderKL:
@@ -58,6 +57,5 @@ def save_vae(vae: AutoencoderKL, folder: Path) -> None:
     with CompleteFiles() as files:
         with files.file(folder / "config.json") as partial:
             vae.to_json_file(partial)
-        with files.file(folder / "diffusion_pytorch_model.safetensors") as partial, system_errors():
-            tensors = {name: tensor.contiguous() for name, tensor in vae.state_dict().items()}
-            save_file(tensors, partial, metadata={"format": "pt"})
+        with files.file(folder / "diffusion_pytorch_model.safetensors") as partial:
+            save_tensors(vae.state_dict(), partial, {"format": "pt"})

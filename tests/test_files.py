@@ -5,9 +5,12 @@ import os
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from musepose.utils.errors import UserError
 from musepose.utils.files import CompleteFiles, check_writable, complete_file, complete_folder
+from musepose.utils.saving import save_tensors
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -23,6 +26,21 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
     with complete_file(tmp_path / "a.txt"):
         pass
     assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_permissions_of_tensors_too(tmp_path, mask):
+    """safetensors writes for the owner alone."""
+    before = os.umask(mask)
+    try:
+        save_tensors({"a": torch.ones(2, 3).T}, tmp_path / "a.safetensors", {"format": "pt"})
+        with complete_file(tmp_path / "b.safetensors") as partial:
+            save_tensors({"a": torch.ones(2)}, partial)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(["a.safetensors", "b.safetensors"], 0o666 & ~mask)
+    assert load_file(tmp_path / "a.safetensors")["a"].equal(torch.ones(3, 2))
 
 
 def test_a_full_disk_is_a_user_error(tmp_path):

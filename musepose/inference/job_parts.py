@@ -14,6 +14,7 @@ from musepose.inference.options import Settings
 from musepose.media.segments import SEGMENT_FRAMES
 from musepose.utils.errors import UserError
 from musepose.utils.files import complete_file
+from musepose.utils.saving import save_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,10 +65,8 @@ class JobParts:
 
     def save_latents(self, latents: "Tensor") -> None:
         """Write f c h w. Raises UserError: it cannot be written."""
-        from safetensors.torch import save_file
-
         with complete_file(self.latents) as partial:
-            save_file({"latents": latents.cpu().contiguous()}, partial)
+            save_tensors({"latents": latents}, partial)
 
     def has_latents(self) -> bool:
         """Whether there are whole latents, by the file's header and length. Spoilt ones are removed."""

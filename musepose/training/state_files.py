@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
-from musepose.utils.saving import open_to_save, system_errors
+from musepose.utils.saving import open_to_save, save_tensors
 
 CHECKSUMS = "checksums.json"  # file name → size, CRC-32; states of earlier versions have none
 BLOCK = 1 << 24  # bytes read at a time
@@ -49,12 +49,9 @@ def write_state(accelerator: Accelerator, folder: Path, parts: StateParts) -> No
     folder.mkdir(parents=True, exist_ok=True)
     if not _is_deepspeed(accelerator):
         for number, model in enumerate(parts.models):
-            tensors = accelerator.unwrap_model(model).state_dict()
-            with system_errors():
-                save_file(
-                    {name: tensor.contiguous() for name, tensor in tensors.items()},
-                    folder / f"{_numbered('model', number)}.safetensors",
-                )
+            save_tensors(
+                accelerator.unwrap_model(model).state_dict(), folder / f"{_numbered('model', number)}.safetensors"
+            )
         for number, optimizer in enumerate(parts.optimizers):
             _save(optimizer.state_dict(), folder / f"{_numbered('optimizer', number)}.bin")
         if accelerator.scaler is not None:

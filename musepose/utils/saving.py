@@ -2,9 +2,13 @@
 
 import os
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # as safetensors words it
 
@@ -34,6 +38,20 @@ class Writer:
         except OSError as error:
             self.error = error
             raise
+
+
+def save_tensors(tensors: Mapping[str, "Tensor"], path: str | os.PathLike, metadata: dict | None = None) -> None:
+    """Write a safetensors file, with the mode of other files: safetensors alone lets nobody but the owner read it.
+
+    Raises OSError with the system's reason where a write fails.
+    """
+    from safetensors.torch import save_file
+
+    with open(path, "ab") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+    with system_errors():
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path, metadata)
+    os.chmod(path, mode)
 
 
 @contextmanager
