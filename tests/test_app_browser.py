@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from app_server import CHROMIUM, DANCE, LIMIT, PATIENCE, PICTURE, lacking, server, write_blank  # noqa: F401
 from media import truncate, write_text
 
@@ -248,11 +249,12 @@ def test_with_the_keyboard_alone(page):
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_fills_in_its_settings(page, name):
     steps = PRESETS[name]["steps"]
-    assert steps != 2  # which the puppets' own settings have
+    own = yaml.safe_load((Path(test_stage_2.__file__).parent / "configs/puppet/demo.yaml").read_text())["steps"]
+    assert steps != own
     page.locator("#preset").get_by_label(name, exact=True).check()
     expect(page.locator("#steps input")).to_have_value(str(steps))
     page.locator("#preset").get_by_label("the model's own settings").check()
-    expect(page.locator("#steps input")).to_have_value("2")
+    expect(page.locator("#steps input")).to_have_value(str(own))
 
 
 def test_the_browser_itself_refuses_what_is_elsewhere(page):
