@@ -83,12 +83,14 @@ def test_psnr():
 
 def test_videos_are_timed_and_memory_is_compared_with_the_estimate(check, monkeypatch):
     monkeypatch.setattr(Check, "peak", lambda self: 1.0)
+    monkeypatch.setattr(video, "matrix_rate", lambda *_: 8.0)  # TFLOP/s
     video.videos(replace(check, scale=replace(check.scale, sides=(40,))))
     lines = lines_by_name(check)
     whole = lines["2 frames of 40 x 40, 3 steps, plan low"]
     parts = sum(whole[f"{part}_s"] for part in ("before", "denoising", "decoding"))
     assert parts == near(whole["whole_s"], rounding(10, 1e6, torch.float64))  # clocks count seconds since a start
-    assert whole["matrix_rate_in_denoising"] > 0  # a processor may multiply small matrices slower than it denoises
+    tflop = 3 * video.step_tflop(check, 40)
+    assert tflop > 0 and whole["matrix_rate_in_denoising"] == near(tflop / whole["denoising_s"] / 8)
     memory = lines["2 frames of 40 x 40, 3 steps, plan low, memory of the decoding"]
     assert memory["off_by"] == near(1 / memory["estimated_GiB"] - 1)
     assert memory["ok"] is False  # a GiB is far from what so small a model takes

@@ -49,18 +49,11 @@ def save_tensors(tensors: Mapping[str, "Tensor"], path: str | os.PathLike, metad
 
     with open(path, "ab") as file:
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-    with system_errors():
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path, metadata)
-    os.chmod(path, mode)
-
-
-@contextmanager
-def system_errors() -> Iterator[None]:
-    """Raise an error of safetensors inside the block as the OSError that it was."""
     try:
-        yield
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path, metadata)
     except Exception as error:
         found = SYSTEM_ERROR.search(str(error))
         if found is None or isinstance(error, OSError):
             raise
         raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+    os.chmod(path, mode)
