@@ -195,6 +195,26 @@ def test_score_does_not_count_a_fallback_box_as_found():
     assert score_detector(Oracle(shots, missing=1), [HELD_OUT])["found"] == 75
 
 
+def test_the_bodys_points_weigh_more_and_the_legs_most(configs, shots, monkeypatch):
+    """With equal predictions of equal points, each point's part of the loss is its weight."""
+    network = Dwpose(configs["dwpose"])
+    batch = keypoint_batch([(shots[0], 0)], network.size, network.flip_indices)
+    middle = torch.tensor(network.size) / 2
+    alike = replace(batch, keypoints=middle.expand(1, 133, 2), visible=torch.ones(1, 133, dtype=torch.bool))
+    bins = [torch.zeros(1, 133, round(network.split * size), requires_grad=True) for size in network.size]
+    monkeypatch.setattr(network, "_predict", lambda images: tuple(bins))
+    network(alike).backward()
+    for gradient in (axis.grad[0].norm(dim=-1) for axis in bins):
+        assert torch.allclose(gradient / gradient[91], expected_weights(), rtol=rounding(10), atol=0)
+
+
+def expected_weights() -> torch.Tensor:
+    weights = torch.ones(133)
+    weights[:17] = 6
+    weights[[11, 12, 13, 14]] = 12
+    return weights
+
+
 def test_simcc_labels_are_those_of_the_codec(configs):
     network = Dwpose(configs["dwpose"])
     rng = np.random.default_rng(0)
