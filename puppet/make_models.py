@@ -15,6 +15,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from musepose.cli.entry import run_script
 from musepose.utils.files import complete_file
+from musepose.utils.saving import save_tensors
 
 TOKEN = 64  # width of the CLIP embedding and of the cross-attention
 UNET = {
@@ -56,7 +57,10 @@ def main() -> None:
     with complete_file(folder / "sd-image-variations-diffusers" / "unet" / "config.json") as partial:
         partial.write_text(json.dumps(UNET, indent=2) + "\n", encoding="utf-8")
     torch.manual_seed(SEED)
-    CLIPVisionModelWithProjection(CLIP).half().save_pretrained(folder / "image_encoder")
+    encoder, target = CLIPVisionModelWithProjection(CLIP).half(), folder / "image_encoder"
+    encoder.save_pretrained(target)
+    with complete_file(target / "model.safetensors") as partial:  # again: the first one is for its owner's eyes only
+        save_tensors(encoder.state_dict(), partial, {"format": "pt"})
     print(f"wrote the UNets' config and the image encoder to {folder}")
 
 
