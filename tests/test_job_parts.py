@@ -1,5 +1,6 @@
 """Hidden files of a job that several processes share."""
 
+import os
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from musepose.inference.cases import Job
 from musepose.inference.job_parts import JobParts, missing_stretches, remove_parts
 from musepose.inference.options import Settings
+from musepose.inference.record import with_records
 from musepose.media.segments import SEGMENT_FRAMES
 from musepose.media.video_reader import VideoInfo
 from musepose.utils.errors import UserError
@@ -24,7 +26,8 @@ def job(tmp_path) -> Job:
 
 
 def parts(job: Job, **changes) -> JobParts:
-    return JobParts(job, replace(Settings(), **changes), {"unet": job.reference.with_name("weights.pth")})
+    weights = {"unet": job.reference.with_name("weights.pth")}
+    return JobParts(*with_records([job], replace(Settings(), **changes), weights))
 
 
 def finish(made: JobParts, frames: range) -> None:
@@ -64,6 +67,13 @@ def test_settings_that_change_no_picture_keep_the_parts(job):
     finish(parts(job), range(0, 3))
     same = parts(job, output=job.result.parent, device="cuda:3", vram="low", split="frames", no_audio=True)
     assert same.finished() == [range(0, 3)]
+
+
+def test_files_count_by_content_and_the_sound_not_at_all(job):
+    finish(parts(job), range(0, 3))
+    for name in ("weights.pth", "ref.png", "pose.mp4"):
+        os.utime(job.reference.with_name(name), (1, 1))
+    assert parts(replace(job, audio=job.pose.path)).finished() == [range(0, 3)]
 
 
 def test_latents(job):

@@ -3,14 +3,14 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musepose.inference.cases import Job
-from musepose.inference.options import Settings
+from musepose.inference.record import pictures_digest
 from musepose.media.segments import SEGMENT_FRAMES
 from musepose.utils.errors import UserError
 from musepose.utils.files import complete_file
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VIDEOS = ("result", "comparison")  # fields of Job
-# Settings that change neither latents nor pictures.
-IRRELEVANT = {"output": None, "overwrite": False, "device": None, "vram": "auto", "split": None, "no_audio": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +37,12 @@ class JobParts:
     """The parts of one job, beside its result. Their names hold a digest of everything that the pictures depend on.
 
     So a run with other settings, weights or inputs does not use them. A part appears only when it is complete.
+    `job` has its record.
     """
 
-    def __init__(self, job: Job, settings: Settings, weights: Mapping[str, Path]) -> None:
+    def __init__(self, job: Job) -> None:
         self._job, self._folder = job, job.result.parent
-        self._own = f"{_prefix(job)}{_digest(job, settings, weights)}-"
+        self._own = f"{_prefix(job)}{pictures_digest(job.record)}-"
 
     @property
     def latents(self) -> Path:
@@ -128,12 +127,3 @@ def missing_stretches(frames: int, finished: Iterable[range], count: int) -> lis
                 stretches.append(range(frame, frame + 1))
         shares.append(stretches)
     return shares
-
-
-def _digest(job: Job, settings: Settings, weights: Mapping[str, Path]) -> str:
-    files = [job.reference, job.pose.path]
-    for path in weights.values():
-        files += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    facts = [replace(settings, **IRRELEVANT), job.frames, job.rate]
-    facts += [(file.resolve(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()[:12]

@@ -25,7 +25,7 @@ def render_together(job: Job, plan: Plan, pipeline: Any, group: Any) -> None:
     result until the job is complete: after an interruption the same command takes over the denoised latents and the
     finished stretches. Raises what `runner.render` raises.
     """
-    parts, leads = JobParts(job, plan.settings, plan.weights), group.rank == 0
+    parts, leads = JobParts(job), group.rank == 0
     finished = group.broadcast(_taken_over(job, parts, plan.settings.overwrite) if leads else None)
     mine = missing_stretches(job.frames, finished, group.count)[group.rank]
     own_frames = max(1, sum(map(len, mine)))
