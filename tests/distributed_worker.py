@@ -25,6 +25,7 @@ def sample(folder: str) -> None:
 
     from musepose.inference.cases import Plan, make_job
     from musepose.inference.options import Settings
+    from musepose.inference.record import with_records
     from musepose.inference.runner import render
     from musepose.inference.shared_job import render_together
     from musepose.media.video_reader import probe
@@ -40,6 +41,7 @@ def sample(folder: str) -> None:
     renamed = {"num_inference_steps": "steps"}
     settings = Settings(skip=0, **{renamed.get(name, name): value for name, value in SHORT.items()})
     job = make_job(folder / "ref.png", probe(folder / "poses.mp4"), settings, folder)
+    job = with_records([job], settings, {})[0]
     if made.group.count == 1:
         render(job, settings, made)
     else:
