@@ -13,7 +13,7 @@ from puppet.pose_samples import DetectionBatch, KeypointBatch
 
 BODY, FACE, HANDS, HAND_WRISTS = slice(0, 17), slice(23, 91), slice(91, 133), [91, 112]
 LEGS = slice(11, 15)  # hips and knees: clothes cover them, so they are learned last
-BODY_WEIGHT, LEGS_WEIGHT = 6.0, 12.0  # in the loss: 110 of the 133 points, the face's and the hands', are learned sooner
+BODY_WEIGHT, LEGS_WEIGHT = 6.0, 12.0  # in the loss: the other points, the face's and the hands', are learned sooner
 FOUND = 0.5  # box score threshold, as in musepose/pose/person_tracking.py
 OVERLAP = 0.5  # IoU above which a box matches a person
 NEAR = 0.05  # error of a correct keypoint, as a fraction of the torso length
