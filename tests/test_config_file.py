@@ -128,3 +128,16 @@ def test_required_and_unknown_keys():
 def test_an_empty_mapping_empties_what_others_are_merged_with(tmp_path, overrides, values):
     (tmp_path / "a.yaml").write_text("cases: {a: [1]}\n")
     assert read_config_file(tmp_path / "a.yaml", "b.yaml", overrides).values == {"cases": values}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "values"),
+    [
+        (["cases=${other}", "other={b: [2]}"], {"cases": {"b": [2]}, "other": {"b": [2]}}),
+        (["cases.b=${cases.a}"], {"cases": {"a": [1], "b": [1]}}),
+        (["folder=${cases.a[0]}/x"], {"cases": {"a": [1]}, "folder": "1/x"}),
+    ],
+)
+def test_an_override_may_refer_to_other_settings(tmp_path, overrides, values):
+    (tmp_path / "a.yaml").write_text("cases: {a: [1]}\n")
+    assert read_config_file(tmp_path / "a.yaml", "b.yaml", overrides).values == values

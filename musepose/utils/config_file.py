@@ -58,7 +58,8 @@ def read_config_file(path: Path, example: str, overrides: Sequence[str] = ()) ->
         merged = loaded
         for override in overrides:
             given, (key, _) = OmegaConf.from_dotlist([override]), _split(override)
-            if OmegaConf.select(given, key) == {}:  # merging would leave all that it is to empty
+            value = OmegaConf.select(given, key, throw_on_resolution_failure=False)  # a ${…} is resolved at the end
+            if value == {}:  # merging would leave all that it is to empty
                 OmegaConf.update(merged, key, {}, merge=False)
             merged = OmegaConf.merge(merged, given)
         values = _resolve(merged)
