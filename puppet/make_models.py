@@ -58,8 +58,10 @@ def main() -> None:
         partial.write_text(json.dumps(UNET, indent=2) + "\n", encoding="utf-8")
     torch.manual_seed(SEED)
     encoder, target = CLIPVisionModelWithProjection(CLIP).half(), folder / "image_encoder"
-    encoder.save_pretrained(target)
-    with complete_file(target / "model.safetensors") as partial:  # again: the first one is for its owner's eyes only
+    encoder.config.update({"architectures": [type(encoder).__name__], "dtype": "float16"})
+    with complete_file(target / "config.json") as partial:
+        encoder.config.to_json_file(partial)
+    with complete_file(target / "model.safetensors") as partial:
         save_tensors(encoder.state_dict(), partial, {"format": "pt"})
     print(f"wrote the UNets' config and the image encoder to {folder}")
 
