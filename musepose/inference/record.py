@@ -43,8 +43,8 @@ def with_records(jobs: Iterable["Job"], settings: Settings, weights: Mapping[str
 
 def pictures_digest(record: str) -> str:
     """A digest of a job's record without its sound: of all that the pictures depend on."""
-    facts = {name: value for name, value in json.loads(record)[KEY].items() if name != "sound"}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:DIGITS]
+    facts = json.loads(record)[KEY] | {"sound": None}
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:DIGITS]
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

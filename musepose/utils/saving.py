@@ -50,7 +50,7 @@ def save_tensors(tensors: Mapping[str, "Tensor"], path: str | os.PathLike, metad
     with open(path, "ab") as file:
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
     try:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path, metadata)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
     except Exception as error:
         found = SYSTEM_ERROR.search(str(error))
         if found is None or isinstance(error, OSError):
