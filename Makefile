@@ -66,7 +66,7 @@ test-app: gradio
 # Train $(PUPPET) from scratch, in hours on two cores; after an interruption, run it again to resume.
 demo-weights:
 	$(VENV)/bin/python -m puppet.make_models --folder $(PUPPET)
-	$(VENV)/bin/python -m puppet.make_dataset --output output/puppet/data/stills --scenes 3200 --frames 6 --spread
+	$(VENV)/bin/python -m puppet.make_dataset --output output/puppet/data/stills --scenes 9600 --frames 6 --spread
 	$(VENV)/bin/python -m puppet.make_dataset --output output/puppet/data/clips --first 500000 --scenes 120 --frames 32
 	$(VENV)/bin/python pose_align.py --keypoints assets/keypoints/img_ref_video_dance.npz
 	{ $(TRAIN) -m puppet.train_vae --resume latest \

@@ -1,6 +1,6 @@
 """Convert a video to an animated WebP, as the README shows it.
 
-python -m puppet.moving_picture output/demo/ref_img_ref_video_dance_1.25_3_1_cmp.mp4 assets/readme/demo.webp
+python -m puppet.moving_picture output/demo/ref_img_ref_video_dance_1.2_2_1_cmp.mp4 assets/readme/demo.webp
 """
 
 from pathlib import Path

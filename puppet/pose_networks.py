@@ -12,8 +12,8 @@ from musepose.pose.detectors.dwpose import mm_compat
 from puppet.pose_samples import DetectionBatch, KeypointBatch
 
 BODY, FACE, HANDS, HAND_WRISTS = slice(0, 17), slice(23, 91), slice(91, 133), [91, 112]
-LEGS = slice(11, 15)  # hips and knees: clothes cover them, so they are learned last
-BODY_WEIGHT, LEGS_WEIGHT = 6.0, 12.0  # in the loss: the other points, the face's and the hands', are learned sooner
+COVERED = [7, 8, 11, 12, 13, 14]  # elbows, hips and knees: under clothes, so they are learned last
+BODY_WEIGHT, COVERED_WEIGHT = 6.0, 12.0  # in the loss: the other points, the face's and the hands', are learned sooner
 FOUND = 0.5  # box score threshold, as in musepose/pose/person_tracking.py
 OVERLAP = 0.5  # IoU above which a box matches a person
 NEAR = 0.05  # error of a correct keypoint, as a fraction of the torso length
@@ -95,7 +95,7 @@ class Dwpose(nn.Module):
         predicted = self._predict(batch.images)
         weights = torch.ones(batch.visible.shape, device=batch.visible.device)
         weights[:, BODY] = BODY_WEIGHT
-        weights[:, LEGS] = LEGS_WEIGHT
+        weights[:, COVERED] = COVERED_WEIGHT
         weights = weights * torch.where(batch.visible, 1.0, 0.25)
         with torch.autocast(batch.images.device.type, enabled=False):
             predicted = tuple(p.float() for p in predicted)

@@ -195,7 +195,7 @@ def test_score_does_not_count_a_fallback_box_as_found():
     assert score_detector(Oracle(shots, missing=1), [HELD_OUT])["found"] == 75
 
 
-def test_the_bodys_points_weigh_more_and_the_legs_most(configs, shots, monkeypatch):
+def test_the_bodys_points_weigh_more_and_those_under_clothes_most(configs, shots, monkeypatch):
     """With equal predictions of equal points, each point's part of the loss is its weight."""
     network = Dwpose(configs["dwpose"])
     batch = keypoint_batch([(shots[0], 0)], network.size, network.flip_indices)
@@ -211,7 +211,7 @@ def test_the_bodys_points_weigh_more_and_the_legs_most(configs, shots, monkeypat
 def expected_weights() -> torch.Tensor:
     weights = torch.ones(133)
     weights[:17] = 6
-    weights[[11, 12, 13, 14]] = 12
+    weights[[7, 8, 11, 12, 13, 14]] = 12
     return weights
 
 
