@@ -28,9 +28,14 @@ NUMBERS = """async (seconds) => {
     [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
     const context = canvas.getContext("2d", {willReadFrequently: true}), numbers = [];
     for (const second of seconds) {
-        const shown = happens("seeked");
+        // "seeked" alone comes before the frame: on busy cores the canvas then gets the one before.
+        const shown = new Promise((presented, failed) => {
+            video.requestVideoFrameCallback(presented);
+            setTimeout(() => failed(`no frame is shown at ${second} s`), 60000);
+        });
+        const seeked = happens("seeked");
         video.currentTime = second;
-        await shown;
+        await Promise.all([seeked, shown]);
         context.drawImage(video, 0, 0);
         const row = context.getImageData(0, canvas.height / 2, canvas.width, 1).data;
         let number = 0;
