@@ -1,7 +1,7 @@
 """Write puppet videos, ground-truth keypoints and pose videos in the format of prepare_dataset.py.
 
     python -m puppet.make_dataset --output data/stills --first 0 --scenes 9600 --frames 6 --spread
-    python -m puppet.make_dataset --output data/clips --first 500000 --scenes 200 --frames 48
+    python -m puppet.make_dataset --output data/clips --first 500000 --scenes 120 --frames 32
 
 The first kind is for stage 1: frames at random moments of the dance, stored at a nominal rate of one frame per second.
 The second is for stage 2: consecutive frames. An interrupted run continues when it is started again.
